@@ -1,0 +1,1 @@
+"""Words of the trade: plain values, no I/O, standard library only."""

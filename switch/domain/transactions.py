@@ -304,7 +304,7 @@ class BatchEnd(NamedTuple):
     """0320/207 (balanced) or 0320/202: closes the batch."""
 
     balanced: bool
-    count: int
+    uploaded: int  # offline records for 207, all details for 202
 
 
 class SignOn(NamedTuple):

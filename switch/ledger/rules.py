@@ -96,6 +96,7 @@ class Ruling:
     movement: Movement | None = None
     effect_fen: int = 0
     original: Entry | None = None
+    serial: int = 0  # of the entry, when one was needed to rule
     rrn: str = ""  # to answer with instead of a new one
     auth_code: str | None = None  # None: a new one when approved
     balances: tuple[BalanceFigure, ...] = ()

@@ -6,8 +6,6 @@ A serial is unique for ever; processes get them in blocks from one sequence, so 
 from datetime import datetime
 from functools import lru_cache
 
-from psycopg import AsyncConnection
-
 from switch.domain.calendar import SHANGHAI
 
 BLOCK = 10_000
@@ -54,12 +52,9 @@ class Serials:
         """Whether fewer than `count` serials are left."""
         return self._end - self._next < count
 
-    async def refill(self, connection: AsyncConnection[tuple[int, ...]]) -> None:
-        """Fetch a block. What was left of the old one is given up."""
-        cursor = await connection.execute("SELECT nextval('entry_no_block')")
-        row = await cursor.fetchone()
-        assert row is not None
-        self._end = row[0] * BLOCK + 1
+    def refill(self, block: int) -> None:
+        """Take over a block, the next value of the sequence entry_no_block. What was left of the old one is given up."""
+        self._end = block * BLOCK + 1
         self._next = self._end - BLOCK
 
     def take(self) -> int:

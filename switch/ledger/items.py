@@ -1,0 +1,106 @@
+"""What goes into a shard's queue, and the stored answer that comes out."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import NamedTuple
+
+import orjson
+
+from switch.domain.decisions import APPROVED, BalanceFigure, Outcome
+from switch.domain.money import Fen
+from switch.domain.transactions import (
+    Balance,
+    CardRequest,
+    Completion,
+    CompletionVoid,
+    Kind,
+    Load,
+    LoadConfirm,
+    PreAuthorisation,
+    PreAuthorisationVoid,
+    Purchase,
+    Refund,
+    Refused,
+    RequestClass,
+    Reversal,
+    Void,
+)
+from switch.ledger.rules import Entry
+
+KIND = {
+    Purchase: Kind.PURCHASE,
+    Balance: Kind.BALANCE,
+    Void: Kind.VOID,
+    Refund: Kind.REFUND,
+    Reversal: Kind.REVERSAL,
+    PreAuthorisation: Kind.PRE_AUTHORISATION,
+    PreAuthorisationVoid: Kind.PRE_AUTHORISATION_VOID,
+    Completion: Kind.COMPLETION,
+    CompletionVoid: Kind.COMPLETION_VOID,
+    Load: Kind.LOAD,
+    LoadConfirm: Kind.LOAD_CONFIRM,
+    Refused: Kind.REFUSED,
+}
+POSTS = {Kind.PURCHASE, Kind.VOID, Kind.REFUND, Kind.COMPLETION, Kind.COMPLETION_VOID, Kind.LOAD}
+
+
+FINANCIAL = int(RequestClass.FINANCIAL)
+REVERSAL = int(RequestClass.REVERSAL)
+
+
+class Key(NamedTuple):
+    """Names one message of one terminal for ever."""
+
+    terminal_no: int
+    batch_no: int
+    stan: int
+    rclass: int  # FINANCIAL or REVERSAL; plain numbers, because an enum's hash is slow
+
+
+class Item(NamedTuple):
+    """One request on its way to the book.
+
+    digest: SM3 of the request without its secrets; a repeat has the same.
+    generation: number of the key set its MAC was good under.
+    since: first business date on which this key can have been booked, or None if its batch is unknown.
+    holder_id: 0 for a card that is not ours. pin: the keyed verifier of the PIN that came, if one did.
+    done: called once with the stored answer, or with None when the system failed (96).
+    """
+
+    key: Key
+    merchant_no: int
+    digest: bytes
+    generation: int
+    since: date | None
+    request: CardRequest
+    holder_id: int
+    pin: bytes | None
+    pin_unreadable: bool
+    done: Callable[[Outcome | None], None]
+
+
+def outcome_of(entry: Entry) -> Outcome:
+    """The answer that a journal row stores."""
+    figures: tuple[BalanceFigure, ...] = ()
+    field48, field62 = "", b""
+    if entry.extra is not None:
+        extra = orjson.loads(entry.extra)
+        figures = tuple(BalanceFigure(account, kind, Fen(fen)) for account, kind, fen in extra.get("54", ()))
+        field48 = extra.get("48", "")
+        field62 = bytes.fromhex(extra.get("62", ""))
+    posted = entry.answer == APPROVED and entry.kind in POSTS
+    return Outcome(
+        entry.answer,
+        entry.rrn,
+        entry.decided_at,
+        entry.business_date if posted else None,
+        entry.auth_code,
+        figures,
+        field48,
+        field62,
+    )
+
+
+def extra_of(figures: tuple[BalanceFigure, ...]) -> bytes | None:
+    """What a journal row stores of an answer beside its columns."""
+    return orjson.dumps({"54": [list(figure) for figure in figures]}) if figures else None

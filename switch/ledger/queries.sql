@@ -1,0 +1,150 @@
+-- The statements of one batch (book.py). First round trip: take_gate to find_batches. Second: write_* and COMMIT.
+-- Every statement after lock_accounts has a snapshot of its own, so what it reads is what the lock protects.
+
+-- name: take_gate
+SELECT pg_advisory_xact_lock_shared(%(gate)b::int, %(shard)b::int);
+
+-- name: next_block
+SELECT nextval('entry_no_block');
+
+-- name: lock_accounts
+-- In id order, so that two writers over the same accounts queue instead of deadlocking.
+-- NO KEY: nothing references these rows by a key that changes.
+SELECT account_id, balance_fen, frozen, pin_verifier, pin_failures
+  FROM account
+ WHERE shard = %(shard)b AND account_id = ANY(%(account_ids)b::bigint[])
+ ORDER BY account_id
+   FOR NO KEY UPDATE;
+
+-- name: read_instant
+-- After the locks: the instant that decides losses, expiries and the business date of the whole batch.
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+SELECT clock.now, d.business_date
+  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
+
+-- name: read_cards
+-- A statement of its own after the lock: joined into the locking SELECT it could be stale.
+SELECT pan, state, valid_from, valid_through, lost_at
+  FROM card
+ WHERE shard = %(shard)b AND pan = ANY(%(pans)b::text[]);
+
+-- name: read_terminals
+-- After the gate: a batch frozen before this transaction took the gate is seen as frozen.
+SELECT s.terminal_no, s.generation, s.batch_no, coalesce(b.state, 2)
+  FROM terminal_session s
+  LEFT JOIN terminal_batch b ON b.terminal_no = s.terminal_no AND b.batch_no = s.batch_no
+ WHERE s.terminal_no = ANY(%(terminals)b::int[]);
+
+-- name: find_keys
+-- LATERAL and LIMIT: a fresh partition has no statistics, and a join over it was planned as a scan of everything.
+SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, j.amount_fen, j.effect_fen,
+       j.answer, j.rrn, j.auth_code, j.decided_at, j.digest, j.extra, j.original_date, j.original_entry
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(sinces)b::date[])
+       WITH ORDINALITY AS k (terminal_no, batch_no, stan, since, at)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM journal
+        WHERE journal.shard = %(shard)b
+          AND journal.business_date BETWEEN k.since AND %(until)b
+          AND journal.terminal_no = k.terminal_no
+          AND journal.batch_no = k.batch_no
+          AND journal.stan = k.stan
+        LIMIT 8) AS j;
+
+-- name: find_originals
+-- Originals named by field 61, on its date or the next; a row for each that is there.
+SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, j.amount_fen, j.effect_fen,
+       j.answer, j.rrn, j.auth_code, j.decided_at, j.digest, j.extra, j.original_date, j.original_entry
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(dates)b::date[])
+       WITH ORDINALITY AS k (terminal_no, batch_no, stan, day, at)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM journal
+        WHERE journal.shard = %(shard)b
+          AND journal.business_date BETWEEN k.day AND k.day + 1
+          AND journal.terminal_no = k.terminal_no
+          AND journal.batch_no = k.batch_no
+          AND journal.stan = k.stan
+          AND journal.class = 0
+        LIMIT 1) AS j;
+
+-- name: read_uses
+SELECT entry_no, business_date, amount_fen, refunded_fen, undone_by
+  FROM original_use
+ WHERE shard = %(shard)b AND entry_no = ANY(%(entries)b::bigint[]);
+
+-- name: find_batches
+-- For reversals only: what was settled in a closed batch cannot be undone any more.
+SELECT b.terminal_no, b.batch_no
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[]) AS k (terminal_no, batch_no)
+  JOIN terminal_batch b ON b.terminal_no = k.terminal_no AND b.batch_no = k.batch_no
+ WHERE b.state = 2;
+
+-- name: write_accounts
+UPDATE account AS a
+   SET balance_fen = n.balance_fen, pin_failures = n.pin_failures
+  FROM unnest(%(account_ids)b::bigint[], %(balances)b::bigint[], %(failures)b::smallint[])
+       AS n (account_id, balance_fen, pin_failures)
+ WHERE a.shard = %(shard)b AND a.account_id = n.account_id;
+
+-- name: write_journal
+INSERT INTO journal (shard, business_date, decided_at, terminal_no, batch_no, stan, class, entry_no, merchant_no, kind,
+                     account_id, pan, amount_fen, effect_fen, answer, rrn, auth_code, entry_mode, digest, original_date,
+                     original_entry, extra)
+SELECT %(shard)b::smallint, %(business_date)b::date, %(decided_at)b::timestamptz, n.terminal_no, n.batch_no, n.stan, n.class, n.entry_no, n.merchant_no,
+       n.kind, nullif(n.account_id, 0), nullif(n.pan, ''), n.amount_fen, n.effect_fen, n.answer, n.rrn, n.auth_code,
+       n.entry_mode, n.digest, nullif(n.original_date, '2000-01-01'), nullif(n.original_entry, 0), nullif(n.extra, '')
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(classes)b::smallint[], %(entries)b::bigint[],
+              %(merchants)b::int[], %(kinds)b::smallint[], %(accounts)b::bigint[], %(pans)b::text[],
+              %(amounts)b::bigint[], %(effects)b::bigint[], %(answers)b::text[], %(rrns)b::text[],
+              %(auth_codes)b::text[], %(entry_modes)b::text[], %(digests)b::bytea[], %(original_dates)b::date[],
+              %(original_entries)b::bigint[], %(extras)b::bytea[])
+       AS n (terminal_no, batch_no, stan, class, entry_no, merchant_no, kind, account_id, pan, amount_fen, effect_fen,
+             answer, rrn, auth_code, entry_mode, digest, original_date, original_entry, extra);
+
+-- name: write_postings
+INSERT INTO posting (shard, business_date, entry_no, debit_code, debit_owner, credit_code, credit_owner, amount_fen)
+SELECT %(shard)b::smallint, %(business_date)b::date, *
+  FROM unnest(%(entries)b::bigint[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[],
+              %(credit_codes)b::smallint[], %(credit_owners)b::bigint[], %(amounts)b::bigint[]);
+
+-- name: write_uses
+-- Under the lock on the holder's account; the constraints hold even if that were forgotten.
+INSERT INTO original_use (shard, entry_no, business_date, amount_fen, refunded_fen, undone_by)
+SELECT %(shard)b::smallint, n.entry_no, n.business_date, n.amount_fen, n.refunded_fen, nullif(n.undone_by, 0)
+  FROM unnest(%(entries)b::bigint[], %(dates)b::date[], %(amounts)b::bigint[], %(refunds)b::bigint[],
+              %(undone)b::bigint[])
+       AS n (entry_no, business_date, amount_fen, refunded_fen, undone_by)
+    ON CONFLICT (shard, entry_no) DO UPDATE
+   SET refunded_fen = excluded.refunded_fen, undone_by = excluded.undone_by;
+
+-- name: fold_postings
+-- Only postings older than every transaction still running, so that none can appear behind the watermark later.
+WITH line AS MATERIALIZED (
+    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS upto),
+moved AS (
+    SELECT p.debit_code, p.debit_owner, p.credit_code, p.credit_owner, sum(p.amount_fen)::bigint AS fen
+      FROM posting p
+     WHERE p.shard = %(shard)b AND p.business_date >= %(since)b
+       AND p.txid >= %(folded_to)b AND p.txid < (SELECT upto FROM line)
+     GROUP BY 1, 2, 3, 4),
+sides AS (
+    SELECT debit_code AS code, debit_owner AS owner, fen AS debit_fen, 0::bigint AS credit_fen FROM moved
+    UNION ALL
+    SELECT credit_code, credit_owner, 0, fen FROM moved),
+written AS (
+    INSERT INTO folded_balance AS f (shard, code, owner, debit_fen, credit_fen)
+    SELECT %(shard)b, code, owner, sum(debit_fen), sum(credit_fen)
+      FROM sides
+     WHERE code NOT IN (2001, 2003)  -- holders' accounts carry their own balance
+     GROUP BY code, owner
+     ORDER BY code, owner
+        ON CONFLICT (shard, code, owner) DO UPDATE
+       SET debit_fen = f.debit_fen + excluded.debit_fen, credit_fen = f.credit_fen + excluded.credit_fen)
+UPDATE fold_watermark SET folded_to = (SELECT upto FROM line) WHERE shard = %(shard)b;
+
+-- name: lock_watermark
+SELECT folded_to FROM fold_watermark WHERE shard = %(shard)b FOR UPDATE;
+
+-- name: add_watermark
+INSERT INTO fold_watermark (shard) VALUES (%(shard)b) ON CONFLICT DO NOTHING;

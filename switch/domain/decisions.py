@@ -60,3 +60,4 @@ class Outcome(NamedTuple):
     balances: tuple[BalanceFigure, ...] = ()  # field 54
     field48: str = ""  # digits, settlement and batch end
     field62: bytes = b""  # results of an upload, lists
+    field55: bytes = b""  # DF21, DF22, DF23 of an approved purse load

@@ -67,6 +67,19 @@ def asn_of(card: CardNumber) -> str:
     return card.reveal().rjust(20, "0")
 
 
+def mask_asn(asn: str) -> str:
+    """Mask an application serial number: its filler and the card number in it, masked like any other.
+
+    >>> mask_asn("03133500100000001239"), mask_asn("12")
+    ('0313350*********1239', '<2 characters>')
+    """
+    return (
+        asn[0] + mask_pan(asn[1:])
+        if len(asn) == 20 and asn.isascii() and asn.isdecimal()
+        else f"<{len(asn)} characters>"
+    )
+
+
 def diversifier_of(asn: str) -> bytes:
     """The 8 bytes by which card keys are derived: the last 16 digits of the ASN."""
     return bytes.fromhex(asn[-16:])

@@ -6,7 +6,7 @@ NamedTuples: immutable like a frozen dataclass and made in a fifth of the time, 
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
-from switch.domain.identifiers import CardNumber
+from switch.domain.identifiers import CardNumber, mask_asn
 from switch.domain.money import Fen
 
 
@@ -98,6 +98,9 @@ class PurseLoadData(NamedTuple):
     mac1: bytes  # 4
     terminal_no: bytes  # 6, PSAM number
 
+    def __repr__(self) -> str:  # the ASN holds the card number
+        return f"PurseLoadData(card={mask_asn(self.asn)}, online_atc={self.online_atc}, balance_fen={self.balance_fen})"
+
 
 class PurseConfirmData(NamedTuple):
     """Field 55 of a load confirm. `tac` and `balance_after_fen` are None when the card was gone after CREDIT."""
@@ -111,6 +114,9 @@ class PurseConfirmData(NamedTuple):
     balance_after_fen: Fen | None
     status_word: int
 
+    def __repr__(self) -> str:
+        return f"PurseConfirmData(card={mask_asn(self.asn)}, online_atc={self.online_atc}, status={self.status_word:04X})"
+
 
 class PurseReversalData(NamedTuple):
     """Field 55 of a load reversal, when the card could still be read."""
@@ -119,6 +125,9 @@ class PurseReversalData(NamedTuple):
     balance_fen: Fen
     online_atc: int
     status_word: int
+
+    def __repr__(self) -> str:
+        return f"PurseReversalData(card={mask_asn(self.asn)}, online_atc={self.online_atc}, status={self.status_word:04X})"
 
 
 class Purchase(NamedTuple):
@@ -234,8 +243,11 @@ class Load(NamedTuple):
     purse: PurseLoadData | None
     entry_mode: str
     track2: str = ""
+    track3: str = ""
+    tracks_encrypted: bool = False  # under the terminal's track key TDK
+    expiry: str = ""
 
-    def __repr__(self) -> str:  # track 2 is never printed
+    def __repr__(self) -> str:  # tracks are never printed
         return f"Load(card={self.card}, source={self.source.name}, amount_fen={self.amount_fen})"
 
 
@@ -252,7 +264,7 @@ class LoadConfirm(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A well-formed request that no rule could ever approve: the answer is settled by its form (40 or 57)."""
+    """A request that no rule could ever approve: the answer is settled by its form (14, 30, 40 or 57)."""
 
     card: CardNumber | None
     amount_fen: Fen
@@ -264,6 +276,9 @@ class OfflineUpload(NamedTuple):
     """脫機上送, 0320/203: one to five raw EPR1 records of 96 bytes."""
 
     records: tuple[bytes, ...]
+
+    def __repr__(self) -> str:  # a record holds a card number
+        return f"OfflineUpload({len(self.records)} records)"
 
 
 class GroupTotals(NamedTuple):

@@ -1,0 +1,350 @@
+"""Clearing files as bytes: name, header, trailer, digest; how one is checked and how one reaches the disk.
+
+A file is a header of 80 characters, detail lines of one length and a trailer of 90, ASCII with CRLF after every line.
+The trailer ends with the SM3 digest of all bytes before it. On disk a file is written beside its name, forced out,
+renamed and only then marked complete by `NAME.ok`; whatever goes wrong before leaves nothing under its name.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime
+from hashlib import new as new_digest
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+from switch.clearing.layouts import LAYOUTS, Total, Value, read_line, share_of_total
+from switch.domain.calendar import SHANGHAI
+from switch.domain.errors import DependencyError, InputRefused
+
+CRLF = b"\r\n"
+HEADER_LENGTH = 80
+TRAILER_LENGTH = 90
+NAME_LENGTH = 29
+VERSION = "01"
+LINES_MAX = 99_999_999  # eight digits
+_BUFFER_BYTES = 1 << 20
+
+
+class FileStatus:
+    """Field `status` of NS: what became of a file."""
+
+    TAKEN = "00"
+    DIGEST = "01"
+    CONTENT = "02"  # header, count, amount
+    REPEATED = "03"
+    NOT_A_MEMBER = "04"
+
+
+class FileRefused(InputRefused):
+    """A received file breaks a rule. status: a FileStatus; line: number of the line in the file, from 1, if known."""
+
+    def __init__(self, status: str, rule: str, *, line: int | None = None) -> None:
+        self.status = status
+        self.rule = rule
+        self.line = line
+        super().__init__(rule if line is None else f"line {line}: {rule}")
+
+
+class FolderError(DependencyError):
+    """The clearing folder cannot be written: disk full, no right, gone. Nothing half-written is left under a file's name."""
+
+
+class FileName(NamedTuple):
+    """Type 2, sender 8, receiver 8, clearing date 8, sequence 3."""
+
+    kind: str
+    sender: str
+    receiver: str
+    day: date
+    sequence: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.sender}{self.receiver}{self.day:%Y%m%d}{self.sequence:03d}"
+
+
+def parse_name(name: str) -> FileName:
+    """Take a file name apart. Raises FileRefused (02)."""
+    kind, sender, receiver, day, sequence = name[:2], name[2:10], name[10:18], name[18:26], name[26:]
+    digits = sender + receiver + day + sequence
+    if len(name) != NAME_LENGTH or kind not in LAYOUTS or not (digits.isascii() and digits.isdecimal()):
+        raise FileRefused(FileStatus.CONTENT, "name must be type 2, sender 8, receiver 8, date 8, sequence 3")
+    return FileName(kind, sender, receiver, _date(day), int(sequence))
+
+
+def _date(digits: str) -> date:
+    try:
+        return datetime.strptime(digits, "%Y%m%d").replace(tzinfo=SHANGHAI).date()
+    except ValueError:
+        raise FileRefused(FileStatus.CONTENT, "clearing date is not a date") from None
+
+
+class Head(NamedTuple):
+    """What a header says. created: switch time, whole seconds. total_fen: by the layout's rule."""
+
+    name: FileName
+    created: datetime
+    line_count: int
+    total_fen: int
+
+    @property
+    def line_length(self) -> int:
+        """Characters of a detail line without CRLF."""
+        return LAYOUTS[self.name.kind].length
+
+    def header(self) -> bytes:
+        """The first line, with CRLF."""
+        if not (0 <= self.line_count <= LINES_MAX and 0 <= self.total_fen < 10**15):
+            raise ValueError("count or total amount does not fit into the header")
+        name = self.name
+        created = self.created.astimezone(SHANGHAI)
+        line = (
+            f"H{name.kind}{VERSION}{name.sender}{name.receiver}{name.day:%Y%m%d}{name.sequence:03d}"
+            f"{created:%Y%m%d%H%M%S}{self.line_count:08d}{self.total_fen:015d}{self.line_length:04d}       "
+        )
+        assert len(line) == HEADER_LENGTH
+        return line.encode() + CRLF
+
+    def trailer(self, digest: str) -> bytes:
+        """The last line, with CRLF. digest: SM3 of all bytes before it, as hex."""
+        line = f"T{self.name.kind}{self.line_count:08d}{self.total_fen:015d}{digest.upper()}"
+        assert len(line) == TRAILER_LENGTH
+        return line.encode() + CRLF
+
+
+def render(head: Head, lines: Iterable[str]) -> bytes:
+    """A whole file in memory; for small ones. lines: without CRLF, as many as head.line_count."""
+    details = [line.encode("ascii") for line in lines]
+    assert len(details) == head.line_count, "the header must count the lines"
+    assert all(len(line) == head.line_length for line in details)
+    body = head.header() + b"".join(line + CRLF for line in details)
+    return body + head.trailer(new_digest("sm3", body).hexdigest())
+
+
+class Checked(NamedTuple):
+    """A file that holds what its header says. sm3: over the whole file, upper-case hex."""
+
+    head: Head
+    sm3: str
+    size: int
+
+
+def _parse_header(line: bytes, name: FileName) -> Head:
+    if len(line) != HEADER_LENGTH + 2 or line[:1] != b"H" or line[-2:] != CRLF or not line.isascii():
+        raise FileRefused(FileStatus.CONTENT, "header must be H and 80 characters, then CRLF", line=1)
+    text = line.decode()
+    if text[3:5] != VERSION:
+        raise FileRefused(FileStatus.CONTENT, "version must be 01", line=1)
+    if text[1:3] + text[5:32] != str(name):
+        raise FileRefused(FileStatus.CONTENT, "header and file name differ", line=1)
+    numbers = text[32:73]
+    if not numbers.isdecimal() or text[73:80] != " " * 7:
+        raise FileRefused(FileStatus.CONTENT, "created, count, amount and length must be digits", line=1)
+    try:
+        created = datetime.strptime(numbers[:14], "%Y%m%d%H%M%S").replace(tzinfo=SHANGHAI)
+    except ValueError:
+        raise FileRefused(FileStatus.CONTENT, "created is not a time", line=1) from None
+    head = Head(name, created, int(numbers[14:22]), int(numbers[22:37]))
+    if int(numbers[37:41]) != head.line_length:
+        raise FileRefused(FileStatus.CONTENT, "detail line length is not the type's", line=1)
+    return head
+
+
+def check_file(
+    name: str, stream: BinaryIO, each: Callable[[int, dict[str, Value]], None] | None = None
+) -> Checked:
+    """Check a received file: name and header, line length and fields, count, amount, digest, in this order.
+
+    each: called with the line number (from 1, of the details) and the values of every detail line; what it did must be
+    undone when this raises FileRefused. Memory stays flat whatever the size.
+    """
+    parsed = parse_name(name)
+    layout = LAYOUTS[parsed.kind]
+    line = stream.readline(HEADER_LENGTH + 3)
+    head = _parse_header(line, parsed)
+    digest = new_digest("sm3", line)
+    whole = new_digest("sm3", line)
+    count = total_fen = 0
+    size = len(line)
+    limit = max(layout.length, TRAILER_LENGTH) + 3
+    while True:
+        line = stream.readline(limit)
+        whole.update(line)
+        size += len(line)
+        if line[:1] != b"D":
+            break
+        count += 1
+        total_fen += _detail(line, count, parsed.kind, each)
+        digest.update(line)
+    _check_trailer(line, head, count, None if layout.total is Total.LIST_VERSION else total_fen)
+    if line[26:90] != digest.hexdigest().upper().encode():
+        raise FileRefused(FileStatus.DIGEST, "digest in the trailer is not the file's")
+    if stream.read(1):
+        raise FileRefused(FileStatus.CONTENT, "bytes after the trailer")
+    return Checked(head, whole.hexdigest().upper(), size)
+
+
+def _detail(line: bytes, number: int, kind: str, each: Callable[[int, dict[str, Value]], None] | None) -> int:
+    layout = LAYOUTS[kind]
+    if len(line) != layout.length + 2 or line[-2:] != CRLF or not line.isascii():
+        raise FileRefused(FileStatus.CONTENT, "detail line has the wrong length", line=number + 1)
+    try:
+        values = read_line(layout, line[:-2].decode())
+        share_fen = share_of_total(layout, values)
+    except ValueError as error:
+        raise FileRefused(FileStatus.CONTENT, str(error), line=number + 1) from None
+    if values.get("line_no", number) != number:
+        raise FileRefused(FileStatus.CONTENT, "line numbers must count from 1", line=number + 1)
+    if each is not None:
+        each(number, values)
+    return share_fen
+
+
+def _check_trailer(line: bytes, head: Head, count: int, total_fen: int | None) -> None:
+    if len(line) != TRAILER_LENGTH + 2 or line[-2:] != CRLF or line[:3] != b"T" + head.name.kind.encode():
+        raise FileRefused(
+            FileStatus.CONTENT, "neither a detail line nor a trailer of 90 characters", line=count + 2
+        )
+    if count != head.line_count or line[3:11] != b"%08d" % count:
+        raise FileRefused(
+            FileStatus.CONTENT, "count differs between header, lines and trailer", line=count + 2
+        )
+    if (total_fen is not None and total_fen != head.total_fen) or line[11:26] != b"%015d" % head.total_fen:
+        raise FileRefused(
+            FileStatus.CONTENT, "total amount differs between header, lines and trailer", line=count + 2
+        )
+
+
+class Written(NamedTuple):
+    """A file on disk. sm3: over the whole file, upper-case hex."""
+
+    name: str
+    sm3: str
+    size: int
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise FolderError(
+            f"cannot write {path}: {reason}. Nothing half-written was left; run the same command again when it is cured"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries out, so that a rename survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class FileInMaking:
+    """One file on its way to its name. `add` lines, then `finish`; use it as a context, which removes what was not finished.
+
+    Memory is one buffer, whatever the number of lines. Raises FolderError when the disk refuses.
+    """
+
+    def __init__(self, folder: Path, head: Head) -> None:
+        self._head = head
+        self._folder = folder
+        self._path = folder / str(head.name)
+        self._temporary = folder / f"{head.name}.tmp"
+        self._digest = new_digest("sm3")
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._lines = 0
+        self._size = 0
+        self._finished = False
+        with _disk(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: FileIO = FileIO(self._temporary, "w", opener=_open_private)
+        self._take(head.header())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._finished:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+    def _take(self, block: bytes) -> None:
+        self._pending.append(block)
+        self._pending_bytes += len(block)
+        if self._pending_bytes >= _BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        block = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._digest.update(block)
+        self._size += len(block)
+        view = memoryview(block)
+        with _disk(self._path):
+            while view:  # a full disk may take less than it is given before it refuses
+                view = view[self._file.write(view) :]
+
+    def add(self, line: bytes) -> None:
+        """Take the next detail line, without CRLF."""
+        assert len(line) == self._head.line_length, f"{self._head.name}: a line of wrong length"
+        self._lines += 1
+        self._take(line + CRLF)
+
+    def finish(self) -> Written:
+        """Write the trailer, force the file out and give it its name."""
+        head = self._head
+        assert self._lines == head.line_count, (
+            f"{head.name}: {self._lines} lines where the day's figures say {head.line_count}"
+        )
+        self._flush()
+        self._take(head.trailer(self._digest.hexdigest()))
+        self._flush()
+        with _disk(self._path):
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.replace(self._path)
+            self._finished = True
+            sync_folder(self._folder)
+        return Written(str(head.name), self._digest.hexdigest().upper(), self._size)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_TRUNC, 0o640)  # files of members hold card numbers in full
+
+
+def mark_complete(folder: Path, written: Written) -> None:
+    """Write `NAME.ok`, after which receivers may take the file. Idempotent."""
+    path = folder / f"{written.name}.ok"
+    temporary = folder / f"{written.name}.ok.tmp"
+    try:
+        with _disk(path):
+            with temporary.open("wb") as file:
+                file.write(f"{written.sm3}  {written.name}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """SM3 (upper-case hex) and size of a file on disk; OSError when it cannot be read."""
+    digest = new_digest("sm3")
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(_BUFFER_BYTES):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest().upper(), size

@@ -305,3 +305,18 @@ RESPONSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "A7": ("security processing failed", "安全處理失敗"),
     }
 )
+
+OFFLINE_RECORD = (  # what a person wants to know of the 96 bytes: name, Chinese name, offset, bytes, packed BCD?
+    ("record kind", "記錄類型", 1, 1, True),
+    ("application serial number", "應用序列號", 6, 10, True),
+    ("offline ATC", "脫機交易序號", 28, 2, False),
+    ("amount", "交易金額", 30, 4, False),
+    ("balance before", "交易前餘額", 34, 4, False),
+    ("date", "日期", 38, 4, True),
+    ("time", "時間", 42, 3, True),
+    ("terminal number", "終端機編號", 45, 6, True),
+    ("PSAM serial", "PSAM流水號", 51, 4, False),
+    ("record serial", "記錄序號", 59, 4, False),
+)
+OFFLINE_RECORD_ASN = slice(6, 16)
+assert all(offset + size <= RECORD_BYTES for _, _, offset, size, _ in OFFLINE_RECORD)

@@ -93,18 +93,20 @@ class CupEcbMac:
         self._encrypt = BlockCipher(key.reveal(), key.algorithm).encrypt
         self._block_bytes = key.algorithm.block_bytes
 
-    def block(self, mab: bytes) -> bytes:
-        """The whole result before it is cut and written as hex: 8 bytes (DES) or 16 (SM4)."""
+    def steps(self, mab: bytes) -> tuple[int, bytes, bytes, bytes]:
+        """XOR of the blocks, E of its first hex half, input of the second E, and the result, 8 (DES) or 16 bytes."""
         if not mab:
             raise ValueError("nothing to authenticate")
         size = self._block_bytes
-        digits = b"%0*X" % (size * 2, xor_of_blocks(mab, size))  # 2 x block size in ASCII: exactly two blocks
+        xor = xor_of_blocks(mab, size)
+        digits = b"%0*X" % (size * 2, xor)  # twice the block size in ASCII: exactly two blocks
         first = self._encrypt(digits[:size])
-        return self._encrypt((_from_bytes(first) ^ _from_bytes(digits[size:])).to_bytes(size))
+        second_input = (_from_bytes(first) ^ _from_bytes(digits[size:])).to_bytes(size)
+        return xor, first, second_input, self._encrypt(second_input)
 
     def field64(self, mab: bytes) -> bytes:
         """Eight ASCII characters."""
-        return self.block(mab)[:4].hex().upper().encode()
+        return self.steps(mab)[3][:4].hex().upper().encode()
 
 
 class CbcMac:

@@ -53,18 +53,26 @@ def _session_key(material: bytes, algorithm: Algorithm, seed: bytes) -> SessionK
     return SessionKey(BlockCipher(material, algorithm).encrypt(block), algorithm)
 
 
+def load_seed(card_random: bytes, online_atc: int) -> bytes:
+    """Seed of SESLK, 8 bytes: card random (4) ‖ online ATC before the load ‖ 8000."""
+    return card_random + online_atc.to_bytes(2) + b"\x80\x00"
+
+
+def purchase_seed(card_random: bytes, offline_atc: int, psam_serial: int) -> bytes:
+    """Seed of SESPK, 8 bytes: card random (4) ‖ offline ATC before the purchase ‖ last 2 bytes of the PSAM serial."""
+    return card_random + offline_atc.to_bytes(2) + psam_serial.to_bytes(4)[2:]
+
+
 def load_session_key(key: LoadKey, card_random: bytes, online_atc: int) -> SessionKey:
-    """SESLK: seed = card random (4) ‖ online ATC before the load ‖ 8000."""
-    seed = card_random + online_atc.to_bytes(2) + b"\x80\x00"
-    return _session_key(key.reveal(), key.algorithm, seed)
+    """SESLK of one load; the ATC is the one before it."""
+    return _session_key(key.reveal(), key.algorithm, load_seed(card_random, online_atc))
 
 
 def purchase_session_key(
     key: PurchaseKey, card_random: bytes, offline_atc: int, psam_serial: int
 ) -> SessionKey:
-    """SESPK: seed = card random (4) ‖ offline ATC before the purchase ‖ last 2 bytes of the PSAM serial."""
-    seed = card_random + offline_atc.to_bytes(2) + psam_serial.to_bytes(4)[2:]
-    return _session_key(key.reveal(), key.algorithm, seed)
+    """SESPK of one purchase or CAPP purchase; the ATC is the one before it."""
+    return _session_key(key.reveal(), key.algorithm, purchase_seed(card_random, offline_atc, psam_serial))
 
 
 def session_mac(session: SessionKey, data: bytes) -> bytes:

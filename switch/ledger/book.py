@@ -37,11 +37,11 @@ from switch.ledger.rules import Account, Card, Entry, Facts, Ruling
 from switch.ledger.serials import Serials, rrn_of
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
 from switch.storage.pipeline import Parameter, Pipeline
-from switch.storage.sql import load_queries
+from switch.storage.sql import load
 
 log = structlog.get_logger(__name__)
 
-SQL = load_queries("switch.ledger")
+SQL = load("switch.ledger")
 _STATEMENTS = (
     "take_gate",
     "lock_accounts",

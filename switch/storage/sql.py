@@ -11,7 +11,7 @@ from types import MappingProxyType
 _NAME = re.compile(r"^-- name: *([a-z][a-z0-9_]*) *$", re.MULTILINE)
 
 
-def load_queries(package: str, file: str = "queries.sql") -> Mapping[str, str]:
+def load(package: str, file: str = "queries.sql") -> Mapping[str, str]:
     """Read the named queries of a package.
 
     Raises ValueError at import when a name stands twice, a query is empty, or text stands before the first name.

@@ -1,0 +1,523 @@
+"""One request from its first byte to its answer, in the order that docs/iso8583.md promises.
+
+    fields readable (30) > merchant and terminal known (03, 97) > keys present (77) > MAC (A0) > then by kind:
+    a card request to its holder's book, a batch message to the batches, network management to sessions
+
+Nothing waits on the usual way: terminal, keys and card route are at hand, the request is queued in a book, and the book calls
+back when it is committed. Only a miss (first message after a start, a changed terminal, an unknown card) makes a task, and of
+those there is a bounded number.
+
+This room refuses to know sockets and tables: a Peer takes the answer, books and batches take the request.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+from psycopg import AsyncConnection, Error
+
+from switch.domain.decisions import APPROVED, BalanceFigure, Outcome
+from switch.domain.errors import DependencyError, FormatError, MacMismatch, SwitchError
+from switch.domain.identifiers import CardNumber
+from switch.domain.money import Fen
+from switch.domain.transactions import (
+    Balance,
+    BatchEnd,
+    CardRequest,
+    DetailUpload,
+    Echo,
+    OfflineUpload,
+    PreAuthorisation,
+    Purchase,
+    Refused,
+    Request,
+    Settlement,
+    SignOff,
+    SignOn,
+    StatusUpload,
+)
+from switch.keys.pin_blocks import PinBlockError
+from switch.keys.vault import TerminalKeys, Vault
+from switch.ledger.items import Item, Key
+from switch.ledger.serials import Serials, rrn_of
+from switch.messages.answers import DE39, Code, Processing, build_answer, build_bare
+from switch.messages.codec import MessageFormatError, decode
+from switch.messages.digest import content_digest
+from switch.messages.envelope import Envelope, read_envelope
+from switch.messages.framing import frame
+from switch.messages.mapping import read_request
+from switch.messages.message import Message
+from switch.registry.cards import CardDirectory
+from switch.registry.sessions import SignOnRefused, promote, sign_off, sign_on
+from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
+from switch.routing.batches import BatchDesk
+
+log = structlog.get_logger(__name__)
+
+Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+NOT_SUPPORTED = "40"
+SERIALS_LOW = 1_000
+
+
+class Peer(Protocol):
+    """Where a request came from."""
+
+    def answer(self, framed: bytes, *, trusted: bool) -> None:
+        """Take the answer of one request, LEN included; called exactly once. trusted: its MAC was good."""
+
+
+class Books(Protocol):
+    """The ledger, as far as a request needs it."""
+
+    def submit(self, shard: int, item: Item) -> bool:
+        """Queue for a shard; False when its queue is full."""
+
+    def shard_of_terminal(self, terminal_no: int) -> int:
+        """The shard of messages that have no card holder."""
+
+
+class Watch(Protocol):
+    """What operators count."""
+
+    def answered(self, mti: str, transaction: str, answer: str, seconds: float) -> None:
+        """A request was answered after so many seconds."""
+
+    def mac_failed(self) -> None:
+        """A MAC was wrong under every key that may be used."""
+
+
+class Visit:
+    """One request and what has been found out about it."""
+
+    __slots__ = ("content", "entry", "envelope", "keys", "message", "peer", "started_s")
+
+    def __init__(self, peer: Peer, message: Message, envelope: Envelope) -> None:
+        self.peer = peer
+        self.message = message
+        self.envelope = envelope
+        self.started_s = time.monotonic()
+        self.entry: TerminalEntry
+        self.keys: KeySet | None = None
+        self.content: Request | None = None
+
+
+class Reception:
+    """Receives requests of all terminals of this process, whatever line they come by.
+
+    acquirer: digits of field 32. slow_max: requests that may wait for a look-up or a session at the same time.
+    """
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        terminals: TerminalDirectory,
+        cards: CardDirectory,
+        books: Books,
+        desk: BatchDesk,
+        connect: Connect,
+        watch: Watch,
+        acquirer: str,
+        slow_max: int = 2_000,
+    ) -> None:
+        self._vault = vault
+        self._terminals = terminals
+        self._cards = cards
+        self._books = books
+        self._desk = desk
+        self._connect = connect
+        self._watch = watch
+        self._acquirer = acquirer
+        self._slow_max = slow_max
+        self._slow: set[asyncio.Task[None]] = set()
+        self._serials = Serials()
+        self._refilling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Fetch the first block of serials."""
+        await self._refill()
+
+    async def close(self) -> None:
+        """Wait for the tasks that are on their way; call when nothing more comes in."""
+        if self._slow:
+            await asyncio.wait(self._slow)
+
+    # ------------------------------------------------------------------ the way in
+
+    def receive(self, body: bytes, peer: Peer) -> None:
+        """Take one frame body; the peer gets exactly one answer, now or later.
+
+        Raises FramingError (UnsupportedMti among them) when it cannot be answered at all: close the connection.
+        """
+        try:
+            message = decode(body)
+        except MessageFormatError as error:
+            self._unreadable(error, peer)
+            return
+        envelope = read_envelope(message)
+        visit = Visit(peer, message, envelope)
+        entry = self._terminals.get(envelope.terminal_id)
+        if entry is None:
+            self._later(visit, self._look_up(visit))
+        else:
+            visit.entry = entry
+            self._admit(visit)
+
+    def _admit(self, visit: Visit) -> None:
+        envelope, entry = visit.envelope, visit.entry
+        if not entry.serves(envelope.merchant_id):
+            self._later(visit, self._turn_away(visit))
+            return
+        if not envelope.mac_required:
+            visit.message.fields.pop(64, None)  # not asked for, not checked: so not answered with one either
+            self._manage(visit)
+            return
+        usable = entry.usable_keys(time.time())
+        if not usable:
+            self._bare(visit, Code.SIGN_ON_AGAIN, processing=Processing.SIGN_ON)
+            return
+        if not self._authenticate(visit, usable):
+            self._later(visit, self._authenticate_again(visit))
+            return
+        self._authenticated(visit)
+
+    def _authenticate(self, visit: Visit, usable: tuple[KeySet, ...]) -> bool:
+        message = visit.message
+        field64 = message.field64
+        if not field64:
+            return False
+        mab = message.mab
+        for key_set in usable:
+            try:
+                key_set.keys.verify(mab, field64)
+            except MacMismatch:
+                continue
+            visit.keys = key_set
+            return True
+        return False
+
+    def _authenticated(self, visit: Visit) -> None:
+        assert visit.keys is not None
+        if visit.keys.generation != visit.entry.generation:
+            self._later(visit, self._promote(visit))
+        else:
+            self._proceed(visit)
+
+    def _proceed(self, visit: Visit) -> None:
+        """The MAC was good under keys that serve. Training is answered here, before anything could be booked."""
+        message, envelope = visit.message, visit.envelope
+        try:
+            content: Request = read_request(message)
+        except FormatError as error:
+            log.info("request refused", terminal=envelope.terminal_id, rule=str(error))
+            content = Refused(None, Fen(0), Code.FORMAT, error.rule)
+        visit.content = content
+        if envelope.training:
+            self._reply(visit, self._training(content))
+        elif envelope.request_class is None:
+            self._manage(visit)
+        elif envelope.stan is None or envelope.batch_no is None:
+            self._bare(
+                visit, Code.FORMAT
+            )  # without them the message has no key under which an answer could be kept
+        elif isinstance(content, OfflineUpload | Settlement | DetailUpload | BatchEnd):
+            self._with_since(visit, self._to_desk)
+        else:
+            self._with_since(visit, self._to_book)
+
+    def _with_since(self, visit: Visit, go: Callable[[Visit, Any], None]) -> None:
+        """Find the day from which on this key can have been booked."""
+        entry = visit.entry
+        batch_no = visit.envelope.batch_no
+        if batch_no == entry.batch_no:
+            go(visit, entry.batch_opened_on)
+        else:
+            self._later(visit, self._old_batch(visit, go))
+
+    # ------------------------------------------------------------------ to the ledger
+
+    def _to_book(self, visit: Visit, since: Any) -> None:
+        request = visit.content
+        assert request is not None
+        card: CardNumber | None = getattr(request, "card", None)
+        if card is None:
+            shard = self._books.shard_of_terminal(visit.entry.terminal_no)
+            self._enqueue(visit, since, shard, 0)
+            return
+        route = self._cards.get(card)
+        if route is None:
+            self._later(visit, self._find_card(visit, since, card))
+        else:
+            self._enqueue(visit, since, route.shard, route.holder_id)
+
+    def _enqueue(self, visit: Visit, since: Any, shard: int, holder_id: int) -> None:
+        envelope, entry, keys = visit.envelope, visit.entry, visit.keys
+        request: CardRequest = visit.content  # type: ignore[assignment]  # _proceed sorted the others out
+        assert keys is not None
+        assert envelope.stan is not None
+        assert envelope.batch_no is not None
+        assert envelope.request_class is not None
+        pin, unreadable = self._pin(request, keys.keys, holder_id)
+        item = Item(
+            Key(entry.terminal_no, envelope.batch_no, envelope.stan, int(envelope.request_class)),
+            entry.merchant_no,
+            content_digest(visit.message),
+            keys.generation,
+            since,
+            request,
+            holder_id,
+            pin,
+            unreadable,
+            lambda outcome: self._booked(visit, outcome),
+        )
+        if not self._books.submit(shard, item):
+            self._bare(visit, Code.MALFUNCTION)
+
+    def _pin(self, request: CardRequest, keys: TerminalKeys, holder_id: int) -> tuple[bytes | None, bool]:
+        if (
+            not isinstance(request, Purchase | Balance | PreAuthorisation)
+            or request.pin is None
+            or not holder_id
+        ):
+            return None, False
+        account_id = holder_id * 100 + int(request.account)
+        try:
+            return (
+                self._vault.pin_verifier(
+                    keys, request.pin.block, request.pin.format, request.card, account_id
+                ),
+                False,
+            )
+        except PinBlockError:
+            return None, True
+
+    def _booked(self, visit: Visit, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._bare(visit, Code.MALFUNCTION)
+        elif outcome.answer == Code.MAC_WRONG:
+            self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+        else:
+            self._reply(visit, outcome)
+
+    def _to_desk(self, visit: Visit, since: Any) -> None:
+        envelope, keys = visit.envelope, visit.keys
+        assert keys is not None
+        assert envelope.stan is not None
+        assert envelope.batch_no is not None
+        taken = self._desk.submit(
+            visit.entry,
+            Key(visit.entry.terminal_no, envelope.batch_no, envelope.stan, int(envelope.request_class or 0)),
+            content_digest(visit.message),
+            keys.generation,
+            since,
+            visit.content,  # type: ignore[arg-type]  # _proceed sorted the others out
+            lambda outcome: self._booked(visit, outcome),
+        )
+        if not taken:
+            self._bare(visit, Code.MALFUNCTION)
+
+    # ------------------------------------------------------------------ answers
+
+    def _reply(self, visit: Visit, outcome: Outcome) -> None:
+        processing = Processing.SIGN_ON if outcome.answer == Code.SIGN_ON_AGAIN else Processing.NONE
+        prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, processing=processing)
+        self._send(visit, prefix, mab, outcome.answer)
+
+    def _bare(self, visit: Visit, answer: str, *, processing: int = Processing.NONE) -> None:
+        """An answer of which nothing is kept. It has a MAC where there is a key to make one with."""
+        if visit.keys is None and answer in (Code.MAC_WRONG, Code.FORMAT, Code.MALFUNCTION):
+            usable = visit.entry.usable_keys(time.time()) if hasattr(visit, "entry") else ()
+            visit.keys = usable[0] if usable and visit.envelope.mac_required else None
+            trusted = False
+        else:
+            trusted = visit.keys is not None
+        with_mac = visit.keys is not None
+        now = datetime.now(UTC)
+        prefix, mab = build_bare(visit.message, answer, now, with_mac=with_mac, processing=processing)
+        self._send(visit, prefix, mab, answer, trusted=trusted)
+
+    def _send(
+        self, visit: Visit, prefix: bytes, mab: bytes, answer: str, *, trusted: bool | None = None
+    ) -> None:
+        keys = visit.keys
+        body = prefix + mab + keys.keys.mac(mab) if keys is not None else prefix + mab
+        visit.peer.answer(frame(body), trusted=keys is not None if trusted is None else trusted)
+        envelope = visit.envelope
+        self._watch.answered(
+            envelope.mti, envelope.transaction_type, answer, time.monotonic() - visit.started_s
+        )
+
+    def _unreadable(self, error: MessageFormatError, peer: Peer) -> None:
+        """Fields that cannot be read: 30, with a MAC when the sender is known and has keys."""
+        message = error.readable
+        visit = Visit(peer, message, read_envelope(message))
+        log.info("frame refused", terminal=visit.envelope.terminal_id, rule=str(error))
+        entry = self._terminals.get(visit.envelope.terminal_id)
+        if entry is None:
+            self._later(visit, self._unreadable_of_stranger(visit))
+            return
+        visit.entry = entry
+        self._bare(visit, Code.FORMAT)
+
+    async def _unreadable_of_stranger(self, visit: Visit) -> None:
+        entry = await self._terminals.load(visit.envelope.terminal_id)
+        if isinstance(entry, TerminalEntry):
+            visit.entry = entry
+        self._bare(visit, Code.FORMAT)
+
+    def _outcome(self, answer: str, *, field62: bytes = b"") -> Outcome:
+        """The answer of a message that has no journal entry."""
+        now = datetime.now(UTC)
+        if self._serials.short_of(SERIALS_LOW) and self._refilling is None:
+            self._refilling = asyncio.get_running_loop().create_task(self._refill())
+        rrn = "" if self._serials.short_of(1) else rrn_of(self._serials.take(), now)
+        return Outcome(answer, rrn, now, field62=field62)
+
+    def _training(self, content: Request) -> Outcome:
+        """What a trainee sees: a plausible answer, with nothing behind it."""
+        if isinstance(content, Refused):
+            return self._outcome(content.answer)
+        outcome = self._outcome(APPROVED)
+        if isinstance(content, Purchase):
+            return outcome._replace(clearing_date=outcome.decided_at.date(), auth_code="TRAIN0")
+        if isinstance(content, Balance):
+            figures = tuple(BalanceFigure(int(content.account), kind, Fen(0)) for kind in (1, 2))
+            return outcome._replace(balances=figures)
+        if isinstance(content, OfflineUpload | Settlement | DetailUpload | BatchEnd):
+            return self._desk.training(content, outcome)
+        return outcome
+
+    # ------------------------------------------------------------------ network management
+
+    def _manage(self, visit: Visit) -> None:
+        try:
+            content = visit.content or read_request(visit.message)
+        except FormatError as error:
+            log.info("request refused", terminal=visit.envelope.terminal_id, rule=str(error))
+            self._reply(visit, self._outcome(Code.FORMAT))
+            return
+        visit.content = content
+        if isinstance(content, Echo | StatusUpload):
+            self._reply(visit, self._outcome(APPROVED))
+        elif isinstance(content, SignOn):
+            self._later(visit, self._sign_on(visit, content))
+        elif isinstance(content, SignOff):
+            self._later(visit, self._sign_off(visit))
+        else:
+            self._reply(visit, self._outcome(NOT_SUPPORTED))
+
+    async def _sign_on(self, visit: Visit, content: SignOn) -> None:
+        async with self._connect() as connection:
+            result = await sign_on(connection, self._vault, visit.entry, content)
+        self._terminals.invalidate(visit.entry.terminal_id)
+        if isinstance(result, SignOnRefused):
+            log.info("sign-on refused", terminal=visit.entry.terminal_id, rule=result.rule)
+            self._reply(visit, self._outcome(result.answer))
+            return
+        outcome = self._outcome(APPROVED, field62=result.field62)
+        prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, batch_no=result.batch_no)
+        self._send(visit, prefix, mab, APPROVED)
+
+    async def _sign_off(self, visit: Visit) -> None:
+        async with self._connect() as connection:
+            await sign_off(connection, visit.entry.terminal_no)
+        self._terminals.invalidate(visit.entry.terminal_id)
+        self._reply(visit, self._outcome(APPROVED))
+
+    # ------------------------------------------------------------------ what must wait
+
+    def _later(self, visit: Visit, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._slow) >= self._slow_max:
+            work.close()
+            self._bare(visit, Code.MALFUNCTION)
+            return
+        task = asyncio.get_running_loop().create_task(self._surely(visit, work))
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
+
+    async def _surely(self, visit: Visit, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever happens, the peer is answered."""
+        try:
+            await work
+        except (DependencyError, Error) as error:
+            log.warning("look-up failed", terminal=visit.envelope.terminal_id, error=type(error).__name__)
+            self._bare(visit, Code.MALFUNCTION)
+        except SwitchError:
+            log.exception("request failed", terminal=visit.envelope.terminal_id)
+            self._bare(visit, Code.MALFUNCTION)
+
+    async def _look_up(self, visit: Visit) -> None:
+        entry = await self._terminals.load(visit.envelope.terminal_id)
+        if isinstance(entry, TerminalEntry):
+            visit.entry = entry
+            self._admit(visit)
+        else:
+            self._bare(visit, await self._terminals.refusal(entry, visit.envelope.merchant_id))
+
+    async def _turn_away(self, visit: Visit) -> None:
+        entry = await self._terminals.reload(visit.envelope.terminal_id)
+        answer = await self._terminals.refusal(entry, visit.envelope.merchant_id)
+        if not answer and isinstance(entry, TerminalEntry):
+            visit.entry = entry
+            self._admit(visit)
+        else:
+            self._bare(visit, answer or Code.TERMINAL_UNKNOWN)
+
+    async def _authenticate_again(self, visit: Visit) -> None:
+        """The keys at hand did not fit: look once whether the database has newer ones."""
+        entry = await self._terminals.reload(visit.envelope.terminal_id)
+        if isinstance(entry, TerminalEntry):
+            visit.entry = entry
+            usable = entry.usable_keys(time.time())
+            if not usable:
+                self._bare(visit, Code.SIGN_ON_AGAIN, processing=Processing.SIGN_ON)
+                return
+            if self._authenticate(visit, usable):
+                self._authenticated(visit)
+                return
+        self._watch.mac_failed()
+        log.info("MAC wrong", terminal=visit.envelope.terminal_id)
+        self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+
+    async def _promote(self, visit: Visit) -> None:
+        assert visit.keys is not None
+        async with self._connect() as connection:
+            serves = await promote(connection, visit.entry.terminal_no, visit.keys.generation)
+        entry = await self._terminals.reload(visit.envelope.terminal_id)
+        if not serves or not isinstance(entry, TerminalEntry):
+            self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+            return
+        visit.entry = entry
+        self._proceed(visit)
+
+    async def _old_batch(self, visit: Visit, go: Callable[[Visit, Any], None]) -> None:
+        batch_no = visit.envelope.batch_no
+        assert batch_no is not None
+        go(visit, await self._terminals.batch_opened_on(visit.entry.terminal_no, batch_no))
+
+    async def _find_card(self, visit: Visit, since: Any, card: CardNumber) -> None:
+        route = (await self._cards.load([card]))[card]
+        if route is None:
+            shard = self._books.shard_of_terminal(visit.entry.terminal_no)
+            self._enqueue(visit, since, shard, 0)
+        else:
+            self._enqueue(visit, since, route.shard, route.holder_id)
+
+    async def _refill(self) -> None:
+        try:
+            async with self._connect() as connection:
+                cursor = await connection.execute("SELECT nextval('entry_no_block')")
+                row = await cursor.fetchone()
+                assert row is not None
+                self._serials.refill(row[0])
+        except Error as error:
+            log.warning("no serials to be had", error=type(error).__name__)
+        finally:
+            self._refilling = None
+
+
+assert set(DE39.values()) >= {Code.FORMAT, Code.SIGN_ON_AGAIN, Code.MALFUNCTION}

@@ -1,0 +1,316 @@
+"""Terminals over TCP, plain or TLS: bytes in, frames to the reception, answers out.
+
+Every connection is bounded: the bytes it may hold half-read, the requests it may have in flight (then it is not read from), the
+answers it may leave unread (likewise), the time it may idle, and the requests it may send before one of them has a good MAC.
+A connection has no identity: terminals come by whichever they like, and a concentrator carries many.
+"""
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import structlog
+
+from switch.domain.errors import FramingError
+from switch.messages.framing import FrameReader
+from switch.routing.reception import Peer
+
+log = structlog.get_logger(__name__)
+
+WRITE_BUFFER_MAX = 64 * 1024  # unread answers; beyond, the connection is not read from
+SWEEP_S = 1.0
+
+
+class Receive(Protocol):
+    """Where complete frames go."""
+
+    def __call__(self, body: bytes, peer: Peer) -> None:
+        """Take a frame body and see to its answer; FramingError when the connection must be closed."""
+
+
+class LineWatch(Protocol):
+    """What operators count about lines."""
+
+    def connected(self, count: int) -> None:
+        """So many connections are open now."""
+
+    def refused(self, reason: str) -> None:
+        """A connection was turned away or ended by a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a stranger may take of us."""
+
+    connections_max: int = 20_000
+    connections_per_address_max: int = 4_096
+    in_flight_max: int = 64  # requests of one connection that are not answered yet
+    idle_s: float = 900.0  # without a byte
+    partial_frame_s: float = 30.0  # a frame once begun must end
+    stranger_s: float = 60.0  # until the first good MAC, or the last good one is followed by another
+    stranger_frames_max: int = 32  # requests in a row without a good MAC
+
+
+class TerminalLine(asyncio.Protocol):
+    """One connection. Also the Peer of its requests."""
+
+    __slots__ = (
+        "_address",
+        "_begun_s",
+        "_connected_s",
+        "_last_s",
+        "_listener",
+        "_out",
+        "_paused",
+        "_reader",
+        "_strange",
+        "_transport",
+        "_trusted",
+        "_write_full",
+        "in_flight",
+    )
+
+    def __init__(self, listener: "TerminalListener") -> None:
+        self._listener = listener
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._address = ""
+        self._out: list[bytes] = []
+        self.in_flight = 0
+        self._paused = False
+        self._write_full = False
+        self._strange = 0
+        self._trusted = False
+        self._begun_s = 0.0
+        self._connected_s = self._last_s = listener.now_s
+
+    # ------------------------------------------------------------------ what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the connection, or close it at once."""
+        transport = cast("asyncio.Transport", transport)  # the loop's own class need not inherit from it
+        self._transport = transport
+        peername = transport.get_extra_info("peername")
+        self._address = peername[0] if peername else ""
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_MAX)
+        reason = self._listener.admit(self, self._address)
+        if reason:
+            self._listener.watch.refused(reason)
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes in pieces of any size."""
+        listener = self._listener
+        self._last_s = listener.now_s
+        try:
+            bodies = self._reader.feed(data)
+            self._begun_s = listener.now_s if self._reader.pending_bytes else 0.0
+            for body in bodies:
+                self.in_flight += 1
+                try:
+                    listener.receive(body, self)
+                except FramingError:
+                    self.in_flight -= 1
+                    raise
+            if self._reader.failure is not None:
+                raise self._reader.failure
+        except FramingError as error:
+            self.close("framing", rule=str(error))
+            return
+        if self.in_flight >= listener.limits.in_flight_max:
+            self._pace()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more; it may still read what is in flight."""
+        return self.in_flight > 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Requests in flight go on: what they book, their repeat will be told."""
+        self._transport = None
+        self._listener.forget(self, self._address)
+
+    def pause_writing(self) -> None:
+        """The peer does not read its answers."""
+        self._write_full = True
+        self._pace()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._write_full = False
+        self._pace()
+
+    # ------------------------------------------------------------------ the peer of a request
+
+    def answer(self, framed: bytes, *, trusted: bool) -> None:
+        """Send an answer; those of one turn of the loop leave in one write."""
+        self.in_flight -= 1
+        transport = self._transport
+        if transport is None:
+            return
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(framed)
+        if trusted:
+            self._strange = 0
+            self._trusted = True
+        else:
+            self._strange += 1
+        if self._paused:
+            self._pace()
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._strange > self._listener.limits.stranger_frames_max:
+            self.close("strange", rule="too many requests without a good MAC")
+
+    # ------------------------------------------------------------------ limits
+
+    def _pace(self) -> None:
+        """Read from the peer only while it may have more in flight."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        full = self._write_full or self.in_flight >= self._listener.limits.in_flight_max
+        if (full or self._listener.draining) and not self._paused:
+            self._paused = True
+            transport.pause_reading()
+        elif not full and not self._listener.draining and self._paused:
+            self._paused = False
+            transport.resume_reading()
+
+    def overdue(self, now_s: float) -> str:
+        """Which limit of time has been passed, if one has."""
+        limits = self._listener.limits
+        if now_s - self._last_s > limits.idle_s:
+            return "idle"
+        if self._begun_s and now_s - self._begun_s > limits.partial_frame_s:
+            return "partial"
+        if not self._trusted and now_s - self._connected_s > limits.stranger_s:
+            return "stranger"
+        return ""
+
+    def close(self, reason: str, *, rule: str = "") -> None:
+        """End the connection by a rule; answers already written still leave."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._listener.watch.refused(reason)
+            log.info("connection closed", reason=reason, rule=rule, address=self._address)
+            self._transport.close()
+
+    def stop_reading(self) -> None:
+        """For draining: take no new request."""
+        self._pace()
+
+    def hang_up(self) -> None:
+        """Close without a reason to count."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class TerminalListener:
+    """All lines of one port.
+
+    Use: start(); on SIGTERM drain(), which returns when nothing is in flight any more or its time is over.
+    """
+
+    def __init__(self, receive: Receive, watch: LineWatch, limits: Limits | None = None) -> None:
+        self.receive: Callable[[bytes, Peer], None] = receive
+        self.watch = watch
+        self.limits = limits or Limits()
+        self.draining = False
+        self.now_s = (
+            time.monotonic()
+        )  # read once a second: limits of time are coarse, and a clock read per frame is not free
+        self._lines: set[TerminalLine] = set()
+        self._per_address: Counter[str] = Counter()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen; returns the port (which matters when 0 was asked for). OSError when it is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: TerminalLine(self),
+            host,
+            port,
+            ssl=tls,
+            backlog=1024,
+            ssl_handshake_timeout=10.0 if tls is not None else None,
+        )
+        self._sweeper = loop.create_task(self._sweep())
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def admit(self, line: TerminalLine, address: str) -> str:
+        """Count a connection in; a reason when there is no room for it."""
+        if self.draining:
+            return "draining"
+        if len(self._lines) >= self.limits.connections_max:
+            return "connections"
+        if self._per_address[address] >= self.limits.connections_per_address_max:
+            return "connections_per_address"
+        self._lines.add(line)
+        self._per_address[address] += 1
+        self.watch.connected(len(self._lines))
+        return ""
+
+    def forget(self, line: TerminalLine, address: str) -> None:
+        """Count a connection out."""
+        if line in self._lines:
+            self._lines.discard(line)
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+            self.watch.connected(len(self._lines))
+
+    @property
+    def open_lines(self) -> int:
+        """Connections now."""
+        return len(self._lines)
+
+    async def drain(self, within_s: float = 15.0) -> int:
+        """Take no connection and no request any more, let what is in flight be answered, then hang up.
+
+        Returns how many requests were still unanswered when the time was over.
+        """
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for line in list(self._lines):
+            line.stop_reading()
+        deadline = time.monotonic() + within_s
+        while (left := sum(line.in_flight for line in self._lines)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0)  # answers of this turn are written in the next
+        for line in list(self._lines):
+            line.hang_up()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return left
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.now_s = now_s = time.monotonic()
+            for line in list(self._lines):
+                reason = line.overdue(now_s)
+                if reason:
+                    line.close(reason)
+
+
+def server_tls(certificate: str, key: str, client_authority: str = "") -> ssl.SSLContext:
+    """TLS 1.2 or newer; with a client authority every terminal must show a certificate of it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    if client_authority:
+        context.load_verify_locations(client_authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

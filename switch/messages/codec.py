@@ -106,7 +106,10 @@ def encode(message: Message) -> bytes:
         if number not in _WRITERS:
             raise ValueError(f"field {number} is not a field of this dialect")
         bits |= 1 << (64 - number)
-        parts.append(_WRITERS[number](fields[number]))
+        try:
+            parts.append(_WRITERS[number](fields[number]))
+        except (AttributeError, TypeError, ValueError):  # the spec knows better or says what is wrong
+            parts.append(FIELDS[number].encode(fields[number]))
     parts[3] = bits.to_bytes(8, "big")
     return b"".join(parts)
 

@@ -191,6 +191,36 @@ class Custodian:
             raise InputRefused(f"{spec.name}: the check value of the result is another")
         return self._install(spec, clear, state, "registered from components", names)
 
+    def install_many(
+        self, keys: Sequence[tuple[KeySpec, bytes, KeyState]], operators: Sequence[str]
+    ) -> list[tuple[KeyRecord, bool]]:
+        """Install combined keys of a rehearsal file, all or nothing; each record and whether it is new."""
+        if not self._vault.rehearsal:
+            raise InputRefused(
+                "this vault is not marked for rehearsal: keys enter by a ceremony of components"
+            )
+        names, now = self._operators(operators), datetime.now(UTC)
+        existing = {record.name: record for record in self._store.load_all()}
+        outcome: list[tuple[KeyRecord, bool]] = []
+        changed: dict[str, KeyRecord] = {}
+        for spec, clear, state in keys:
+            held = existing.get(spec.name)
+            if held is not None:
+                if held.kcv != check_value(spec.algorithm, clear) or held.state is KeyState.RETIRED:
+                    raise InputRefused(
+                        f"there is another key {spec.name} already; a new key takes a new version"
+                    )
+                outcome.append((held, False))
+                continue
+            made = seal_record(self._vault.sealer, spec, clear, state, now, rehearsal=True)
+            for record in self._stepping_back(made, list(existing.values()), now):
+                existing[record.name] = changed[record.name] = record
+            existing[made.name] = changed[made.name] = made
+            outcome.append((made, True))
+        if changed:
+            self._write(list(changed.values()), "registered from a rehearsal file", names)
+        return outcome
+
     def generate(
         self, spec: KeySpec, operators: Sequence[str], *, state: KeyState = KeyState.ACTIVE
     ) -> KeyRecord:

@@ -1,0 +1,254 @@
+"""Every setting of the service: one frozen tree, read once at the start and passed on as arguments.
+
+Sources, later ones win: defaults, one TOML file, environment variables `CARDSWITCH_SECTION__KEY`. An unknown key in either is
+an error: a misspelt limit must not quietly be no limit. Nothing else in this project reads the environment.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from switch.domain.errors import ConfigurationError
+
+PREFIX = "CARDSWITCH_"
+FILE_VARIABLE = "CARDSWITCH_CONFIG"
+DEFAULT_FILE = Path("cardswitch.toml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Database(_Section):
+    """Where the books are."""
+
+    url: SecretStr = Field(
+        SecretStr(""), description="PostgreSQL 15 or newer; empty: embedded, under data_dir"
+    )
+    shards: int = Field(
+        2, ge=1, le=64, description="slices of the card holders; cannot shrink once cards are stored"
+    )
+    pool_max: int = Field(8, ge=2, le=100, description="connections for sign-ons and look-ups, per process")
+    embedded_memory_mb: int = Field(512, ge=64, description="shared_buffers of the embedded server")
+
+
+class Terminals(_Section):
+    """The port of the terminals, and what a stranger may take of us."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8583, ge=0, le=65535, description="0: any free one")
+    processes: int = Field(1, ge=1, le=64, description="serving processes that share the port (SO_REUSEPORT)")
+    tls_certificate: Path | None = Field(
+        None, description="PEM chain; with it the port speaks TLS 1.2 or newer only"
+    )
+    tls_key: Path | None = None
+    tls_client_authority: Path | None = Field(
+        None, description="terminals must show a certificate of this authority"
+    )
+    connections_max: int = Field(20_000, ge=1)
+    connections_per_address_max: int = Field(
+        20_000, ge=1, description="lower it where terminals do not share addresses"
+    )
+    in_flight_max: int = Field(64, ge=1, le=10_000, description="unanswered requests of one connection")
+    idle_s: float = Field(900.0, gt=0, description="without a byte, then closed")
+    partial_frame_s: float = Field(30.0, gt=0, description="a frame once begun must end")
+    stranger_s: float = Field(60.0, gt=0, description="until the first good MAC")
+    stranger_frames_max: int = Field(32, ge=1, description="requests in a row without a good MAC")
+    key_age_s: float = Field(86_400.0, gt=0, description="working keys serve for at most this long")
+    drain_s: float = Field(15.0, ge=0, description="what is in flight at SIGTERM may take this long")
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> "Terminals":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together")
+        if self.tls_client_authority is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_authority needs tls_certificate")
+        return self
+
+
+class Http(_Section):
+    """Health and metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535, description="0: any free one")
+
+
+class Vault(_Section):
+    """How the keys are unlocked; exactly one of the three secrets. `cardswitch init` makes a passphrase file."""
+
+    passphrase: SecretStr | None = None
+    passphrase_file: Path | None = None
+    key_file: Path | None = None
+    production: bool = Field(False, description="refuse a vault that is marked for rehearsal")
+
+
+class Institution(_Section):
+    """Who we are in messages and files."""
+
+    own_id: str = Field(
+        "99993350", pattern="^[0-9]{8}$", description="issuer and operator of the city's cards"
+    )
+    acquirer_code: str = Field("49993350", pattern="^[0-9]{1,11}$", description="field 32 of answers")
+    centre_id: str = Field("99990000", pattern="^[0-9]{8}$", description="sender of clearing files")
+    issuer_ids: tuple[str, ...] = Field(
+        ("99993350FFFFFFFF",), description="own issuer ids on purse cards, 16 hex digits"
+    )
+
+    @field_validator("issuer_ids")
+    @classmethod
+    def _hex(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if len(text) != 16 or any(char not in "0123456789ABCDEF" for char in text):
+                raise ValueError("an issuer id is 16 upper-case hex digits")
+        return value
+
+
+class Ledger(_Section):
+    """Bounds of the books, and the rules that are parameters."""
+
+    queue_max: int = Field(
+        10_000, ge=1, description="waiting requests per shard and process; one more is answered 96"
+    )
+    batch_max: int = Field(256, ge=1, le=4096, description="requests of one database transaction")
+    no_pin_limit_fen: int = Field(
+        0, ge=0, description="up to here a PIN is not asked for; 0: always, where one is set"
+    )
+    fold_every_s: float = Field(5.0, gt=0, description="hot balances are folded this often")
+    days_ahead: int = Field(
+        3, ge=1, le=30, description="business days and their partitions are made this far ahead"
+    )
+
+
+class Purse(_Section):
+    """Intake of offline records."""
+
+    queue_max: int = Field(5_000, ge=1, description="waiting uploads per process; one more is answered 96")
+    batch_records_max: int = Field(4_096, ge=1, description="records of one database transaction")
+
+
+class Clearing(_Section):
+    """The day's end."""
+
+    folder: Path | None = Field(None, description="where day folders are written; default: data_dir/clearing")
+    cut_off: time = Field(time(23, 0), description="Asia/Shanghai")
+    calendar_file: Path | None = Field(
+        None, description="holidays and make-up workdays that override the built-in ones"
+    )
+
+
+class Telemetry(_Section):
+    """What is written down about the service itself."""
+
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    log_transactions: bool = Field(False, description="one line per answered request")
+
+
+class Settings(_Section):
+    """All of them. data_dir holds the embedded database, its socket, the vault's passphrase file and the files of the day."""
+
+    data_dir: Path = Path("var")
+    database: Database = Database()
+    terminals: Terminals = Terminals()
+    http: Http = Http()
+    vault: Vault = Vault()
+    institution: Institution = Institution()
+    ledger: Ledger = Ledger()
+    purse: Purse = Purse()
+    clearing: Clearing = Clearing()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def clearing_folder(self) -> Path:
+        """Where day folders are written."""
+        return self.clearing.folder or self.data_dir / "clearing"
+
+    @property
+    def default_passphrase_file(self) -> Path:
+        """Where `cardswitch init` puts a generated passphrase."""
+        return self.data_dir / "vault.passphrase"
+
+    @property
+    def unlock(self) -> Vault:
+        """The vault section, with the generated passphrase file where nothing else is set."""
+        vault = self.vault
+        if vault.passphrase is None and vault.passphrase_file is None and vault.key_file is None:
+            return vault.model_copy(update={"passphrase_file": self.default_passphrase_file})
+        return vault
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in environment.items():
+        if not name.startswith(PREFIX) or name == FILE_VARIABLE:
+            continue
+        path = name.removeprefix(PREFIX).lower().split("__")
+        if path == ["data_dir"]:
+            tree["data_dir"] = value
+        elif len(path) == 2:
+            tree.setdefault(path[0], {})[path[1]] = _listed(path, value)
+        else:
+            raise ConfigurationError(f"environment variable {name}: not of the form {PREFIX}SECTION__KEY")
+    return tree
+
+
+def _listed(path: list[str], value: str) -> Any:
+    return tuple(value.split(",")) if path == ["institution", "issuer_ids"] else value
+
+
+def _from_file(file: Path | None, environment: Mapping[str, str]) -> tuple[dict[str, Any], Path | None]:
+    chosen = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
+    if chosen is None:
+        if not DEFAULT_FILE.is_file():
+            return {}, None
+        chosen = DEFAULT_FILE
+    try:
+        return tomllib.loads(chosen.read_text(encoding="utf-8")), chosen
+    except OSError as error:
+        raise ConfigurationError(f"settings file {chosen}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"settings file {chosen}: {error}") from error
+
+
+def load_settings(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. ConfigurationError names each key that is wrong and the rule it breaks, never a secret value."""
+    return load_with_origins(file, environment)[0]
+
+
+def load_with_origins(
+    file: Path | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and for each key that is not a default where it came from."""
+    environment = os.environ if environment is None else environment
+    from_file, chosen = _from_file(file, environment)
+    from_environment = _from_environment(environment)
+    origins: dict[str, str] = {}
+    merged: dict[str, Any] = {}
+    for source, tree in ((str(chosen), from_file), ("environment", from_environment)):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                merged.setdefault(key, {}).update(value)
+                origins.update({f"{key}.{inner}": source for inner in value})
+            else:
+                merged[key] = value
+                origins[key] = source
+    try:
+        return Settings.model_validate(merged), origins
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError("settings: " + "; ".join(problems)) from None

@@ -297,6 +297,8 @@ def _variable_step(spec: FieldSpec) -> _Step:
 
 
 def _decode_with_care(body: bytes) -> Message:
+    if body[:1] != b"\x60":
+        raise FramingError("first TPDU byte is not 60")
     found = examine(body)
     if not found.message.mti:
         raise UnsupportedMti("message type is not one of this dialect")

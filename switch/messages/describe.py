@@ -136,9 +136,8 @@ def describe(piece: Piece) -> Description:
                 "LEN", "length", "報文長度", 0, len(piece.data[:shift]), str(length), "bytes that follow"
             ),
         )
-        faults = [
-            fault._replace(offset=fault.offset + shift if fault.field != "LEN" else 0) for fault in faults
-        ]
+        end = len(piece.data)
+        faults = [f if f.field == "LEN" else f._replace(offset=min(f.offset + shift, end)) for f in faults]
     return Description(found.message.mti, tuple(lines), tuple(faults), tuple(hexes), refusal)
 
 

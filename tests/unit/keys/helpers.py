@@ -13,7 +13,7 @@ from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import JsonKeyStore
 
 VECTORS = Path(__file__).parents[2] / "vectors"
-PASSPHRASE = UnlockSecret.passphrase("a passphrase for tests")
+UNLOCK = UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf")  # a passphrase costs 0.1 s each time
 OPERATORS = ("li wei", "wang fang")
 ISSUER = bytes.fromhex("99993350FFFFFFFF")
 
@@ -50,7 +50,7 @@ def split(clear: bytes) -> list[bytes]:
 def vector_vault(folder: Path, *, rehearsal: bool = True) -> tuple[SoftwareVault, JsonKeyStore]:
     """A vault that holds the vector file's roots, entered as components."""
     store = JsonKeyStore(folder / "keys.json")
-    vault = create_vault(store, PASSPHRASE, rehearsal=rehearsal)
+    vault = create_vault(store, UNLOCK, rehearsal=rehearsal)
     custodian = Custodian(vault, store)
     for (kind, algorithm), clear in vector_roots().items():
         custodian.enter(root_spec(kind, algorithm), split(clear), OPERATORS)

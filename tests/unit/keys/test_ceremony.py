@@ -10,7 +10,7 @@ from switch.keys.records import KEY_TYPES, KeyLevel, KeyMissingError, KeySpec, K
 from switch.keys.sealing import SealError, UnlockSecret
 from switch.keys.stores import JsonKeyStore
 from switch.keys.vault import VERIFIER_KEY
-from tests.unit.keys.helpers import OPERATORS, PASSPHRASE, root_spec, split, vector_roots, vector_vault
+from tests.unit.keys.helpers import OPERATORS, UNLOCK, root_spec, split, vector_roots, vector_vault
 
 DTK = root_spec("DTK", Algorithm.SM4)
 COMPONENTS = [bytes(range(16)), bytes(range(16, 32)), bytes(range(100, 116))]
@@ -23,7 +23,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def vault(store):
-    return create_vault(store, PASSPHRASE, rehearsal=False)
+    return create_vault(store, UNLOCK, rehearsal=False)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_partner_keys_travel_under_their_zmk(custodian, vault, store, tmp_path):
     wrapped = vault.wrap("ZPK/SM4/v1/01020000", "ZMK/SM4/v1/01020000")
     assert wrapped.kcv == vault.kcv("ZPK/SM4/v1/01020000")
     other_store = JsonKeyStore(tmp_path / "partner.json")
-    partner = create_vault(other_store, PASSPHRASE, rehearsal=False)
+    partner = create_vault(other_store, UNLOCK, rehearsal=False)
     theirs = Custodian(partner, other_store)
     theirs.enter(zone_spec("ZMK", "SM4", 1, "01020000"), COMPONENTS, OPERATORS)
     spec = zone_spec("ZPK", "SM4", 1, "01020000")
@@ -213,7 +213,7 @@ def test_every_change_is_logged_with_its_operators(custodian, store):
 
 
 def test_another_process_sees_a_change_after_reloading(custodian, store):
-    other = open_stored_vault(store, PASSPHRASE, production=True)
+    other = open_stored_vault(store, UNLOCK, production=True)
     custodian.generate(DTK, OPERATORS)
     assert not other.has_issuer_key("DTK", bytes(8), 1, 4)
     reload(other, store)
@@ -222,26 +222,28 @@ def test_another_process_sees_a_change_after_reloading(custodian, store):
 
 def test_a_vault_is_not_made_twice_and_not_opened_by_another_secret(vault, store):
     with pytest.raises(InputRefused, match="vault already"):
-        create_vault(store, PASSPHRASE, rehearsal=False)
+        create_vault(store, UNLOCK, rehearsal=False)
     with pytest.raises(ConfigurationError, match="wrong passphrase"):
-        open_stored_vault(store, UnlockSecret.passphrase("another passphrase"), production=False)
+        open_stored_vault(
+            store, UnlockSecret(b"another key file, again of 32 byte", "hkdf"), production=False
+        )
 
 
 def test_an_empty_store_has_no_vault(store):
     with pytest.raises(ConfigurationError, match="no vault"):
-        open_stored_vault(store, PASSPHRASE, production=False)
+        open_stored_vault(store, UNLOCK, production=False)
 
 
 def test_production_refuses_a_rehearsal_vault_and_the_mark_cannot_be_taken_off(store, tmp_path):
-    create_vault(store, PASSPHRASE, rehearsal=True)
+    create_vault(store, UNLOCK, rehearsal=True)
     with pytest.raises(ConfigurationError, match="rehearsal"):
-        open_stored_vault(store, PASSPHRASE, production=True)
+        open_stored_vault(store, UNLOCK, production=True)
     path = tmp_path / "keys.json"
     content = json.loads(path.read_text())
     content["meta"]["mode"] = b"production".hex()
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigurationError, match="altered"):
-        open_stored_vault(store, PASSPHRASE, production=True)
+        open_stored_vault(store, UNLOCK, production=True)
 
 
 def test_a_record_cannot_be_moved_to_another_name_or_state(custodian, vault, store, tmp_path):
@@ -252,7 +254,7 @@ def test_a_record_cannot_be_moved_to_another_name_or_state(custodian, vault, sto
     entry = next(entry for entry in content["keys"] if entry["name"] == DTK.name)
     entry["state"] = "active"
     path.write_text(json.dumps(content))
-    altered = open_stored_vault(store, PASSPHRASE, production=True)
+    altered = open_stored_vault(store, UNLOCK, production=True)
     assert altered.damaged() == [DTK.name]
     with pytest.raises(SealError):
         altered._issuer_master("DTK", 4, 1, bytes(8))
@@ -261,9 +263,9 @@ def test_a_record_cannot_be_moved_to_another_name_or_state(custodian, vault, sto
 def test_the_passphrase_changes_without_touching_the_keys(vault, store):
     before = store.load_all()
     new = UnlockSecret.passphrase("quite another passphrase")
-    change_unlock(store, PASSPHRASE, new)
-    with pytest.raises(ConfigurationError, match="wrong passphrase"):
-        open_stored_vault(store, PASSPHRASE, production=True)
+    change_unlock(store, UNLOCK, new)
+    with pytest.raises(ConfigurationError, match="unlocked by a passphrase"):
+        open_stored_vault(store, UNLOCK, production=True)
     assert open_stored_vault(store, new, production=True).damaged() == []
     assert store.load_all() == before
 
@@ -272,7 +274,7 @@ def test_dual_control_is_dropped_in_rehearsal_only(vault, store, tmp_path):
     with pytest.raises(InputRefused, match="dual control"):
         Custodian(vault, store, dual_control=False)
     other = JsonKeyStore(tmp_path / "rehearsal.json")
-    Custodian(create_vault(other, PASSPHRASE, rehearsal=True), other, dual_control=False).generate(DTK, ())
+    Custodian(create_vault(other, UNLOCK, rehearsal=True), other, dual_control=False).generate(DTK, ())
 
 
 def test_every_key_type_has_its_rule():

@@ -8,7 +8,7 @@ from switch.keys.opening import create_vault
 from switch.keys.records import KeyState
 from switch.keys.rehearsal import FORMAT, install_rehearsal_keys, read_rehearsal_file
 from switch.keys.stores import JsonKeyStore
-from tests.unit.keys.helpers import PASSPHRASE
+from tests.unit.keys.helpers import UNLOCK
 
 ZERO, ROOT = "00" * 16, "9D9C28340E916865024D51F215B9A023"
 ENTRY = {"type": "TMMK", "algorithm": "SM4", "components": [ROOT, ZERO]}
@@ -27,7 +27,7 @@ def write(tmp_path):
 @pytest.fixture
 def custodian(tmp_path):
     store = JsonKeyStore(tmp_path / "keys.json")
-    return Custodian(create_vault(store, PASSPHRASE, rehearsal=True), store, dual_control=False)
+    return Custodian(create_vault(store, UNLOCK, rehearsal=True), store, dual_control=False)
 
 
 def test_defaults_make_an_active_first_version_of_the_national_root(write, custodian):
@@ -130,7 +130,7 @@ def test_files_of_another_form_are_refused(write, tmp_path):
 
 def test_a_production_vault_takes_no_rehearsal_file(write, tmp_path):
     store = JsonKeyStore(tmp_path / "production.json")
-    custodian = Custodian(create_vault(store, PASSPHRASE, rehearsal=False), store)
+    custodian = Custodian(create_vault(store, UNLOCK, rehearsal=False), store)
     with pytest.raises(InputRefused, match="not marked for rehearsal"):
         install_rehearsal_keys(custodian, read_rehearsal_file(write(ENTRY)), ("li", "wang"))
 

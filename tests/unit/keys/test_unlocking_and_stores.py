@@ -13,7 +13,7 @@ from switch.keys.primitives import Algorithm
 from switch.keys.records import KeyState
 from switch.keys.sealing import UnlockSecret
 from switch.keys.stores import DatabaseKeyStore, JsonKeyStore
-from tests.unit.keys.helpers import OPERATORS, PASSPHRASE, root_spec
+from tests.unit.keys.helpers import OPERATORS, UNLOCK, root_spec
 
 SPEC = root_spec("DTK", Algorithm.SM4)
 
@@ -69,12 +69,12 @@ def test_secrets_that_are_short_missing_or_open_to_others_are_refused(tmp_path):
 
 
 def test_a_secret_does_not_show_itself():
-    assert "tests" not in repr(PASSPHRASE)
+    assert "tests" not in repr(UNLOCK)
 
 
 def test_the_json_file_is_its_owners_alone_and_holds_no_clear_key(tmp_path):
     store = JsonKeyStore(tmp_path / "keys.json")
-    vault = create_vault(store, PASSPHRASE, rehearsal=False)
+    vault = create_vault(store, UNLOCK, rehearsal=False)
     components = [bytes(range(16)), bytes(range(50, 66))]
     Custodian(vault, store).enter(SPEC, components, OPERATORS)
     text = (tmp_path / "keys.json").read_text().lower()
@@ -120,16 +120,16 @@ def test_the_database_holds_a_vault_as_the_file_does(postgres_url, tmp_path):
 @pytest.mark.server
 def test_two_processes_making_a_vault_at_once_make_one(postgres_url):
     with psycopg.connect(postgres_url) as first, psycopg.connect(postgres_url) as second:
-        create_vault(DatabaseKeyStore(first), PASSPHRASE, rehearsal=True)
+        create_vault(DatabaseKeyStore(first), UNLOCK, rehearsal=True)
         with pytest.raises(InputRefused, match="vault already"):
-            create_vault(DatabaseKeyStore(second), PASSPHRASE, rehearsal=True)
+            create_vault(DatabaseKeyStore(second), UNLOCK, rehearsal=True)
 
 
 @pytest.mark.server
 def test_a_change_that_cannot_be_logged_is_not_made(postgres_url):
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         store = DatabaseKeyStore(connection)
-        custodian = Custodian(create_vault(store, PASSPHRASE, rehearsal=True), store)
+        custodian = Custodian(create_vault(store, UNLOCK, rehearsal=True), store)
         connection.execute("ALTER TABLE key_ceremony ADD CONSTRAINT full_up CHECK (false) NOT VALID")
         with pytest.raises(psycopg.Error):
             custodian.generate(SPEC, OPERATORS)

@@ -14,7 +14,7 @@ from switch.keys.records import KeyMissingError, KeyState
 from switch.keys.sealing import SealError
 from switch.keys.terminal_keys import EngineRing, unwrap_key
 from switch.keys.vault import CENTRE_SIGNING_KEY, VERIFIER_KEY, CardKeyRef, Vault
-from tests.unit.keys.helpers import ISSUER, OPERATORS, PASSPHRASE, root_spec, set_state, vector_vault, vectors
+from tests.unit.keys.helpers import ISSUER, OPERATORS, UNLOCK, root_spec, set_state, vector_vault, vectors
 
 TMK = {
     vector["in"]["terminal_id"]: vector for vector in vectors("keys") if vector["id"].startswith("KEY-TMK-")
@@ -71,7 +71,7 @@ def test_stored_keys_open_after_a_restart_for_their_terminal_only(store_and_vaul
     store, vault = store_and_vault
     drawn = vault.new_working_keys("33500003", Algorithm.SM4, False)
     field64 = vault.open_session("33500003", drawn.stored, 5).mac(b"message")
-    again = open_stored_vault(store, PASSPHRASE, production=False)
+    again = open_stored_vault(store, UNLOCK, production=False)
     assert again.open_session("33500003", drawn.stored, 5).mac(b"message") == field64
     with pytest.raises(SealError):
         again.open_session("33500002", drawn.stored, 5)
@@ -103,7 +103,7 @@ def test_handles_and_sets_show_no_key(vault):
 
 def test_only_so_many_terminals_keep_their_cipher_contexts_and_all_go_on_working(store_and_vault):
     store = store_and_vault[0]
-    vault = open_stored_vault(store, PASSPHRASE, production=False, engines_max=3)
+    vault = open_stored_vault(store, UNLOCK, production=False, engines_max=3)
     ids = [f"3350{number:04d}" for number in range(10)]
     handles = {
         name: vault.open_session(name, vault.new_working_keys(name, Algorithm.SM4, False).stored, 5)

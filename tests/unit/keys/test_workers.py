@@ -1,6 +1,6 @@
 from switch.keys import workers
 from switch.keys.workers import tac_pool, tac_snapshot, verify_in_worker
-from tests.unit.keys.helpers import PASSPHRASE, vector_vault
+from tests.unit.keys.helpers import UNLOCK, vector_vault
 from tests.unit.keys.test_vault import tac_items
 
 
@@ -9,6 +9,6 @@ def test_worker_processes_check_tacs_with_vaults_of_their_own(tmp_path):
     snapshot = tac_snapshot(store)
     assert {record.key_type for record in snapshot.records} == {"DTK"}
     items = [*tac_items(), tac_items()[0]._replace(tac=b"0000")]
-    with tac_pool(snapshot, PASSPHRASE, 1) as pool:
+    with tac_pool(snapshot, UNLOCK, 1) as pool:
         assert pool.submit(verify_in_worker, items).result(timeout=60) == [True] * 12 + [False]
     assert workers._worker_vaults == []

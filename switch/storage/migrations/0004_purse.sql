@@ -103,13 +103,14 @@ CREATE TABLE purse_serial (
     PRIMARY KEY (psam, psam_serial)
 );
 
--- Records that wait: grey ones (04) for evidence, those of foreign cards (11) for their city. verdict: 00 or 94 for grey.
+-- Records that use nothing up: grey ones (04) waiting for evidence, those of foreign cards (11) waiting for their city, notices of
+-- locked cards (10). verdict: 00 or 94, for grey ones only.
 CREATE TABLE purse_waiting (
     card          bigint NOT NULL,
     atc           integer NOT NULL,
     amount_fen    bigint NOT NULL,
     mark          bytea NOT NULL CHECK (length(mark) = 21),
-    result        text NOT NULL CHECK (result IN ('04', '11')),
+    result        text NOT NULL CHECK (result IN ('04', '10', '11')),
     entry_no      bigint NOT NULL UNIQUE,
     business_date date NOT NULL,
     balance_fen   bigint NOT NULL,
@@ -118,7 +119,7 @@ CREATE TABLE purse_waiting (
     PRIMARY KEY (card, atc, amount_fen, mark),
     CHECK ((verdict IS NULL) = (decided_on IS NULL))
 );
-CREATE INDEX ON purse_waiting (business_date) WHERE verdict IS NULL;
+CREATE INDEX ON purse_waiting (business_date) WHERE result = '04' AND verdict IS NULL;
 
 -- Records of illegal form (02), raw, with the rule they break; for people to look at.
 CREATE TABLE purse_quarantine (

@@ -111,6 +111,7 @@ class FaultProxy:
             await self._carry(reader, writer, self._connections)
         except (OSError, asyncio.CancelledError):
             self.counts["connections lost"] += 1
+            writer.transport.abort()
         finally:
             self._tasks.discard(task)
 

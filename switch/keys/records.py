@@ -72,6 +72,7 @@ KEY_TYPES = {
     "SM2": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the key centre and of files"),
 }
 
+_FIXED_OWNERS = {KeyLevel.ROOT: ROOT_OWNER, KeyLevel.LOCAL: LOCAL_OWNER}
 _OWNER = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _ISSUER = re.compile(r"[0-9A-F]{16}")
 
@@ -106,6 +107,10 @@ class KeySpec(NamedTuple):
             raise InputRefused(f"{self.key_type}: version and index must be 1 to 255")
         if not _OWNER.fullmatch(self.owner):
             raise InputRefused(f"{self.key_type}: owner must be 1 to 32 letters, digits, dots, dashes")
+        if self.owner != _FIXED_OWNERS.get(self.level, self.owner):
+            raise InputRefused(
+                f"{self.key_type}: a {self.level.value} key is owned by {_FIXED_OWNERS[self.level]}"
+            )
         if self.level is KeyLevel.ISSUER and not _ISSUER.fullmatch(self.owner):
             raise InputRefused(
                 f"{self.key_type}: an issuer key is owned by its issuer id, 16 upper-case hex digits"

@@ -106,6 +106,7 @@ def test_a_name_is_never_reused_not_even_after_the_key_was_destroyed(custodian):
         DTK._replace(key_index=0),
         DTK._replace(owner=""),
         DTK._replace(owner="a/b"),
+        DTK._replace(owner="other"),
         DTK._replace(level=KeyLevel.ZONE),
         DTK._replace(level=KeyLevel.ISSUER),
         DTK._replace(key_type="PVK"),

@@ -1,16 +1,20 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from switch.domain.errors import InputRefused
 from switch.keys.ceremony import Custodian
 from switch.keys.opening import create_vault
+from switch.keys.primitives import Algorithm
 from switch.keys.records import KeyState
 from switch.keys.rehearsal import FORMAT, install_rehearsal_keys, read_rehearsal_file
 from switch.keys.stores import JsonKeyStore
 from tests.unit.keys.helpers import UNLOCK
 
 ZERO, ROOT = "00" * 16, "9D9C28340E916865024D51F215B9A023"
+REFERENCE = Path(__file__).parents[3] / "docs" / "keys.md"
 ENTRY = {"type": "TMMK", "algorithm": "SM4", "components": [ROOT, ZERO]}
 
 
@@ -105,6 +109,19 @@ def test_entries_that_break_a_rule_are_refused_without_repeating_a_key(write, ch
         read_rehearsal_file(write(ENTRY | {"type": "DTK"}, ENTRY | change))
     assert str(caught.value).startswith("key 2: ")
     assert ROOT not in str(caught.value)
+
+
+def test_the_example_of_the_reference_is_right(tmp_path, custodian):
+    example = re.search(r"```json\n(.*?)```", REFERENCE.read_text(), re.DOTALL)
+    path = tmp_path / "example.json"
+    path.write_text(example[1])
+    records = [record for record, _ in install_rehearsal_keys(custodian, read_rehearsal_file(path), ())]
+    assert [record.name for record in records] == [
+        "TMMK/3DES/v1/national",
+        "TMMK/SM4/v1/national",
+        "DTK/SM4/v1/national",
+    ]
+    assert custodian._vault.terminal_kcv("33500003", Algorithm.SM4).hex().upper() == "CAF364C1"
 
 
 def test_missing_fields_are_named(write):

@@ -412,7 +412,7 @@ class ShardBook:
                 return Ruling(Decline.TERMINAL_MUST_SIGN_ON)
             if frozen:
                 return Ruling(Decline.BATCH_FROZEN)
-            if key._replace(rclass=REVERSAL) in batch.by_key:
+            if batch.by_key and (*key[:3], REVERSAL) in batch.by_key:
                 return Ruling(Decline.TOMBSTONED)
         if isinstance(request, Refused):
             return Ruling(_refusal(request, self._de39))
@@ -440,7 +440,7 @@ class ShardBook:
         if isinstance(request, Balance):
             return rules.balance(request, facts)
         if isinstance(request, Reversal):
-            facts.original = batch.by_key.get(key._replace(rclass=FINANCIAL))
+            facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
             return rules.reversal(request, facts)
         if isinstance(request, Void | Refund):

@@ -14,7 +14,7 @@ _SQL = load("switch.registry")
 
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 
-ROUTES_MAX = 500_000
+ROUTES_MAX = 200_000  # about 250 bytes each
 ABSENT_S = 1.0  # a card imported a moment ago must not stay unknown
 
 
@@ -26,16 +26,6 @@ class CardRoute(NamedTuple):
     card_no: int
 
 
-# A million small objects would be the largest thing in the process: a PAN is kept as one integer (with a 1 in front, for
-# its leading zeros), a route as another.
-_BITS = 52
-_MASK = (1 << _BITS) - 1
-
-
-def _key(card: CardNumber) -> int:
-    return int("1" + card.reveal())
-
-
 class CardDirectory:
     """Routes by card number: at most `capacity` kept, absent ones for at most a second.
 
@@ -44,26 +34,21 @@ class CardDirectory:
 
     def __init__(self, connect: Connect, *, capacity: int = ROUTES_MAX, absent_s: float = ABSENT_S) -> None:
         self._connect = connect
-        self._routes: Lookup[int, int] = Lookup(
+        self._routes: Lookup[str, CardRoute] = Lookup(
             self._fetch, capacity=capacity, absent_s=absent_s, batch_max=1000
         )
 
     def get(self, card: CardNumber) -> CardRoute | None:
         """The route if it is at hand; None means: ask `load`."""
-        packed = self._routes.get(_key(card))
-        return None if packed is None else _unpack(packed)
+        return self._routes.get(card.reveal())
 
     async def load(self, cards: Collection[CardNumber]) -> dict[CardNumber, CardRoute | None]:
         """The routes of many cards, None for those that do not exist; waiting look-ups share one query.
 
         Raises DatabaseLost or Overloaded.
         """
-        found = await self._routes.load_many([_key(card) for card in cards])
-        routes: dict[CardNumber, CardRoute | None] = {}
-        for card in cards:
-            packed = found[_key(card)]
-            routes[card] = None if packed is None else _unpack(packed)
-        return routes
+        found = await self._routes.load_many([card.reveal() for card in cards])
+        return {card: found[card.reveal()] for card in cards}
 
     def notice(self, payload: str) -> None:
         """A change elsewhere: only absence can be out of date. Terminals are no concern of this cache."""
@@ -85,17 +70,10 @@ class CardDirectory:
     def __len__(self) -> int:
         return len(self._routes)
 
-    async def _fetch(self, keys: Sequence[int]) -> Mapping[int, int]:
-        pans = [str(key)[1:] for key in keys]
+    async def _fetch(self, pans: Sequence[str]) -> Mapping[str, CardRoute]:
         async with self._connect() as connection:
             cursor = await connection.execute(
-                _SQL["routes_by_pan"], {"pans": pans}, prepare=True, binary=True
+                _SQL["routes_by_pan"], {"pans": list(pans)}, prepare=True, binary=True
             )
             rows = await cursor.fetchall()
-        return {
-            int("1" + pan): (shard << _BITS | holder) << _BITS | card for pan, shard, holder, card in rows
-        }
-
-
-def _unpack(packed: int) -> CardRoute:
-    return CardRoute(packed >> (2 * _BITS), packed >> _BITS & _MASK, packed & _MASK)
+        return {pan: CardRoute(shard, holder_id, card_no) for pan, shard, holder_id, card_no in rows}

@@ -61,6 +61,7 @@ class Pipeline:
         ] = {}  # name, (parameter, type oid)
         self._transformer = Transformer(connection)
         self._queued = 0
+        self._loop = asyncio.get_running_loop()
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
 
@@ -108,11 +109,7 @@ class Pipeline:
 
     async def _synced(self) -> Sequence[pq.abc.PGresult]:
         self._pg.pipeline_sync()
-        try:
-            async with asyncio.timeout(self._round_trip_max_s):
-                results = await self._results()
-        except TimeoutError as error:
-            raise psycopg.OperationalError("the database did not answer in time") from error
+        results = await self._results()
         for result in results:
             if result.status not in _OK:
                 raise psycopg.errors.error_from_result(cast("Any", result))
@@ -128,10 +125,10 @@ class Pipeline:
     async def _results(self) -> Sequence[pq.abc.PGresult]:
         connection = self._pg
         results: list[pq.abc.PGresult] = []
-        loop = asyncio.get_running_loop()
+        deadline = self._loop.time() + self._round_trip_max_s
         unsent = connection.flush() != 0
         while True:
-            await self._ready(loop, write=unsent)
+            await self._ready(deadline, write=unsent)
             connection.consume_input()
             if unsent:
                 unsent = connection.flush() != 0
@@ -143,20 +140,24 @@ class Pipeline:
                     return results
                 results.append(result)
 
-    async def _ready(self, loop: asyncio.AbstractEventLoop, *, write: bool) -> None:
-        socket = self._pg.socket
-        ready: asyncio.Future[None] = loop.create_future()
+    async def _ready(self, deadline: float, *, write: bool) -> None:
+        """Wait for the socket; OperationalError at the deadline."""
+        loop, socket = self._loop, self._pg.socket
+        ready: asyncio.Future[bool] = loop.create_future()
 
-        def wake() -> None:
+        def wake(in_time: bool) -> None:
             if not ready.done():
-                ready.set_result(None)
+                ready.set_result(in_time)
 
-        loop.add_reader(socket, wake)
+        loop.add_reader(socket, wake, True)
         if write:
-            loop.add_writer(socket, wake)
+            loop.add_writer(socket, wake, True)
+        late = loop.call_at(deadline, wake, False)
         try:
-            await ready
+            if not await ready:
+                raise psycopg.OperationalError("the database did not answer in time")
         finally:
+            late.cancel()
             loop.remove_reader(socket)
             if write:
                 loop.remove_writer(socket)

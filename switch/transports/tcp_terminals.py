@@ -152,7 +152,7 @@ class TerminalLine(asyncio.Protocol):
         if transport is None:
             return
         if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._listener.call_soon(self._flush)
         self._out.append(framed)
         if trusted:
             self._strange = 0
@@ -228,13 +228,21 @@ class TerminalListener:
         self.now_s = (
             time.monotonic()
         )  # read once a second: limits of time are coarse, and a clock read per frame is not free
+        self.call_soon = (
+            asyncio.get_running_loop().call_soon
+        )  # asking for the loop costs a system call each time
         self._lines: set[TerminalLine] = set()
         self._per_address: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listen; returns the port (which matters when 0 was asked for). OSError when it is taken."""
+    async def start(
+        self, host: str, port: int, tls: ssl.SSLContext | None = None, *, shared: bool = False
+    ) -> int:
+        """Listen; returns the port (which matters when 0 was asked for). OSError when it is taken.
+
+        shared: other processes of ours listen on the same port, and the kernel deals the connections out.
+        """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: TerminalLine(self),
@@ -242,6 +250,7 @@ class TerminalListener:
             port,
             ssl=tls,
             backlog=1024,
+            reuse_port=shared or None,
             ssl_handshake_timeout=10.0 if tls is not None else None,
         )
         self._sweeper = loop.create_task(self._sweep())
@@ -286,7 +295,8 @@ class TerminalListener:
         for line in list(self._lines):
             line.stop_reading()
         deadline = time.monotonic() + within_s
-        while (left := sum(line.in_flight for line in self._lines)) and time.monotonic() < deadline:
+        # Looked at now and then, once in a process's life: an event would cost every answer.
+        while (left := sum(line.in_flight for line in self._lines)) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await asyncio.sleep(0)  # answers of this turn are written in the next
         for line in list(self._lines):

@@ -1,0 +1,56 @@
+"""The command `cardswitch`. Exit status: 0 done, 1 failed, 2 wrong use."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from switch import app as service
+from switch.domain.errors import SwitchError
+from switch.operations.commands import COMMAND_GROUPS, COMMANDS
+from switch.settings import FILE_VARIABLE
+from terminal_sim.commands import app as simulator
+
+cli = typer.Typer(
+    name="cardswitch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Payment switch and clearing engine of a city's citizen card.",
+)
+
+
+@cli.callback()
+def root(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings file (TOML).", exists=True, dir_okay=False)
+    ] = None,
+) -> None:
+    """Settings come from --config, else CARDSWITCH_CONFIG, else ./cardswitch.toml; environment variables go before."""
+    if config is not None:
+        os.environ[FILE_VARIABLE] = str(config)
+
+
+cli.command("serve")(service.serve)
+for _name, _command in COMMANDS.items():
+    cli.command(_name)(_command)
+for _name, _group in COMMAND_GROUPS.items():
+    cli.add_typer(_group, name=_name)
+cli.add_typer(simulator, name="sim")
+
+
+def main() -> None:
+    """Run a command; what is wrong is said in one line."""
+    try:
+        cli()
+    except SwitchError as error:
+        sys.stderr.write(f"cardswitch: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

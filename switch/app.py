@@ -1,0 +1,392 @@
+"""Builds every part, joins them, starts and stops them in order. The only place that knows them all.
+
+Start: database, vault, caches, books, batches, health, and the terminals' port last. Stop (SIGTERM, SIGINT): not ready, no new
+connections, what is in flight is answered, then everything in the other order.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any
+
+import psycopg
+import structlog
+import typer
+import uvloop
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from switch.domain.errors import ConfigurationError, DependencyError
+from switch.keys.opening import open_vault
+from switch.keys.vault import Vault
+from switch.ledger.books import Books
+from switch.ledger.days import ensure_days
+from switch.ledger.fold import keep_folding
+from switch.ledger.terminal_batches import TerminalBatches
+from switch.messages.answers import DE39
+from switch.operations.http import Readiness, health_app, start_http
+from switch.purse.intake import IntakeWriter
+from switch.purse.shadow import keep_shadows
+from switch.registry.cards import CardDirectory
+from switch.registry.invalidation import RegistryListener
+from switch.registry.terminals import TerminalDirectory
+from switch.routing.batches import Desk
+from switch.routing.reception import Reception
+from switch.settings import Settings, load_settings
+from switch.storage.embedded import EmbeddedPostgres
+from switch.storage.migrate import require_current
+from switch.storage.pool import connect
+from switch.telemetry import logs
+from switch.telemetry.metrics import Metrics
+from switch.transports.tcp_terminals import Limits, TerminalListener, server_tls
+
+log = structlog.get_logger(__name__)
+
+DAYS_EVERY_S = 600.0
+WATCH_DATABASE_S = 0.5
+RESTART_PAUSE_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Service:
+    """One serving process. Use: `async with Service(...) as service: await service.until_stopped()`."""
+
+    def __init__(self, settings: Settings, url: str, *, worker: int = 0) -> None:
+        self.settings = settings
+        self.url = url
+        self.worker = worker  # 0 is the first process; it also makes days and folds balances
+        self.metrics = Metrics()
+        self.readiness = Readiness()
+        self.stopping = asyncio.Event()
+        self.terminal_port = 0
+        self.http_port = 0
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> "Service":
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        settings, metrics = self.settings, self.metrics
+        vault = self._open_vault()
+        pool = await self._pool()
+        async with pool.connection() as connection:
+            await require_shards(connection, settings.database.shards)
+            if self.worker == 0:
+                await ensure_days(connection, settings.ledger.days_ahead, settings.clearing.cut_off)
+
+        terminals = TerminalDirectory(pool.connection, vault, key_age_s=settings.terminals.key_age_s)
+        cards = CardDirectory(pool.connection)
+        self._stack.push_async_callback(terminals.close)
+        self._stack.push_async_callback(cards.close)
+        registry = RegistryListener(self._connect, [terminals, cards])
+        self._background(registry.run())
+        await asyncio.wait_for(registry.listening.wait(), 10.0)
+
+        books = Books(
+            settings.database.shards,
+            self._connect,
+            DE39,
+            queue_max=settings.ledger.queue_max,
+            batch_max=settings.ledger.batch_max,
+            no_pin_limit_fen=settings.ledger.no_pin_limit_fen,
+            on_batch=metrics.batch,
+        )
+        books.start()
+        self._stack.push_async_callback(books.stop)
+        metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
+        desk = await self._desk(vault)
+
+        reception = Reception(
+            vault=vault,
+            terminals=terminals,
+            cards=cards,
+            books=books,
+            desk=desk,
+            connect=pool.connection,
+            watch=metrics,
+            acquirer=settings.institution.acquirer_code,
+        )
+        await reception.start()
+        self._stack.push_async_callback(reception.close)
+        if self.worker == 0:
+            shards = range(settings.database.shards)
+            self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
+            self._background(keep_shadows(pool.connection, settings.ledger.fold_every_s))
+            self._background(self._keep_days(pool))
+        await self._open_to_the_world(pool, registry, reception)
+
+    async def _open_to_the_world(
+        self, pool: AsyncConnectionPool[Any], registry: RegistryListener, reception: Reception
+    ) -> None:
+        settings, metrics = self.settings, self.metrics
+
+        async def database() -> str:
+            try:
+                async with asyncio.timeout(2.0), pool.connection() as connection:
+                    cursor = await connection.execute(
+                        "SELECT 1 FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at"
+                    )
+                    return "" if await cursor.fetchone() else "no business day is open"
+            except (TimeoutError, psycopg.Error, OSError) as error:
+                return type(error).__name__
+
+        async def changes() -> str:
+            return "" if registry.listening.is_set() else "registry changes are not heard"
+
+        self.readiness.checks = {"database": database, "registry": changes}
+        port = settings.http.port + self.worker if settings.http.port else 0
+        app = health_app(self.readiness, metrics)
+        runner, self.http_port = await _listening("http", start_http(app, settings.http.host, port))
+        self._stack.push_async_callback(runner.cleanup)
+
+        listener = TerminalListener(reception.receive, metrics, _limits(settings))
+        tls = None
+        at = settings.terminals
+        if at.tls_certificate is not None and at.tls_key is not None:
+            authority = str(at.tls_client_authority or "")
+            tls = server_tls(str(at.tls_certificate), str(at.tls_key), authority)
+        shared = at.processes > 1
+        self.terminal_port = await _listening(
+            "terminals", listener.start(at.host, at.port, tls, shared=shared)
+        )
+        self._stack.push_async_callback(self._drain, listener)
+
+    async def _drain(self, listener: TerminalListener) -> None:
+        self.readiness.draining = True
+        left = await listener.drain(self.settings.terminals.drain_s)
+        if left:
+            log.warning("stopped with requests unanswered", count=left)
+
+    async def _desk(self, vault: Vault) -> Desk:
+        settings = self.settings
+        intake = IntakeWriter(
+            self._connect,
+            vault,
+            shards=settings.database.shards,
+            queue_max=settings.purse.queue_max,
+            records_max=settings.purse.batch_records_max,
+            on_results=self.metrics.taken_in,
+        )
+        batches = TerminalBatches(
+            self._connect, shards=settings.database.shards, queue_max=settings.purse.queue_max
+        )
+        for part in (intake, batches):
+            part.start()
+            self._stack.push_async_callback(part.stop)
+        return Desk(intake, batches)
+
+    def _open_vault(self) -> Vault:
+        with psycopg.connect(self.url) as connection:
+            return open_vault(connection, self.settings.unlock)
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        return await connect(self.url)
+
+    async def _pool(self) -> AsyncConnectionPool[Any]:
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            self.url,
+            min_size=1,
+            max_size=self.settings.database.pool_max,
+            max_waiting=2_000,
+            timeout=5.0,
+            kwargs={"autocommit": True, "application_name": "cardswitch"},
+            open=False,
+        )
+        await pool.open()
+        self._stack.push_async_callback(pool.close)
+        return pool
+
+    async def _keep_days(self, pool: AsyncConnectionPool[Any]) -> None:
+        """Make days and partitions ahead, for as long as the service lives."""
+        while True:
+            await asyncio.sleep(DAYS_EVERY_S)
+            try:
+                async with pool.connection() as connection:
+                    await ensure_days(
+                        connection, self.settings.ledger.days_ahead, self.settings.clearing.cut_off
+                    )
+            except (psycopg.Error, DependencyError) as error:
+                log.warning("days ahead were not made; tried again later", error=str(type(error).__name__))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+
+        async def end() -> None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        self._stack.push_async_callback(end)
+
+    async def until_stopped(self) -> None:
+        """Return when the process is told to stop."""
+        await self.stopping.wait()
+
+
+async def _listening(what: str, start: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await start
+    except OSError as error:
+        raise ConfigurationError(f"{what}.port: cannot listen: {error.strerror or error}") from error
+
+
+async def require_shards(connection: AsyncConnection[Any], shards: int) -> None:
+    """ConfigurationError when card holders live in shards that this switch would not serve."""
+    cursor = await connection.execute("SELECT max(shard) FROM card_route")
+    row = await cursor.fetchone()
+    if row is not None and row[0] is not None and row[0] >= shards:
+        raise ConfigurationError(
+            f"database.shards: cards are stored in shard {row[0]}, but only {shards} shards are set"
+        )
+
+
+def _limits(settings: Settings) -> Limits:
+    at = settings.terminals
+    return Limits(
+        connections_max=at.connections_max,
+        connections_per_address_max=at.connections_per_address_max,
+        in_flight_max=at.in_flight_max,
+        idle_s=at.idle_s,
+        partial_frame_s=at.partial_frame_s,
+        stranger_s=at.stranger_s,
+        stranger_frames_max=at.stranger_frames_max,
+    )
+
+
+# ---------------------------------------------------------------------- processes
+
+
+@contextlib.asynccontextmanager
+async def _workers(settings: Settings, url: str, terminal_port: int) -> AsyncIterator[None]:
+    """The other processes that share the terminals' port; one that dies is started again."""
+    tasks = [
+        asyncio.get_running_loop().create_task(_keep_worker(number, url, terminal_port))
+        for number in range(1, settings.terminals.processes)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep_worker(number: int, url: str, terminal_port: int) -> None:
+    while True:
+        command = (
+            sys.executable,
+            "-m",
+            "switch",
+            "serve",
+            "--worker",
+            str(number),
+            "--worker-port",
+            str(terminal_port),
+        )
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(url.encode() + b"\n")  # not in the arguments, where everybody can read them
+        await process.stdin.drain()
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            await process.wait()
+            raise
+        log.error("a worker ended and is started again", worker=number, status=status)
+        await asyncio.sleep(RESTART_PAUSE_S)
+
+
+async def _keep_database(server: EmbeddedPostgres, stopping: asyncio.Event) -> None:
+    """Start the embedded server again when it dies under us; the books wait meanwhile."""
+    pause_s = 0.1
+    while not stopping.is_set():
+        await asyncio.sleep(WATCH_DATABASE_S)
+        if server.alive():
+            pause_s = 0.1
+            continue
+        log.error("the embedded database died and is started again")
+        try:
+            server.start()
+        except (DependencyError, OSError):
+            log.exception("it cannot be started")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+
+
+def _die_with_parent() -> None:
+    """A worker ends when the first process does, however it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def run(
+    settings: Settings,
+    url: str,
+    *,
+    worker: int = 0,
+    server: EmbeddedPostgres | None = None,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    with psycopg.connect(url) as connection:
+        require_current(connection)
+    async with Service(settings, url, worker=worker) as service:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stopping.set)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again and again
+        gc.set_threshold(100_000, 50, 100)
+        async with contextlib.AsyncExitStack() as around:
+            if server is not None:
+                keeper = loop.create_task(_keep_database(server, service.stopping))
+                around.callback(keeper.cancel)
+            if worker == 0:
+                await around.enter_async_context(_workers(settings, url, service.terminal_port))
+                announce(
+                    f"ready: terminals {settings.terminals.host}:{service.terminal_port}"
+                    f" http {settings.http.host}:{service.http_port}"
+                )
+            await service.until_stopped()
+            log.info("draining", worker=worker)
+
+
+def serve(
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+    worker_port: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Serve terminals until SIGTERM, which drains: what is in flight is answered first."""
+    settings = load_settings()
+    logs.configure(settings.telemetry.log_level)
+
+    def announce(text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    if worker:
+        _die_with_parent()
+        url = sys.stdin.readline().strip()
+        terminals = settings.terminals.model_copy(update={"port": worker_port})
+        settings = settings.model_copy(update={"terminals": terminals})
+        uvloop.run(run(settings, url, worker=worker, announce=announce))
+    elif settings.database.url.get_secret_value():
+        uvloop.run(run(settings, settings.database.url.get_secret_value(), announce=announce))
+    else:
+        server = EmbeddedPostgres(settings.data_dir, memory_mb=settings.database.embedded_memory_mb)
+        url = server.start()
+        try:
+            uvloop.run(run(settings, url, server=server, announce=announce))
+        finally:
+            server.stop()

@@ -67,7 +67,7 @@ class FalseSwitch:
     def _sign_on(self, message: Message) -> Fields:
         self.sessions += 1
         algorithm = self.terminal.algorithm
-        keys = [bytes((self.sessions, n)) * 8 for n in (1, 2)]
+        keys = [self.sessions.to_bytes(2) + bytes(12) + n.to_bytes(2) for n in (1, 2)]
         self.pin_pad = PinPad(self.terminal, WorkingKeys(keys[0], keys[1], None))
         master = Block(algorithm, self.terminal.tmk)
         bundle = b"".join(master.encrypt(key) + crypto.check_value(algorithm, key) for key in keys)

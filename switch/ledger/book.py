@@ -591,7 +591,7 @@ class ShardBook:
 
 
 def _refusal(request: Refused, de39: dict[Decline, str]) -> Decline:
-    for decline in (Decline.CASH_FORBIDDEN, Decline.NOT_SUPPORTED):
+    for decline in (Decline.CASH_FORBIDDEN, Decline.NOT_SUPPORTED, Decline.CARD_UNKNOWN):
         if de39[decline] == request.answer:
             return decline
-    raise AssertionError("a refused request names 30, 40 or 57")
+    raise AssertionError("a refused request names 14, 30, 40 or 57")

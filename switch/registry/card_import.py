@@ -60,8 +60,16 @@ class Tally(NamedTuple):
 class CardImport:
     """The card half of one import, in its transaction. Call plan, verify_pins, save, in this order."""
 
-    def __init__(self, cursor: psycopg.ClientCursor[Any], sources: Sequence[Source], *, shards: int) -> None:
+    def __init__(
+        self,
+        cursor: psycopg.ClientCursor[Any],
+        sources: Sequence[Source],
+        *,
+        shards: int,
+        progress: Callable[[str, int], None],
+    ) -> None:
         self._cursor = cursor
+        self._progress = progress
         self._sources = sources
         self._shards = shards
 
@@ -117,9 +125,13 @@ class CardImport:
         New rows come first, for nobody can wait for them. The gates come before any lock on a row that others know: a
         booking that holds a gate may be waiting for that row.
         """
-        for step in ("save_holders", "save_routes", "save_new_cards", "save_accounts", "save_purses"):
+        self._progress("writing cards", 0)
+        for step in ("save_holders", "save_routes", "save_new_cards"):
             self._run(step)
         self._run("note_new_cards", {"actor": actor})
+        self._progress("writing accounts", 0)
+        for step in ("save_accounts", "save_purses"):
+            self._run(step)
         self._run("plan_card_changes")
         self._run("plan_openings")
         shards = [shard for (shard,) in self._run("shards_touched").fetchall()]
@@ -133,6 +145,7 @@ class CardImport:
             code: Openings(count, Fen(total)) for code, count, total in self._run("opening_sums").fetchall()
         }
         if business_date is not None and openings:
+            self._progress("booking openings", 0)
             self._run("post_openings", {"business_date": business_date, "size": ENTRY_BLOCK})
         created, changed, read = self._run("card_counts").fetchall()[0]
         return Tally(read, created, changed), openings, business_date if openings else None

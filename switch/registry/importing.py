@@ -75,7 +75,7 @@ def import_registry(
                     _report(
                         faults, sources, _dangling(cursor, kind, reference.column, BY_NAME[reference.kind])
                     )
-        cards = CardImport(cursor, sources, shards=shards)
+        cards = CardImport(cursor, sources, shards=shards, progress=progress)
         if not faults.found:
             for kind_name, query in _checks():
                 found = cursor.execute(query).fetchmany(FAULTS_MAX + 1)

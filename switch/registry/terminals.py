@@ -4,7 +4,6 @@ An entry is of one moment. Keys are opened by the vault into handles; nothing he
 """
 
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date
@@ -231,8 +230,3 @@ def _entry_of(row: Sequence[Any]) -> TerminalEntry:
         generation=row[10],
         key_sets=(),
     )
-
-
-def epoch_s() -> float:
-    """Now, as `TerminalEntry.usable_keys` wants it."""
-    return time.time()

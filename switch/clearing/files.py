@@ -300,7 +300,7 @@ class FileInMaking:
         self._take(line + CRLF)
 
     def finish(self) -> Written:
-        """Write the trailer, force the file out and give it its name."""
+        """Write the trailer, force the file out and give it its name. The name itself is forced out by `sync_folder`."""
         head = self._head
         assert self._lines == head.line_count, (
             f"{head.name}: {self._lines} lines where the day's figures say {head.line_count}"
@@ -313,7 +313,6 @@ class FileInMaking:
             self._file.close()
             self._temporary.replace(self._path)
             self._finished = True
-            sync_folder(self._folder)
         return Written(str(head.name), self._digest.hexdigest().upper(), self._size)
 
 
@@ -321,22 +320,18 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_TRUNC, 0o640)  # files of members hold card numbers in full
 
 
-def mark_complete(folder: Path, written: Written) -> None:
-    """Write `NAME.ok`, after which receivers may take the file. Idempotent."""
-    path = folder / f"{written.name}.ok"
-    temporary = folder / f"{written.name}.ok.tmp"
-    try:
+def mark_complete(folder: Path, files: Iterable[Written]) -> None:
+    """Write `NAME.ok` for each, after which receivers may take it. It holds the file's SM3 and name. Idempotent."""
+    for written in files:
+        path = folder / f"{written.name}.ok"
         with _disk(path):
-            with temporary.open("wb") as file:
-                file.write(f"{written.sm3}  {written.name}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+            try:
+                path.write_text(f"{written.sm3}  {written.name}\n", encoding="ascii")
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+    with _disk(folder):
+        sync_folder(folder)
 
 
 def digest_of(path: Path) -> tuple[str, int]:

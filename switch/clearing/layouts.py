@@ -16,6 +16,7 @@ class Form(Enum):
 
     NUMBER = "right-aligned, zeros in front"
     TEXT = "left-aligned, spaces behind"
+    CODE = "text of exactly this width"
     SIGNED = "C (receives, also zero) or D (pays), then digits"
     FEE = "C (receives) or D (pays, also zero), then digits"
     BLANK = "spaces"
@@ -64,6 +65,10 @@ def _t(name: str, width: int) -> Field:
     return Field(name, width, Form.TEXT)
 
 
+def _c(name: str, width: int) -> Field:
+    return Field(name, width, Form.CODE)
+
+
 def _s(name: str) -> Field:
     return Field(name, 16, Form.SIGNED)
 
@@ -72,8 +77,8 @@ def _blank(width: int) -> Field:
     return Field("", width, Form.BLANK)
 
 
-_START = (_t("mark", 1), _n("line_no", 8))
-_RECORD = (*_START, _t("record", 192))
+_START = (_c("mark", 1), _n("line_no", 8))
+_RECORD = (*_START, _c("record", 192))
 
 ACOM = (
     _t("acquiring_agent", 11),
@@ -84,30 +89,30 @@ ACOM = (
     _n("amount", 12),
     _n("partial_amount", 12),
     _n("cardholder_fee", 12),
-    _t("mti", 4),
-    _t("processing_code", 6),
-    _t("category", 4),
-    _t("terminal", 8),
-    _t("merchant", 15),
-    _t("rrn", 12),
-    _t("condition", 2),
+    _c("mti", 4),
+    _c("processing_code", 6),
+    _c("category", 4),
+    _c("terminal", 8),
+    _c("merchant", 15),
+    _c("rrn", 12),
+    _c("condition", 2),
     _t("auth_code", 6),
     _t("receiving_institution", 11),
     _n("original_trace", 6),
-    _t("response", 2),
-    _t("entry_mode", 3),
+    _c("response", 2),
+    _c("entry_mode", 3),
     Field("fee_receivable", 12, Form.FEE),
     Field("fee_payable", 12, Form.FEE),
     Field("switching_fee", 12, Form.FEE),
-    _t("message_flag", 1),
+    _c("message_flag", 1),
     _n("card_sequence", 3),
-    _t("read_capability", 1),
-    _t("ic_condition", 1),
+    _c("read_capability", 1),
+    _c("ic_condition", 1),
     _n("original_at", 10),  # MMDDhhmmss
     _t("issuing_institution", 11),
-    _t("region", 1),
-    _t("terminal_type", 2),
-    _t("eci", 2),
+    _c("region", 1),
+    _c("terminal_type", 2),
+    _c("eci", 2),
     _n("instalment_fee", 12),
     _t("other", 14),
 )
@@ -125,12 +130,12 @@ _LAYOUTS = (
     Layout("FH", "offline records of foreign cards, city to centre", _RECORD, Total.RECORDS),
     Layout("DF", "offline records, centre to the card's city", _RECORD, Total.RECORDS),
     Layout(
-        "DT", "results of the card's city", (*_RECORD, _t("result", 2), _n("result_date", 8)), Total.RECORDS
+        "DT", "results of the card's city", (*_RECORD, _c("result", 2), _n("result_date", 8)), Total.RECORDS
     ),
     Layout(
         "NS",
         "files received",
-        (*_START, _t("file", 29), _n("count", 8), _n("amount", 15), _t("status", 2)),
+        (*_START, _c("file", 29), _n("count", 8), _n("amount", 15), _c("status", 2)),
         Total.AMOUNTS,
     ),
     Layout(
@@ -138,23 +143,23 @@ _LAYOUTS = (
         "refusals and adjustments",
         (
             *_START,
-            _t("source_file", 29),
+            _c("source_file", 29),
             _n("source_line", 8),
-            _t("result", 2),
+            _c("result", 2),
             _n("decided_on", 8),
-            _t("merchant", 15),
-            _t("terminal", 8),
-            _t("asn", 20),
+            _c("merchant", 15),
+            _c("terminal", 8),
+            _c("asn", 20),
             _n("atc", 5),
-            _t("psam", 12),
+            _c("psam", 12),
             _n("psam_serial", 10),
             _n("balance_before", 12),
             _n("amount", 12),
             _n("date", 8),
             _n("time", 6),
-            _t("tti", 2),
-            _t("tac", 8),
-            _t("grey", 1),
+            _c("tti", 2),
+            _c("tac", 8),
+            _c("grey", 1),
             _blank(5),
         ),
         Total.AMOUNTS,
@@ -164,7 +169,7 @@ _LAYOUTS = (
         "settlement of offline records",
         (
             *_START,
-            _t("merchant", 15),
+            _c("merchant", 15),
             _n("clearing_date", 8),
             _n("confirmed_count", 8),
             _n("confirmed", 15),
@@ -181,15 +186,15 @@ _LAYOUTS = (
         ),
         Total.NET_CREDITS,
     ),
-    Layout("CM", "general detail", (_t("mark", 1), *_spaced(ACOM)), Total.AMOUNTS),
+    Layout("CM", "general detail", (_c("mark", 1), *_spaced(ACOM)), Total.AMOUNTS),
     Layout(
         "ER",
         "errors and adjustments",
         (
             *_START,
             _t("case_no", 16),
-            _t("action", 2),
-            _t("line", 299),
+            _c("action", 2),
+            _c("line", 299),
             _s("amount"),
             _t("reason", 2),
             _n("original_date", 8),
@@ -201,11 +206,11 @@ _LAYOUTS = (
         "merchant's transactions",
         (
             *_START,
-            _t("merchant", 15),
-            _t("terminal", 8),
+            _c("merchant", 15),
+            _c("terminal", 8),
             _n("batch_no", 6),
             _n("trace", 6),
-            _t("rrn", 12),
+            _c("rrn", 12),
             _n("account_kind", 2),
             _t("card", 20),
             _s("amount"),
@@ -214,7 +219,7 @@ _LAYOUTS = (
             _n("date", 8),
             _n("time", 6),
             _n("clearing_date", 8),
-            _t("response", 2),
+            _c("response", 2),
         ),
         Total.NET_CREDITS,
     ),
@@ -223,7 +228,7 @@ _LAYOUTS = (
         "net positions",
         (
             *_START,
-            _t("institution", 8),
+            _c("institution", 8),
             _n("issuing_count", 8),
             _s("issuing"),
             _n("acquiring_count", 8),
@@ -238,7 +243,7 @@ _LAYOUTS = (
         Layout(
             kind,
             title,
-            (*_START, _t("operation", 1), _t("asn", 20), _t("level", 2), _n("effective_date", 8)),
+            (*_START, _c("operation", 1), _c("asn", 20), _c("level", 2), _n("effective_date", 8)),
             Total.LIST_VERSION,
         )
         for kind, title in (("BF", "full hot list"), ("BI", "changes of the hot list"))
@@ -252,6 +257,7 @@ _LENGTHS = {"XF": 201, "FH": 201, "DF": 201, "DT": 211, "NS": 63, "SS": 180, "QS
 # fmt: on
 assert {kind: layout.length for kind, layout in LAYOUTS.items()} == _LENGTHS
 
+_CONSTANT = re.compile(r"'([^']*)'")
 _READY_FEE = re.compile(r"[CD][0-9]+")
 
 
@@ -261,8 +267,8 @@ def _write(field: Field, value: Value) -> str:
         text = str(value).rjust(width, "0")
         if not (text.isascii() and text.isdecimal()):
             raise ValueError(f"{name}: digits only")
-    elif form is Form.TEXT:
-        text = str(value).ljust(width)
+    elif form in (Form.TEXT, Form.CODE):
+        text = str(value) if form is Form.CODE else str(value).ljust(width)
         if not (text.isascii() and text.isprintable()):
             raise ValueError(f"{name}: printable ASCII only")
     elif isinstance(value, str):
@@ -297,7 +303,7 @@ def write_line(layout: Layout, values: Mapping[str, Value]) -> str:
 
 def _read(field: Field, text: str) -> Value:
     name, _, form = field
-    if form is Form.TEXT:
+    if form in (Form.TEXT, Form.CODE):
         return text.rstrip(" ")
     digits = text if form is Form.NUMBER else text[1:]
     if not (digits.isascii() and digits.isdecimal()):
@@ -363,11 +369,14 @@ def sql_line(layout: Layout, expressions: Mapping[str, str]) -> str:
 
 def _sql(field: Field, expression: str) -> str:
     width = field.width
-    if expression.startswith("'"):  # a constant, written once instead of per row
-        return f"'{_write(field, expression.strip(chr(39)))}'"
+    constant = _CONSTANT.fullmatch(expression)
+    if constant is not None:  # written once instead of per row
+        return f"'{_write(field, constant[1])}'"
     if field.form is Form.NUMBER:
         return f"lpad(({expression})::text, {width}, '0')"
     if field.form is Form.TEXT:
         return f"rpad({expression}, {width})"
+    if field.form is Form.CODE:
+        return expression
     above = ">" if field.form is Form.FEE else ">="
     return f"CASE WHEN {expression} {above} 0 THEN 'C' ELSE 'D' END, lpad(abs({expression})::text, {width - 1}, '0')"

@@ -1,0 +1,329 @@
+"""Closing a business day: named steps in a table, each done once, the whole resumable at any point with the same bytes.
+
+    cut-over → seal → adjudicate → fold → fees → netting → postings → files → done
+
+Nothing pauses: bookings go on into the next day while the old one is closed. What cannot be computed again (the instant of
+the first close, rules, merchants, the settlement date) is stored by the first run and used by every later one.
+
+Fees are posted on the day they belong to, after its seal and before it is closed, in one transaction with the mark
+that they are posted; from `done` on a trigger refuses every change of what was settled for the day.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
+from switch.clearing.netting import Flow, net_positions
+from switch.domain.calendar import CUT_OFF, settlement_date
+from switch.domain.errors import InputRefused
+from switch.ledger.chart import Code, Event, legs
+from switch.ledger.days import Day, cut_over, day_of, ensure_days, seal_day
+from switch.ledger.fold import fold_all
+from switch.ledger.serials import BLOCK
+
+CLOSE_LOCK = 0x43435332  # advisory, two-part, second part 0: one close at a time
+
+
+class Progress(NamedTuple):
+    """Told while a day is closed. total is 0 where a step has no measure; finished: the step is done."""
+
+    step: str
+    done: int = 0
+    total: int = 0
+    finished: bool = False
+    outcome: dict[str, Any] | None = None
+
+
+class CloseTerms(NamedTuple):
+    """What the operator's settings say about closing. shards: every shard that any process books in."""
+
+    own_id: str
+    centre_id: str
+    acquirer_code: str
+    shards: tuple[int, ...]
+    folder: Path
+    is_workday: Callable[[date], bool]
+    cut_off: time = CUT_OFF
+    lead_s: float = 2.0
+    seal_wait_s_max: float = 60.0
+
+
+class Closed(NamedTuple):
+    """A closed day. rewritten: names of files written by this run; was_closed: nothing else was left to do."""
+
+    terms: DayTerms
+    folder: Path
+    was_closed: bool
+    rewritten: tuple[str, ...]
+
+
+class CloseRefused(InputRefused):
+    """A day that cannot be closed now. Nothing was changed."""
+
+
+def day_folder(folder: Path, day: date) -> Path:
+    """Where the files of a day lie."""
+    return folder / f"{day:%Y%m%d}"
+
+
+async def close_day(
+    connection: Connection,
+    day: date,
+    terms: CloseTerms,
+    actor: str,
+    tell: Callable[[Progress], None] = lambda _progress: None,
+) -> Closed:
+    """Close a day, or go on where an interrupted close stopped; of a closed day, check its files and write missing ones.
+
+    connection: its own, in autocommit mode; its session settings are changed. actor: who closes, for the steps and for
+    another who tries meanwhile. Raises CloseRefused (predecessor open, somebody else closing, day not begun),
+    FolderError (disk), or what the database raises; every finished step stays finished.
+    """
+    async with _only_closer(connection, actor):
+        await connection.execute("SET TIME ZONE 'UTC'")
+        await connection.execute("SET work_mem = '128MB'")
+        await connection.execute("SET jit = off")
+        row = await day_of(connection, day)
+        if row is None:
+            raise CloseRefused(f"there is no business day {day}")
+        if row.state < 2:
+            await _check_turn(connection, row)
+            await connection.execute(
+                SQL["begin_day"],
+                {
+                    "day": day,
+                    "settlement_date": settlement_date(day, terms.is_workday),
+                    "own_id": terms.own_id,
+                    "centre_id": terms.centre_id,
+                    "acquirer_code": terms.acquirer_code,
+                    "shards": list(terms.shards),
+                },
+            )
+        run = _Run(connection, await _day_terms(connection, day), terms, actor, tell)
+        if row.state < 2:
+            await run.steps()
+        else:
+            await run.check_files()
+        return Closed(run.day, run.folder, row.state == 2, tuple(run.written))
+
+
+async def _check_turn(connection: Connection, row: Day) -> None:
+    cursor = await connection.execute(SQL["predecessor"], {"day": row.day})
+    before = await cursor.fetchone()
+    if before is not None and before[1] < 2:
+        raise CloseRefused(f"business day {before[0]} is not closed yet: close it first")
+    cursor = await connection.execute("SELECT clock_timestamp() >= %s", (row.begins_at,))
+    begun = await cursor.fetchone()
+    if begun is None or not begun[0]:
+        raise CloseRefused(f"business day {row.day} has not begun")
+
+
+async def _day_terms(connection: Connection, day: date) -> DayTerms:
+    cursor = await connection.execute(SQL["read_day"], {"day": day})
+    row = await cursor.fetchone()
+    assert row is not None
+    created_at: datetime = row[1]
+    return DayTerms(row[0], created_at, row[2], row[3], row[4], tuple(row[5]))
+
+
+@asynccontextmanager
+async def _only_closer(connection: Connection, actor: str) -> AsyncIterator[None]:
+    """Hold the closer's lock; it ends with the connection, so a killed close leaves nothing behind."""
+    await connection.execute("SELECT set_config('application_name', %s, false)", (f"close by {actor}"[:63],))
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, 0)", (CLOSE_LOCK,))
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        cursor = await connection.execute(SQL["who_closes"], {"lock": CLOSE_LOCK})
+        who = await cursor.fetchone()
+        text = f"{who[0]}, connected since {who[1]:%Y-%m-%d %H:%M:%S%z}" if who else "it has just ended"
+        raise CloseRefused(f"a close is running: {text}")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            await connection.execute("SELECT pg_advisory_unlock(%s, 0)", (CLOSE_LOCK,))
+
+
+Outcome = dict[str, Any]
+
+
+class _Run:
+    """One run over the steps of one day."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        day: DayTerms,
+        terms: CloseTerms,
+        actor: str,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.connection = connection
+        self.day = day
+        self.terms = terms
+        self.actor = actor
+        self.tell = tell
+        self.folder = day_folder(terms.folder, day.day)
+        self.written: list[str] = []
+
+    async def steps(self) -> None:
+        """Do what is not done yet, in order."""
+        cursor = await self.connection.execute(SQL["steps"], {"day": self.day.day})
+        done = {row[0] for row in await cursor.fetchall() if row[1] == "DONE"}
+        for ordinal, step in enumerate(STEPS, 1):
+            if step.name in done:
+                continue
+            self.tell(Progress(step.name))
+            await self.connection.execute(
+                SQL["start_step"],
+                {"day": self.day.day, "step": step.name, "ordinal": ordinal, "actor": self.actor},
+            )
+            if step.atomic:
+                async with self.connection.transaction():
+                    outcome = await step.work(self)
+                    await self._finish(step.name, outcome)
+            else:
+                outcome = await step.work(self)
+                await self._finish(step.name, outcome)
+            self.tell(Progress(step.name, finished=True, outcome=outcome))
+        await self.connection.execute(SQL["close_day"], {"day": self.day.day})
+        self.tell(Progress("done", finished=True))
+
+    async def _finish(self, step: str, outcome: Outcome) -> None:
+        await self.connection.execute(
+            SQL["finish_step"],
+            {"day": self.day.day, "step": step, "outcome": orjson.dumps(outcome, default=str).decode()},
+        )
+
+    async def _execute(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        cursor = await self.connection.execute(SQL[query], {"day": self.day.day, **values})
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _figures(self, query: str) -> Outcome:
+        cursor = await self.connection.execute(SQL[query], {"day": self.day.day})
+        row = await cursor.fetchone()
+        assert row is not None
+        assert cursor.description is not None
+        return {column.name: value for column, value in zip(cursor.description, row, strict=True)}
+
+    async def cut_over(self) -> Outcome:
+        await ensure_days(self.connection, cut_off=self.terms.cut_off)
+        row = await cut_over(self.connection, self.day.day, self.terms.lead_s)
+        return {"ends_at": row.ends_at.isoformat()}
+
+    async def seal(self) -> Outcome:
+        row = await seal_day(self.connection, self.day.day, self.day.shards, self.terms.seal_wait_s_max)
+        assert row.sealed_at is not None
+        for table in ("journal", "posting", "purse_record"):
+            # Fresh partitions have no statistics, and the plans of this night depend on them.
+            await self.connection.execute(f"ANALYZE {table}_{self.day.day:%Y%m%d}")
+        return {"sealed_at": row.sealed_at.isoformat()}
+
+    async def adjudicate(self) -> Outcome:
+        return {}
+
+    async def fold(self) -> Outcome:
+        await fold_all(self.connection, self.day.shards)
+        return {}
+
+    async def fees(self) -> Outcome:
+        await self._execute("freeze_merchants")
+        await self._execute("freeze_rules")
+        await self._execute("name_originals")
+        await self.connection.execute("ANALYZE named_original")
+        for original_date, _ in await self._execute("original_dates"):
+            await self._execute("freeze_originals", original_date=original_date)
+        for table in ("clearing_merchant", "clearing_rule", "clearing_original"):
+            await self.connection.execute(f"ANALYZE {table}")
+        await self._execute("freeze_source_lines")
+        await self._execute("summarise")
+        await self._execute("summarise_offline")
+        return await self._figures("fees_outcome")
+
+    async def netting(self) -> Outcome:
+        netting = net_positions(Flow(*row) for row in await self._execute("flows"))
+        for ordinal, position in enumerate(netting.positions, 1):
+            await self._execute(
+                "add_position",
+                ordinal=ordinal,
+                institution=position.institution,
+                issuing_count=position.issuing_count,
+                issuing_fen=position.issuing_fen,
+                acquiring_count=position.acquiring_count,
+                acquiring_fen=position.acquiring_fen,
+                issuer_fee_fen=position.issuer_fee_fen,
+                fees_paid_fen=position.fees_paid_fen,
+                net_fen=position.net_fen,
+            )
+        nets = {position.institution: position.net_fen for position in netting.positions}
+        return {"net_fen": nets, "centre_fen": netting.centre_fen}
+
+    async def postings(self) -> Outcome:
+        payable, income = legs(Event.FEE_OWN)
+        _, others = legs(Event.FEE_OTHERS)
+        await self._execute("fee_shares", payable=int(payable), income=int(income), others=int(others))
+        cursor = await self.connection.execute("SELECT count(*) FROM fee_share")
+        row = await cursor.fetchone()
+        assert row is not None
+        blocks = -(-row[0] // BLOCK)
+        cursor = await self.connection.execute(
+            "SELECT (nextval('entry_no_block') - 1) * %s + 1 FROM generate_series(1, %s)", (BLOCK, blocks)
+        )
+        serials = [block[0] for block in await cursor.fetchall()]
+        await self._execute("post_fees", serials=serials, block=BLOCK)
+        await self._execute("float_statement", codes=[int(code) for code in Code])
+        await self._execute("memo_grey", memo=int(Code.MEMO_GREY))
+        figures = await self._figures("postings_outcome")
+        assert figures["debits_fen"] == figures["credits_fen"], "a posting debits what it credits"
+        return figures
+
+    async def files(self) -> Outcome:
+        await self.connection.execute(
+            "SET enable_nestloop = off"
+        )  # millions of rows, whatever the estimates say
+        files = self._files("files")
+        cursor = await self.connection.execute(SQL["files"], {"day": self.day.day})
+        if not await cursor.fetchall():
+            async with self.connection.transaction():
+                await files.plan()
+        self.written += await files.write_missing()
+        return await self._figures("files_outcome")
+
+    async def check_files(self) -> None:
+        """Of a closed day: compare every file with its digest and write again what is missing or was changed."""
+        self.tell(Progress("check files"))
+        self.written += await self._files("check files").write_missing()
+        self.tell(Progress("check files", finished=True, outcome={"rewritten": len(self.written)}))
+
+    def _files(self, step: str) -> DayFiles:
+        return DayFiles(
+            self.connection,
+            self.folder,
+            self.day,
+            lambda done, total: self.tell(Progress(step, done, total)),
+        )
+
+
+class Step(NamedTuple):
+    """atomic: the work and the mark that it is done are one transaction; others can be done twice without harm."""
+
+    name: str
+    work: Callable[[_Run], Awaitable[Outcome]]
+    atomic: bool
+
+
+STEPS: Sequence[Step] = (
+    Step("cut-over", _Run.cut_over, atomic=False),
+    Step("seal", _Run.seal, atomic=False),
+    Step("adjudicate", _Run.adjudicate, atomic=True),
+    Step("fold", _Run.fold, atomic=False),
+    Step("fees", _Run.fees, atomic=True),
+    Step("netting", _Run.netting, atomic=True),
+    Step("postings", _Run.postings, atomic=True),
+    Step("files", _Run.files, atomic=False),
+)

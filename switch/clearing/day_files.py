@@ -1,0 +1,287 @@
+"""All files of one day: planned from the day's figures, written once, and written again identically when one is missing."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+from switch.clearing.files import (
+    FileInMaking,
+    FileName,
+    FileStatus,
+    Head,
+    Written,
+    digest_of,
+    mark_complete,
+    parse_name,
+    sync_folder,
+)
+from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
+from switch.clearing.lines import MEMBER_LINES, MERCHANT_LINES, REFUSAL_LINES
+from switch.storage.sql import load
+
+SQL = load("switch.clearing")
+
+PUBLISH_AT_ONCE = (
+    16  # files whose names are forced out and marked complete together; those of merchants all at the end
+)
+_TELL_EVERY = 50_000
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class DayTerms(NamedTuple):
+    """What was settled at the first close of a day and holds for every run after it."""
+
+    day: date
+    created_at: datetime
+    settlement_date: date
+    own_id: str
+    centre_id: str
+    shards: tuple[int, ...]
+
+
+class FileRow(NamedTuple):
+    """A row of clearing_file. party: institution or merchant id; sm3: upper-case hex, None while not written."""
+
+    name: str
+    party: str
+    party_no: int | None
+    line_count: int
+    total_fen: int
+    sm3: str | None
+    size_bytes: int | None
+
+
+class FileState(NamedTuple):
+    """A file as found on disk. fault: empty when it is whole and marked complete."""
+
+    row: FileRow
+    fault: str
+
+
+async def read_rows(connection: Connection, day: date) -> list[FileRow]:
+    """The files of a day in the order in which they are written."""
+    cursor = await connection.execute(SQL["files"], {"day": day})
+    return [
+        FileRow(name, party, party_no, lines, total, sm3.upper() if sm3 else None, size)
+        for name, party, party_no, lines, total, sm3, size in await cursor.fetchall()
+    ]
+
+
+def inspect(folder: Path, row: FileRow) -> FileState:
+    """Compare a file on disk with its stored digest."""
+    path = folder / row.name
+    if row.sm3 is None:
+        return FileState(row, "not written yet")
+    try:
+        sm3, size = digest_of(path)
+    except FileNotFoundError:
+        return FileState(row, "missing")
+    except OSError as error:
+        return FileState(row, f"unreadable: {error.strerror}")
+    if (sm3, size) != (row.sm3, row.size_bytes):
+        return FileState(row, "content differs from the stored digest")
+    return FileState(row, "" if path.with_name(f"{row.name}.ok").exists() else "not marked complete")
+
+
+class DayFiles:
+    """Plans and writes the files of one day into one folder.
+
+    tell: called with (lines written, lines to write) now and then.
+    """
+
+    def __init__(
+        self, connection: Connection, folder: Path, terms: DayTerms, tell: Callable[[int, int], None]
+    ) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._terms = terms
+        self._tell = tell
+        self._batch: list[Written] = []
+        self._rows: Mapping[str, FileRow] = {}
+        self._done = self._total = 0
+
+    async def _rows_of(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        cursor = await self._connection.execute(SQL[query], {"day": self._terms.day, **values})
+        return await cursor.fetchall()
+
+    def _name(self, kind: str, receiver: str) -> str:
+        return str(FileName(kind, self._terms.centre_id, receiver, self._terms.day))
+
+    async def plan(self) -> None:
+        """Settle which files there are, with their counts and totals. In the caller's transaction, once per day."""
+        plan: list[tuple[str, str, int | None, int, int]] = []
+        members = [row[0] for row in await self._rows_of("members")]
+        positions = await self._small_lines("NP", "")
+        for member, count, volume_fen in await self._rows_of("plan_members", members=members):
+            plan.append((self._name("NP", member), member, None, len(positions), _total("NP", positions)))
+            plan.append((self._name("CM", member), member, None, count, volume_fen))
+        for acquirer, refusals, refused_fen in await self._rows_of("plan_senders"):
+            for kind in ("NS", "QS"):
+                lines = await self._small_lines(kind, acquirer)
+                plan.append((self._name(kind, acquirer), acquirer, None, len(lines), _total(kind, lines)))
+            plan.append((self._name("SS", acquirer), acquirer, None, refusals, refused_fen))
+        for merchant_no, merchant_id, count, net_fen in await self._rows_of("plan_merchants"):
+            plan.append((self._name("MR", f"{merchant_no:08d}"), merchant_id, merchant_no, count, net_fen))
+        names, parties, party_nos, counts, totals = zip(*plan, strict=True)
+        await self._connection.execute(
+            SQL["plan_file"],
+            {
+                "day": self._terms.day,
+                "names": list(names),
+                "ordinals": list(range(1, len(names) + 1)),
+                "parties": list(parties),
+                "party_nos": list(party_nos),
+                "line_counts": list(counts),
+                "totals": list(totals),
+            },
+        )
+
+    async def write_missing(self) -> list[str]:
+        """Write what is not on disk as it should be; returns the names written. Raises FolderError when the disk refuses."""
+        rows = await read_rows(self._connection, self._terms.day)
+        states = [inspect(self._folder, row) for row in rows]
+        for state in states:
+            if state.fault == "not marked complete":
+                assert state.row.sm3 is not None
+                mark_complete(self._folder, [Written(state.row.name, state.row.sm3, 0)])
+        missing = [state.row for state in states if state.fault not in ("", "not marked complete")]
+        self._rows = {row.name: row for row in missing}
+        self._done, self._total = 0, sum(row.line_count for row in missing)
+        merchants = []
+        for row in missing:
+            self._folder.joinpath(f"{row.name}.ok").unlink(missing_ok=True)
+            if row.name.startswith("MR"):
+                merchants.append(row)
+            else:
+                await self._write_one(row)
+        await self._write_merchants(merchants, every=len(merchants) == sum(r.name[:2] == "MR" for r in rows))
+        await self._publish()
+        return [row.name for row in missing]
+
+    async def _write_one(self, row: FileRow) -> None:
+        kind = row.name[:2]
+        with FileInMaking(self._folder, self._head(row)) as file:
+            if kind in ("CM", "SS"):
+                query = MEMBER_LINES if kind == "CM" else REFUSAL_LINES
+                async with aclosing(self._stream(query, member=row.party, acquirer=row.party)) as lines:
+                    async for line in lines:
+                        file.add(line)
+            else:
+                for values in await self._small_lines(kind, row.party):
+                    file.add(write_line(LAYOUTS[kind], values).encode())
+            self._batch.append(file.finish())
+        if len(self._batch) >= PUBLISH_AT_ONCE:
+            await self._publish()
+
+    async def _write_merchants(self, rows: Sequence[FileRow], *, every: bool) -> None:
+        """All merchants' files out of one stream that is sorted by merchant."""
+        merchants = [row.party_no for row in rows]
+        async with aclosing(self._stream(MERCHANT_LINES, every=every, merchants=merchants)) as lines:
+            for row in rows:
+                with FileInMaking(self._folder, self._head(row)) as file:
+                    for _ in range(row.line_count):
+                        line = await anext(lines)
+                        assert line[9:24] == row.party.encode(), f"{row.name}: a line of another merchant"
+                        file.add(line)
+                    self._batch.append(file.finish())
+            assert await anext(lines, None) is None, "lines of merchants without a file"
+
+    def _head(self, row: FileRow) -> Head:
+        return Head(parse_name(row.name), self._terms.created_at, row.line_count, row.total_fen)
+
+    async def _publish(self) -> None:
+        """Names forced out, then the digests stored, then the files marked complete."""
+        if not self._batch:
+            return
+        sync_folder(self._folder)
+        fresh = []
+        for written in self._batch:
+            row = self._rows[written.name]
+            if row.sm3 is None:
+                fresh.append(written)
+            else:
+                assert row.sm3 == written.sm3, f"{written.name}: the same day has given other bytes"
+        await self._connection.execute(
+            SQL["store_digests"],
+            {
+                "day": self._terms.day,
+                "names": [written.name for written in fresh],
+                "sm3s": [written.sm3 for written in fresh],
+                "sizes": [written.size for written in fresh],
+            },
+        )
+        mark_complete(self._folder, self._batch)
+        self._batch = []
+
+    async def _stream(self, query: str, **values: object) -> AsyncGenerator[bytes, None]:
+        """Lines of a COPY, without their ends. The server sends one message per row."""
+        if not self._total:
+            return
+        async with (
+            self._connection.cursor() as cursor,
+            cursor.copy(query, {"day": self._terms.day, **values}) as rows,
+        ):
+            async for data in rows:
+                line = bytes(data[:-1])
+                if b"\\" in line:  # COPY's text format doubles them
+                    line = line.replace(b"\\\\", b"\\")
+                self._done += 1
+                if self._done % _TELL_EVERY == 0:
+                    self._tell(self._done, self._total)
+                yield line
+
+    async def _small_lines(self, kind: str, party: str) -> list[dict[str, Value]]:
+        """Lines of the files that have few, as values."""
+        if kind == "NP":
+            lines = [dict(zip(_NP_FIELDS, row, strict=True)) for row in await self._rows_of("lines_np")]
+        elif kind == "QS":
+            dates = {
+                "clearing_date": f"{self._terms.day:%Y%m%d}",
+                "settlement_date": f"{self._terms.settlement_date:%Y%m%d}",
+            }
+            lines = [
+                dict(zip(_QS_FIELDS, row, strict=True)) | dates
+                for row in await self._rows_of("lines_qs", acquirer=party)
+            ]
+        else:
+            source = FileName("XF", party, self._terms.centre_id, self._terms.day, 0)
+            lines = [
+                {"file": str(source), "count": count, "amount": amount_fen, "status": FileStatus.TAKEN}
+                for count, amount_fen in await self._rows_of("lines_ns", acquirer=party)
+                if count
+            ]
+        return [{"line_no": number, **values} for number, values in enumerate(lines, 1)]
+
+
+_NP_FIELDS = (
+    "institution",
+    "issuing_count",
+    "issuing",
+    "acquiring_count",
+    "acquiring",
+    "issuer_fee",
+    "fees_paid",
+    "net",
+)
+_QS_FIELDS = (
+    "merchant",
+    "confirmed_count",
+    "confirmed",
+    "refused_count",
+    "refused",
+    "adjusted_count",
+    "adjusted",
+    "adjust_refused_count",
+    "adjust_refused",
+    "fee",
+    "net",
+)
+
+
+def _total(kind: str, lines: Iterable[Mapping[str, Value]]) -> int:
+    return sum(share_of_total(LAYOUTS[kind], values) for values in lines)

@@ -1,0 +1,294 @@
+-- Closing a day. All set-based: ten million transactions pass through PostgreSQL, and none of them through Python but as a line
+-- of a file. %(day)s is the business date.
+
+-- name: begin_day
+INSERT INTO clearing_day (business_date, created_at, settlement_date, own_id, centre_id, acquirer_code, shards)
+VALUES (%(day)s, date_trunc('second', clock_timestamp()), %(settlement_date)s, %(own_id)s, %(centre_id)s, %(acquirer_code)s, %(shards)s)
+ON CONFLICT (business_date) DO NOTHING;
+
+-- name: read_day
+SELECT business_date, created_at, settlement_date, own_id, centre_id, shards FROM clearing_day WHERE business_date = %(day)s;
+
+-- name: predecessor
+SELECT business_date, state FROM business_day WHERE business_date < %(day)s ORDER BY business_date DESC LIMIT 1;
+
+-- name: steps
+SELECT step, state, actor, started_at, finished_at, outcome FROM clearing_step WHERE business_date = %(day)s ORDER BY ordinal;
+
+-- name: start_step
+INSERT INTO clearing_step (business_date, step, ordinal, state, actor)
+VALUES (%(day)s, %(step)s, %(ordinal)s, 'RUNNING', %(actor)s)
+ON CONFLICT (business_date, step) DO UPDATE SET actor = excluded.actor, started_at = clock_timestamp();
+
+-- name: finish_step
+UPDATE clearing_step SET state = 'DONE', finished_at = clock_timestamp(), outcome = %(outcome)s
+ WHERE business_date = %(day)s AND step = %(step)s AND state = 'RUNNING';
+
+-- name: who_closes
+-- The holder of the closer's lock, as it called itself.
+SELECT a.application_name, a.backend_start
+  FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %(lock)s AND l.objid = 0
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+
+-- name: freeze_merchants
+-- Everybody with money or an offline record in the day, as the registry knows them now.
+INSERT INTO clearing_merchant (business_date, merchant_no, merchant_id, category, acquirer_id)
+SELECT %(day)s, m.merchant_no, m.merchant_id, m.category, m.acquirer_id
+  FROM (SELECT merchant_no FROM clearing_item WHERE business_date = %(day)s
+        UNION
+        SELECT merchant_no FROM clearing_offline_record WHERE business_date = %(day)s) AS seen
+  JOIN merchant m USING (merchant_no);
+
+-- name: freeze_rules
+-- The most specific rule in force on the rule's date: the merchant's, its category's, then the general one. None: no fee.
+INSERT INTO clearing_rule (business_date, merchant_no, account_kind, rule_date, rule_no, rate_ppm, minimum_fen, cap_fen,
+                           weight_issuer, weight_switch, weight_acquirer)
+SELECT %(day)s, k.merchant_no, k.account_kind, k.rule_date, r.rule_no, coalesce(r.rate_ppm, 0), coalesce(r.minimum_fen, 0),
+       r.cap_fen, coalesce(r.weight_issuer, 7), coalesce(r.weight_switch, 1), coalesce(r.weight_acquirer, 2)
+  FROM (SELECT DISTINCT merchant_no, account_kind, rule_date FROM clearing_item WHERE business_date = %(day)s) AS k
+  JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = k.merchant_no
+  LEFT JOIN LATERAL (
+       SELECT f.* FROM fee_rule f
+        WHERE f.account_kind = k.account_kind
+          AND (f.merchant_no = k.merchant_no OR f.category = m.category
+               OR (f.merchant_no IS NULL AND f.category IS NULL))
+          AND k.rule_date >= f.valid_from AND k.rule_date <= coalesce(f.valid_to, 'infinity'::date)
+        ORDER BY f.merchant_no IS NULL, f.category IS NULL
+        LIMIT 1) AS r ON true;
+
+-- name: name_originals
+-- Voids, refunds and reversals of the day, each with the key of what it undoes.
+CREATE TEMPORARY TABLE named_original ON COMMIT DROP AS
+SELECT shard, entry_no, original_date, original_entry
+  FROM journal
+ WHERE business_date = %(day)s AND effect_fen <> 0 AND original_entry IS NOT NULL;
+
+-- name: original_dates
+SELECT original_date, count(*) FROM named_original GROUP BY original_date ORDER BY original_date;
+
+-- name: freeze_originals
+-- One date at a time, so that one partition is read, by whichever way suits the number of originals in it.
+INSERT INTO clearing_original (business_date, entry_no, original_stan, original_at)
+SELECT %(day)s, n.entry_no, o.stan, o.decided_at
+  FROM named_original n
+  JOIN journal o ON o.business_date = %(original_date)s AND o.shard = n.shard AND o.entry_no = n.original_entry
+ WHERE n.original_date = %(original_date)s;
+
+-- name: freeze_source_lines
+INSERT INTO clearing_source_line (business_date, entry_no, source_line)
+SELECT %(day)s, entry_no, line
+  FROM (SELECT r.entry_no, r.result,
+               row_number() OVER (PARTITION BY m.acquirer_id ORDER BY r.received_at, r.entry_no) AS line
+          FROM purse_record r
+          JOIN clearing_merchant m USING (business_date, merchant_no)
+         WHERE r.business_date = %(day)s AND r.original_entry IS NULL) AS numbered
+ WHERE result <> '10';
+
+-- name: summarise
+INSERT INTO clearing_summary (business_date, merchant_no, account_kind, issuer_id, payable_code, item_count, volume_fen, debit_count,
+                              debit_fen, credit_count, credit_fen, amount_fen, fee_fen, issuer_fee_fen, switch_fee_fen,
+                              acquirer_fee_fen, credit_net_fen, first_at, first_entry)
+SELECT %(day)s, merchant_no, account_kind, issuer_id, payable_code, count(*), sum(abs(effect_fen)),
+       count(*) FILTER (WHERE effect_fen > 0), sum(greatest(effect_fen, 0)),
+       count(*) FILTER (WHERE effect_fen < 0), sum(-least(effect_fen, 0)),
+       sum(effect_fen), sum(fee_fen), sum(issuer_fee_fen), sum(switch_fee_fen),
+       sum(fee_fen) - sum(issuer_fee_fen) - sum(switch_fee_fen), sum(greatest(effect_fen - fee_fen, 0)),
+       min(at), min(entry_no)
+  FROM clearing_charge
+ WHERE business_date = %(day)s
+ GROUP BY merchant_no, account_kind, issuer_id, payable_code;
+
+-- name: summarise_offline
+-- What QS says. Grey (04) and foreign (11) records wait; a record adjudicated on the day it came counts under its end.
+INSERT INTO clearing_offline (business_date, merchant_no, confirmed_count, confirmed_fen, refused_count, refused_fen,
+                              adjusted_count, adjusted_fen, adjust_refused_count, adjust_refused_fen, pending_count,
+                              pending_fen)
+SELECT %(day)s, merchant_no,
+       count(*) FILTER (WHERE bin = 'confirmed'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'confirmed'), 0),
+       count(*) FILTER (WHERE bin = 'refused'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'refused'), 0),
+       count(*) FILTER (WHERE bin = 'adjusted'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'adjusted'), 0),
+       count(*) FILTER (WHERE bin = 'adjust refused'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'adjust refused'), 0),
+       count(*) FILTER (WHERE bin = 'pending'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'pending'), 0)
+  FROM (SELECT merchant_no, amount_fen,
+               CASE WHEN result = '10' THEN 'confirmed'
+                    WHEN result = '00' THEN 'adjusted'
+                    WHEN result IN ('04', '11') THEN 'pending'
+                    WHEN taken_on < business_date THEN 'adjust refused'
+                    ELSE 'refused' END AS bin
+          FROM clearing_offline_record
+         WHERE business_date = %(day)s) AS binned
+ GROUP BY merchant_no;
+
+-- name: fees_outcome
+SELECT coalesce(sum(item_count), 0)::bigint AS items, coalesce(sum(volume_fen), 0)::bigint AS volume_fen,
+       coalesce(sum(fee_fen), 0)::bigint AS fee_fen,
+       (SELECT count(*) FROM clearing_rule WHERE business_date = %(day)s AND rule_no IS NULL AND account_kind <> 40)
+           AS without_rule,
+       encode(sha256(convert_to(coalesce(string_agg(s::text, E'\n' ORDER BY merchant_no, account_kind, issuer_id, payable_code), ''),
+                                'UTF8')), 'hex') AS sha256
+  FROM clearing_summary s WHERE business_date = %(day)s;
+
+-- name: flows
+-- Who owes whom, in the order in which the first transactions happened.
+SELECT s.issuer_id, m.acquirer_id, sum(s.item_count)::bigint, sum(s.amount_fen)::bigint, sum(s.issuer_fee_fen)::bigint,
+       sum(s.switch_fee_fen)::bigint
+  FROM clearing_summary s JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE s.business_date = %(day)s
+ GROUP BY s.issuer_id, m.acquirer_id
+ ORDER BY min(s.first_at), min(s.first_entry);
+
+-- name: add_position
+INSERT INTO clearing_position (business_date, ordinal, institution_id, issuing_count, issuing_fen, acquiring_count,
+                               acquiring_fen, issuer_fee_fen, fees_paid_fen, net_fen)
+VALUES (%(day)s, %(ordinal)s, %(institution)s, %(issuing_count)s, %(issuing_fen)s, %(acquiring_count)s, %(acquiring_fen)s,
+        %(issuer_fee_fen)s, %(fees_paid_fen)s, %(net_fen)s);
+
+-- name: fee_shares
+-- Who owes how much of the day's fees to whom: a merchant, or the acquirer that is paid for it, to the operator (and the centre
+-- that it runs) or to another institution. An acquirer owes nothing to itself.
+CREATE TEMPORARY TABLE fee_share ON COMMIT DROP AS
+SELECT payer.code AS payer_code, payer.owner AS payer_owner, receiver.code AS receiver_code, receiver.owner AS receiver_owner,
+       sum(part.fen)::bigint AS amount_fen,
+       row_number() OVER (ORDER BY payer.code, payer.owner, receiver.code, receiver.owner) - 1 AS n
+  FROM clearing_summary s
+  JOIN clearing_merchant m USING (business_date, merchant_no)
+  JOIN clearing_day d USING (business_date)
+ CROSS JOIN LATERAL (VALUES (s.issuer_id, s.issuer_fee_fen), (d.centre_id, s.switch_fee_fen),
+                            (m.acquirer_id, s.acquirer_fee_fen)) AS part (institution_id, fen)
+ CROSS JOIN LATERAL (SELECT s.payable_code AS code, CASE s.payable_code WHEN %(payable)s THEN s.merchant_no::bigint
+                                                         ELSE m.acquirer_id::bigint END AS owner) AS payer
+ CROSS JOIN LATERAL (SELECT CASE WHEN part.institution_id IN (d.own_id, d.centre_id) THEN %(income)s
+                                 ELSE %(others)s END::smallint AS code,
+                            CASE WHEN part.institution_id IN (d.own_id, d.centre_id) THEN 0
+                                 ELSE part.institution_id::bigint END AS owner) AS receiver
+ WHERE s.business_date = %(day)s AND (payer.code, payer.owner) <> (receiver.code, receiver.owner)
+ GROUP BY payer.code, payer.owner, receiver.code, receiver.owner
+HAVING sum(part.fen) <> 0;
+
+-- name: post_fees
+-- A fee given back is the same posting the other way round. serials: first number of each block, 10 000 in a block.
+INSERT INTO posting (shard, business_date, entry_no, line, debit_code, debit_owner, credit_code, credit_owner, amount_fen)
+SELECT 0, %(day)s, (%(serials)s::bigint[])[n / %(block)s + 1] + n %% %(block)s, 0,
+       CASE WHEN amount_fen > 0 THEN payer_code ELSE receiver_code END,
+       CASE WHEN amount_fen > 0 THEN payer_owner ELSE receiver_owner END,
+       CASE WHEN amount_fen > 0 THEN receiver_code ELSE payer_code END,
+       CASE WHEN amount_fen > 0 THEN receiver_owner ELSE payer_owner END,
+       abs(amount_fen)
+  FROM fee_share;
+
+-- name: memo_grey
+-- Off balance: grey records that came, and those that were decided.
+UPDATE clearing_float f
+   SET debit_fen = g.came_fen, credit_fen = g.decided_fen, closing_fen = f.opening_fen + g.came_fen - g.decided_fen
+  FROM (SELECT coalesce(sum(amount_fen) FILTER (WHERE result = '04'), 0)::bigint AS came_fen,
+               coalesce(sum(amount_fen) FILTER (WHERE original_entry IS NOT NULL), 0)::bigint AS decided_fen
+          FROM purse_record
+         WHERE business_date = %(day)s AND result IN ('04', '00', '94')) AS g
+ WHERE f.business_date = %(day)s AND f.code = %(memo)s;
+
+-- name: float_statement
+INSERT INTO clearing_float (business_date, code, opening_fen, debit_fen, credit_fen, closing_fen)
+SELECT %(day)s, code, opening_fen, debit_fen, credit_fen, opening_fen + debit_fen - credit_fen
+  FROM (SELECT c.code, coalesce(before.closing_fen, 0) AS opening_fen, coalesce(sum(m.debit_fen), 0)::bigint AS debit_fen,
+               coalesce(sum(m.credit_fen), 0)::bigint AS credit_fen
+          FROM unnest(%(codes)s::smallint[]) AS c (code)
+          LEFT JOIN (SELECT side.code, side.debit_fen, side.credit_fen
+                       FROM (SELECT debit_code, credit_code, sum(amount_fen) AS fen
+                               FROM clearing_posting WHERE business_date = %(day)s
+                              GROUP BY debit_code, credit_code) AS pair
+                      CROSS JOIN LATERAL (VALUES (debit_code, fen, 0), (credit_code, 0, fen))
+                            AS side (code, debit_fen, credit_fen)) AS m USING (code)
+          LEFT JOIN clearing_float before
+            ON before.business_date = (SELECT max(business_date) FROM clearing_float WHERE business_date < %(day)s)
+           AND before.code = c.code
+         GROUP BY c.code, before.closing_fen) AS moved;
+
+-- name: postings_outcome
+SELECT (SELECT count(*) FROM fee_share) AS postings,
+       (SELECT coalesce(sum(amount_fen), 0)::bigint FROM fee_share) AS fee_fen,
+       coalesce(sum(debit_fen), 0)::bigint AS debits_fen, coalesce(sum(credit_fen), 0)::bigint AS credits_fen
+  FROM clearing_float WHERE business_date = %(day)s AND code <> 9001;
+
+-- name: members
+-- Institutions that settle: in the order of their positions, and the operator's own even when it has none.
+SELECT institution_id FROM (
+    SELECT institution_id, ordinal FROM clearing_position WHERE business_date = %(day)s
+    UNION ALL
+    SELECT own_id, 2147483647 FROM clearing_day WHERE business_date = %(day)s) AS every
+ GROUP BY institution_id ORDER BY min(ordinal);
+
+-- name: plan_members
+SELECT member.id, coalesce(sum(s.item_count), 0)::bigint, coalesce(sum(s.volume_fen), 0)::bigint
+  FROM unnest(%(members)s::text[]) WITH ORDINALITY AS member (id, n)
+  LEFT JOIN (clearing_summary s JOIN clearing_merchant m USING (business_date, merchant_no))
+    ON s.business_date = %(day)s AND (s.issuer_id = member.id OR m.acquirer_id = member.id)
+ GROUP BY member.id, member.n ORDER BY member.n;
+
+-- name: plan_merchants
+SELECT m.merchant_no, m.merchant_id, sum(s.item_count)::bigint, sum(s.credit_net_fen)::bigint
+  FROM clearing_summary s JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE s.business_date = %(day)s
+ GROUP BY m.merchant_no, m.merchant_id ORDER BY m.merchant_no;
+
+-- name: plan_senders
+-- Per acquirer with offline records: how many are listed in SS, and their amounts.
+SELECT m.acquirer_id, count(*) FILTER (WHERE r.result <> '10'),
+       coalesce(sum(r.amount_fen) FILTER (WHERE r.result <> '10'), 0)::bigint
+  FROM clearing_offline_record r JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE r.business_date = %(day)s
+ GROUP BY m.acquirer_id ORDER BY m.acquirer_id;
+
+-- name: lines_ns
+-- One line: what came record by record during the day, under the name by which SS calls it.
+SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
+  FROM clearing_offline_record r JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE r.business_date = %(day)s AND m.acquirer_id = %(acquirer)s AND r.taken_on = r.business_date;
+
+-- name: lines_qs
+SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
+       o.adjust_refused_count, o.adjust_refused_fen, coalesce(sum(s.fee_fen), 0)::bigint,
+       (o.confirmed_fen + o.adjusted_fen - coalesce(sum(s.fee_fen), 0))::bigint
+  FROM clearing_offline o
+  JOIN clearing_merchant m USING (business_date, merchant_no)
+  LEFT JOIN clearing_summary s ON s.business_date = o.business_date AND s.merchant_no = o.merchant_no AND s.account_kind = 50
+ WHERE o.business_date = %(day)s AND m.acquirer_id = %(acquirer)s
+ GROUP BY m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
+          o.adjust_refused_count, o.adjust_refused_fen
+ ORDER BY m.merchant_id;
+
+-- name: lines_np
+SELECT institution_id, issuing_count, issuing_fen, acquiring_count, acquiring_fen, issuer_fee_fen, fees_paid_fen, net_fen
+  FROM clearing_position WHERE business_date = %(day)s ORDER BY ordinal;
+
+-- name: plan_file
+INSERT INTO clearing_file (business_date, name, ordinal, party, party_no, line_count, total_fen)
+SELECT %(day)s, * FROM unnest(%(names)s::text[], %(ordinals)s::integer[], %(parties)s::text[], %(party_nos)s::integer[],
+                              %(line_counts)s::bigint[], %(totals)s::bigint[]);
+
+-- name: files
+SELECT name, party, party_no, line_count, total_fen, encode(sm3, 'hex'), size_bytes
+  FROM clearing_file WHERE business_date = %(day)s ORDER BY ordinal;
+
+-- name: store_digests
+UPDATE clearing_file f SET sm3 = decode(w.sm3, 'hex'), size_bytes = w.size_bytes
+  FROM unnest(%(names)s::text[], %(sm3s)s::text[], %(sizes)s::bigint[]) AS w (name, sm3, size_bytes)
+ WHERE f.business_date = %(day)s AND f.name = w.name;
+
+-- name: files_outcome
+SELECT count(*) AS files, coalesce(sum(size_bytes), 0)::bigint AS bytes, coalesce(sum(line_count), 0)::bigint AS lines,
+       encode(sha256(convert_to(coalesce(string_agg(name || encode(sm3, 'hex'), E'\n' ORDER BY ordinal), ''), 'UTF8')), 'hex')
+           AS sha256
+  FROM clearing_file WHERE business_date = %(day)s;
+
+-- name: close_day
+UPDATE business_day SET state = 2 WHERE business_date = %(day)s AND state = 1 AND sealed_at IS NOT NULL;
+
+-- name: money_by_merchant
+SELECT m.merchant_id, coalesce(reg.name, ''), sum(s.item_count)::bigint, sum(s.debit_fen)::bigint, sum(s.credit_fen)::bigint,
+       sum(s.fee_fen)::bigint, sum(s.amount_fen - s.fee_fen)::bigint
+  FROM clearing_summary s
+  JOIN clearing_merchant m USING (business_date, merchant_no)
+  LEFT JOIN merchant reg ON reg.merchant_no = m.merchant_no
+ WHERE s.business_date = %(day)s
+ GROUP BY m.merchant_id, reg.name ORDER BY m.merchant_id;

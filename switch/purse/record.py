@@ -148,9 +148,7 @@ def read_record(raw: bytes) -> Record:
         raise FormatError("algorithm is not 00 or 04", offset=3)
     digits = raw.hex()
     # ASN, card city, date to PSAM number, acquirer without its filler, acquirer city: one look for the usual case.
-    if not (
-        digits[12:32] + digits[48:52] + digits[76:102] + digits[126:134] + digits[142:146]
-    ).isdecimal():
+    if not (digits[12:32] + digits[48:52] + digits[76:102] + digits[126:134] + digits[142:146]).isdecimal():
         raise _not_digits(digits)
     if digits[12] != "0":
         raise FormatError("application serial number does not begin with 0", offset=6)

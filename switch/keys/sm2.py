@@ -2,7 +2,8 @@
 
 Outward forms: public key 65 bytes (04 ‖ x ‖ y), private key 32, signature r ‖ s 64, ciphertext C1 ‖ C3 ‖ C2 with
 C1 65 bytes. The library underneath (GmSSL) speaks DER; this file translates at the edge. The user id is
-`1234567812345678` unless a vector says otherwise.
+`1234567812345678` unless a vector says otherwise. Of a wrong signature the library writes a line of its own source to
+standard error; it names no value.
 """
 
 from typing import NamedTuple

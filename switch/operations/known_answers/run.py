@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from switch.domain.errors import InputRefused, SwitchError
-from switch.operations.known_answers import epurse, keys, mac, pin, sm
+from switch.operations.known_answers import clearing, epurse, iso8583, keys, mac, offline, pin, sm
 from switch.operations.known_answers.vector import Checker, Vector, differences
 
 VECTORS_MAX = 100_000
@@ -14,6 +14,9 @@ _SUITES: tuple[dict[tuple[str, str], Checker], ...] = (
     sm.CHECKERS,
     keys.CHECKERS,
     epurse.CHECKERS,
+    iso8583.CHECKERS,
+    offline.CHECKERS,
+    clearing.CHECKERS,
 )
 
 
@@ -50,13 +53,13 @@ def run_document(document: object) -> Iterator[Verdict]:
         raise InputRefused("the file has no vectors")
     if len(entries) > VECTORS_MAX:
         raise InputRefused(f"the file has more than {VECTORS_MAX} vectors")
-    state: dict[str, Any] = {}
+    state: dict[Any, Any] = {}
     for place, (kind, entry) in enumerate(entries, start=1):
         yield _run_one(document, kind, entry, place, state)
 
 
 def _run_one(
-    document: dict[str, Any], kind: str, entry: object, place: int, state: dict[str, Any]
+    document: dict[str, Any], kind: str, entry: object, place: int, state: dict[Any, Any]
 ) -> Verdict:
     suite = document["suite"]
     if not isinstance(entry, dict):

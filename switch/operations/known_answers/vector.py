@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from switch.domain.errors import SwitchError
 
 Outs = Mapping[str, object]
+_LABELS = frozenset({"id", "op", "direction", "note", "source"})  # say something about a vector, not of it
 
 
 class VectorError(SwitchError):
@@ -18,7 +19,7 @@ class Vector(NamedTuple):
     ident: str
     body: Mapping[str, Any]
     document: Mapping[str, Any]
-    state: dict[str, Any]  # kept from vector to vector of one file, for suites whose vectors form a sequence
+    state: dict[Any, Any]  # kept from vector to vector of one file, for suites whose vectors form a sequence
 
     @property
     def given(self) -> Mapping[str, Any]:
@@ -30,11 +31,13 @@ class Vector(NamedTuple):
 
     @property
     def outs(self) -> Mapping[str, Any]:
-        """The values that the vector states."""
+        """The values that the vector states; all of a vector that is not divided into `in` and `out`."""
+        if "in" not in self.body and "out" not in self.body:
+            return {name: value for name, value in self.body.items() if name not in _LABELS}
         outs = self.body.get("out")
         if not isinstance(outs, dict):
             raise VectorError("the vector has no out values")
-        return outs
+        return {name: value for name, value in outs.items() if name != "note"}
 
     def octets(self, name: str) -> bytes:
         """An input written as hex."""

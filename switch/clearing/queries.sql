@@ -292,3 +292,19 @@ SELECT m.merchant_id, coalesce(reg.name, ''), sum(s.item_count)::bigint, sum(s.d
   LEFT JOIN merchant reg ON reg.merchant_no = m.merchant_no
  WHERE s.business_date = %(day)s
  GROUP BY m.merchant_id, reg.name ORDER BY m.merchant_id;
+
+-- name: money_by_kind
+SELECT account_kind, sum(item_count)::bigint, sum(debit_fen)::bigint, sum(credit_fen)::bigint, sum(fee_fen)::bigint
+  FROM clearing_summary WHERE business_date = %(day)s GROUP BY account_kind ORDER BY account_kind;
+
+-- name: offline_totals
+SELECT coalesce(sum(confirmed_count), 0)::bigint, coalesce(sum(refused_count), 0)::bigint,
+       coalesce(sum(adjusted_count), 0)::bigint, coalesce(sum(adjust_refused_count), 0)::bigint,
+       coalesce(sum(pending_count), 0)::bigint
+  FROM clearing_offline WHERE business_date = %(day)s;
+
+-- name: float_lines
+SELECT code, opening_fen, debit_fen, credit_fen, closing_fen FROM clearing_float WHERE business_date = %(day)s ORDER BY code;
+
+-- name: newest_with_files
+SELECT max(business_date) FROM clearing_file;

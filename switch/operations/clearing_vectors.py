@@ -257,14 +257,3 @@ OPERATIONS: Mapping[str, Callable[[Json, Json], Json]] = {
     "cm_detail": _cm,
     "file": _file,
 }
-
-
-def differences(vector: Json, document: Json) -> list[str]:
-    """Names of the outputs that differ from what this build computes; empty when the vector passes.
-
-    Every value that the vector gives is checked, but its notes. KeyError for an operation nobody knows.
-    """
-    computed = OPERATIONS[vector["op"]](vector["in"], document)
-    return [
-        name for name, value in vector["out"].items() if name != "note" and computed.get(name, ...) != value
-    ]

@@ -1,0 +1,197 @@
+"""`cardswitch close`: the day's end, while traffic flows."""
+
+import asyncio
+import getpass
+import os
+import socket
+import sys
+from datetime import date, datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from switch.clearing.calendar_cn import WorkdayCalendar
+from switch.clearing.close import Closed, CloseTerms, close_day
+from switch.clearing.close import Progress as Step
+from switch.clearing.report import Figures, day_report
+from switch.domain.calendar import SHANGHAI
+from switch.domain.errors import InputRefused
+from switch.domain.money import yuan
+from switch.ledger.days import Day, day_of, ensure_days, oldest_not_closed
+from switch.settings import Settings, load_settings
+from switch.storage.embedded import open_database
+from switch.storage.pool import connect
+
+
+def close(
+    day: Annotated[
+        datetime | None,
+        typer.Option(
+            "--date", formats=["%Y-%m-%d", "%Y%m%d"], help="Business date; default: the oldest not closed."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an open day is ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document at the end.")] = False,
+) -> None:
+    """Close a business day: cut over, seal, fees, netting, postings, files. Run again after a stop, it goes on.
+
+    Of a closed day it checks the files and writes missing ones, byte for byte as they were.
+    """
+    settings = load_settings()
+    chosen = None if day is None else day.date()
+    with open_database(settings) as url:
+        report = asyncio.run(_close(url, settings, chosen, yes=yes, as_json=as_json))
+    if as_json:
+        typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
+
+
+def close_terms(settings: Settings) -> CloseTerms:
+    """What these settings say about closing."""
+    return CloseTerms(
+        own_id=settings.institution.own_id,
+        centre_id=settings.institution.centre_id,
+        acquirer_code=settings.institution.acquirer_code,
+        shards=tuple(range(settings.database.shards)),
+        folder=settings.clearing_folder,
+        is_workday=WorkdayCalendar(settings.clearing.calendar_file).is_workday,
+        cut_off=settings.clearing.cut_off,
+    )
+
+
+def actor() -> str:
+    """Who closes, as others will read it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
+
+
+async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool, as_json: bool) -> Figures:
+    console = Console(stderr=as_json, highlight=False)
+    async with await connect(url) as connection:
+        await ensure_days(connection, settings.ledger.days_ahead, settings.clearing.cut_off)
+        row = await (day_of(connection, chosen) if chosen else oldest_not_closed(connection))
+        if row is None:
+            raise InputRefused(f"there is no business day {chosen}" if chosen else "there is no day to close")
+        _warn_if_open(row, console, ask=not yes and sys.stdin.isatty() and sys.stdout.isatty())
+        with _Display(console) as display:
+            closed = await close_day(connection, row.day, close_terms(settings), actor(), display.tell)
+        report = await day_report(connection, row.day)
+    _tell_end(console, closed, report)
+    return {
+        **report,
+        "was_closed": closed.was_closed,
+        "folder": str(closed.folder),
+        "written": closed.rewritten,
+    }
+
+
+def _warn_if_open(row: Day, console: Console, *, ask: bool) -> None:
+    now = datetime.now(SHANGHAI)
+    if row.state == 2 or row.ends_at <= now:
+        return
+    end = row.ends_at.astimezone(SHANGHAI)
+    console.print(
+        f"Business day {row.day} is open until {end:%Y-%m-%d %H:%M:%S} (Asia/Shanghai). Closing it ends it now; "
+        "whatever comes from then on belongs to the next day. This cannot be undone."
+    )
+    if ask and not typer.confirm("End it now?"):
+        raise InputRefused("nothing was changed")
+
+
+class _Display:
+    """Progress for a person at a terminal, plain lines for everything else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._task: TaskID | None = None
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[lines]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> "_Display":
+        if self._console.is_terminal:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, lines="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, step: Step) -> None:
+        """Show one step's beginning, advance or end."""
+        if step.finished:
+            self._console.print(f"{step.step}: {_words(step.outcome or {})}".rstrip(": "))
+        elif self._task is not None:
+            lines = f"{step.done:,} of {step.total:,} lines" if step.total else ""
+            self._bar.update(
+                self._task, description=step.step, completed=step.done, total=step.total or None, lines=lines
+            )
+
+
+_SHOWN = {
+    "ends_at": "day ends at {}",
+    "sealed_at": "sealed at {}",
+    "adjudicated": "{} grey records decided",
+    "items": "{:,} transactions",
+    "without_rule": "{} merchants and account kinds without a fee rule",
+    "postings": "{} fee postings",
+    "files": "{:,} files",
+    "lines": "{:,} lines",
+    "rewritten": "{:,} files written again",
+}
+
+
+def _words(outcome: dict[str, Any]) -> str:
+    words = [
+        text.format(outcome[name])
+        for name, text in _SHOWN.items()
+        if outcome.get(name) or name in ("items", "rewritten")
+    ]
+    if "volume_fen" in outcome:
+        words.append(f"volume {yuan(outcome['volume_fen'])}, fees {yuan(outcome['fee_fen'])}")
+    return ", ".join(text for text in words if text) if outcome else ""
+
+
+def _tell_end(console: Console, closed: Closed, report: Figures) -> None:
+    if closed.was_closed and not closed.rewritten:
+        console.print(f"Business day {report['day']} was closed already; all its files are there and whole.")
+    elif closed.was_closed:
+        console.print(
+            f"Business day {report['day']} was closed already; {len(closed.rewritten)} files written again."
+        )
+    else:
+        _merchants(console, report)
+        console.print(
+            f"Business day {report['day']} is closed; money moves on {report['settlement_date']} (T+1)."
+        )
+    console.print(f"{len(report['files'])} files in {closed.folder}")
+
+
+def _merchants(console: Console, report: Figures) -> None:
+    table = Table(title=f"Merchants, {report['day']}", title_justify="left")
+    for title in ("merchant", "name"):
+        table.add_column(title, no_wrap=True)
+    for title in ("transactions", "sales", "refunds", "fees", "payable"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for line in report["merchants"][:50]:
+        table.add_row(
+            line["merchant"],
+            line["name"],
+            f"{line['items']:,}",
+            *(yuan(line[name]) for name in ("debit_fen", "credit_fen", "fee_fen", "net_fen")),
+        )
+    console.print(table)
+    if len(report["merchants"]) > 50:
+        console.print(f"and {len(report['merchants']) - 50} more; --json has them all")

@@ -27,14 +27,14 @@ from switch.ledger.books import Books
 from switch.ledger.days import ensure_days
 from switch.ledger.fold import keep_folding
 from switch.ledger.terminal_batches import TerminalBatches
+from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
 from switch.operations.http import Readiness, health_app, start_http
-from switch.purse.intake import IntakeWriter
-from switch.purse.shadow import keep_shadows
+from switch.purse.intake import IntakeWriter, inline_tacs
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
-from switch.routing.batches import Desk
+from switch.routing.batches import BatchDesk
 from switch.routing.reception import Reception
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
@@ -106,7 +106,7 @@ class Service:
         books.start()
         self._stack.push_async_callback(books.stop)
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
-        desk = await self._desk(vault)
+        desk = self._desk(vault)
 
         reception = Reception(
             vault=vault,
@@ -123,7 +123,6 @@ class Service:
         if self.worker == 0:
             shards = range(settings.database.shards)
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
-            self._background(keep_shadows(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, reception)
 
@@ -169,23 +168,22 @@ class Service:
         if left:
             log.warning("stopped with requests unanswered", count=left)
 
-    async def _desk(self, vault: Vault) -> Desk:
+    def _desk(self, vault: Vault) -> BatchDesk:
         settings = self.settings
+        shards = settings.database.shards
         intake = IntakeWriter(
             self._connect,
-            vault,
-            shards=settings.database.shards,
+            inline_tacs(vault),
+            shards,
             queue_max=settings.purse.queue_max,
             records_max=settings.purse.batch_records_max,
-            on_results=self.metrics.taken_in,
         )
-        batches = TerminalBatches(
-            self._connect, shards=settings.database.shards, queue_max=settings.purse.queue_max
-        )
-        for part in (intake, batches):
-            part.start()
-            self._stack.push_async_callback(part.stop)
-        return Desk(intake, batches)
+        batches = TerminalBatches(self._connect, shards, queue_max=settings.purse.queue_max)
+        for writer in (intake, batches):
+            task = asyncio.get_running_loop().create_task(writer.run())
+            self._stack.push_async_callback(_finish, writer, task)
+        self.metrics.watch("intake_depth", "Offline records waiting", lambda: intake.depth)
+        return BatchDesk(intake, batches)
 
     def _open_vault(self) -> Vault:
         with psycopg.connect(self.url) as connection:
@@ -233,6 +231,12 @@ class Service:
     async def until_stopped(self) -> None:
         """Return when the process is told to stop."""
         await self.stopping.wait()
+
+
+async def _finish(writer: MessageWriter[Any], task: asyncio.Task[None]) -> None:
+    """Let a writer end what is queued."""
+    writer.stop()
+    await task
 
 
 async def _listening(what: str, start: Coroutine[Any, Any, Any]) -> Any:

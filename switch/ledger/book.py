@@ -11,7 +11,7 @@ would be declined for want of the money that its original took. The second write
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -145,7 +145,7 @@ class ShardBook:
         self,
         shard: int,
         connect: Connect,
-        de39: dict[Decline, str],
+        de39: Mapping[Decline, str],
         *,
         queue_max: int = 10_000,
         batch_max: int = 256,
@@ -590,7 +590,7 @@ class ShardBook:
             await link.close()
 
 
-def _refusal(request: Refused, de39: dict[Decline, str]) -> Decline:
+def _refusal(request: Refused, de39: Mapping[Decline, str]) -> Decline:
     for decline in (Decline.CASH_FORBIDDEN, Decline.NOT_SUPPORTED, Decline.CARD_UNKNOWN):
         if de39[decline] == request.answer:
             return decline

@@ -1,7 +1,7 @@
 """The books of all shards in one process."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from switch.domain.decisions import Decline
@@ -16,7 +16,7 @@ class Books:
         self,
         shards: int,
         connect: Connect,
-        de39: dict[Decline, str],
+        de39: Mapping[Decline, str],
         *,
         queue_max: int,
         batch_max: int,

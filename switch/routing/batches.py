@@ -2,16 +2,24 @@
 
 from collections.abc import Callable
 from datetime import date
-from typing import Protocol
 
 from switch.domain.decisions import Outcome
-from switch.domain.transactions import BatchRequest
+from switch.domain.transactions import BatchEnd, BatchRequest, OfflineUpload, Settlement
+from switch.ledger.batch_report import BALANCED, digits_of
 from switch.ledger.items import Key
+from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
+from switch.purse.intake import IntakeWriter, Upload
 from switch.registry.terminals import TerminalEntry
 
+TEST_RECORD = b"06"
 
-class BatchDesk(Protocol):
-    """Takes batch messages of authenticated terminals."""
+
+class BatchDesk:
+    """Takes batch messages of authenticated terminals to the writer that knows them."""
+
+    def __init__(self, intake: IntakeWriter, batches: TerminalBatches) -> None:
+        self._intake = intake
+        self._batches = batches
 
     def submit(
         self,
@@ -24,6 +32,42 @@ class BatchDesk(Protocol):
         done: Callable[[Outcome | None], None],
     ) -> bool:
         """Queue a message; done is called once with the stored answer, or None for 96. False when the queue is full."""
+        if isinstance(content, OfflineUpload):
+            upload = Upload(
+                key.terminal_no,
+                entry.terminal_id,
+                entry.merchant_no,
+                entry.acquirer_id,
+                key.batch_no,
+                key.stan,
+                digest,
+                generation,
+                since,
+                content.records,
+            )
+            return self._intake.submit(upload, done)
+        message = BatchMessage(
+            key.terminal_no,
+            entry.merchant_no,
+            key.batch_no,
+            key.stan,
+            digest,
+            generation,
+            since,
+            content,
+            done,
+        )
+        return self._batches.submit(message)
 
-    def training(self, content: BatchRequest, outcome: Outcome) -> Outcome:
+    @staticmethod
+    def training(content: BatchRequest, outcome: Outcome) -> Outcome:
         """Complete an approved outcome for a training-mode terminal; nothing is stored."""
+        if isinstance(content, OfflineUpload):
+            results = b"".join(record[59:63] + TEST_RECORD for record in content.records)
+            return outcome._replace(field62=bytes([len(content.records)]) + results)
+        if isinstance(content, Settlement):
+            groups = (content.accounts, content.purse)
+            return outcome._replace(field48="".join(digits_of(group) + BALANCED for group in groups))
+        if isinstance(content, BatchEnd):
+            return outcome._replace(field48=f"{content.uploaded:04d}")
+        return outcome

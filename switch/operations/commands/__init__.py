@@ -1,0 +1,24 @@
+"""The commands of operators, by name. `serve` and `sim` join them in switch/__main__.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from switch.operations.commands import config, iso8583, keys, registry
+from switch.operations.commands.doctor import doctor
+from switch.operations.commands.setup import init, migrate
+from switch.operations.commands.vectors import vectors
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "init": init,
+    "migrate": migrate,
+    "doctor": doctor,
+    "vectors": vectors,
+}
+COMMAND_GROUPS: dict[str, typer.Typer] = {
+    "config": config.app,
+    "iso8583": iso8583.app,
+    "keys": keys.app,
+    "registry": registry.app,
+}

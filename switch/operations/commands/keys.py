@@ -16,6 +16,7 @@ import typer
 
 from switch.domain.errors import InputRefused
 from switch.keys.ceremony import OPERATORS_MIN, Custodian, combine, read_component
+from switch.keys.derivation import terminal_diversifier
 from switch.keys.opening import open_vault
 from switch.keys.primitives import algorithm_named
 from switch.keys.records import (
@@ -287,12 +288,15 @@ def kcv(
     as_json: AsJson = False,
 ) -> None:
     """Check values: of a key, of all keys, or of a terminal's master key."""
+    try:
+        cipher = algorithm_named(algorithm)
+        if terminal:
+            terminal_diversifier(terminal)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     with _vault() as (vault, _):
         if terminal:
-            try:
-                found = {f"TMK of {terminal}": vault.terminal_kcv(terminal, algorithm_named(algorithm))}
-            except ValueError as error:
-                raise typer.BadParameter(str(error)) from None
+            found = {f"TMK of {terminal}": vault.terminal_kcv(terminal, cipher)}
         elif name:
             found = {name: vault.kcv(name)}
         else:

@@ -122,6 +122,10 @@ def test_two_processes_making_a_vault_at_once_make_one(postgres_url):
     with psycopg.connect(postgres_url) as first, psycopg.connect(postgres_url) as second:
         create_vault(DatabaseKeyStore(first), UNLOCK, rehearsal=True)
         with pytest.raises(InputRefused, match="vault already"):
+            DatabaseKeyStore(second).create(
+                {"format": b"1"}, [], []
+            )  # who looked before the other had written
+        with pytest.raises(InputRefused, match="vault already"):
             create_vault(DatabaseKeyStore(second), UNLOCK, rehearsal=True)
 
 

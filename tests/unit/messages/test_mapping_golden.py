@@ -1,6 +1,5 @@
 """Golden requests as the typed requests that they stand for."""
 
-
 import pytest
 
 from switch.domain import transactions as t

@@ -23,6 +23,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (key_name) DO UPDATE
    SET state = EXCLUDED.state, valid_from = EXCLUDED.valid_from, valid_to = EXCLUDED.valid_to,
        ciphertext = EXCLUDED.ciphertext
+ WHERE key_record.kcv = EXCLUDED.kcv
 """
 _INSERT_LOG = "INSERT INTO key_ceremony (action, key_name, operators, kcv) VALUES (%s, %s, %s, %s)"
 _UPSERT_META = """
@@ -95,7 +96,9 @@ class DatabaseKeyStore:
 def _write(
     cursor: psycopg.Cursor[tuple[Any, ...]], records: Iterable[KeyRecord], log: Iterable[CeremonyEntry]
 ) -> None:
-    cursor.executemany(_INSERT_RECORD, [_row_of(record) for record in records])
+    for record in records:
+        if cursor.execute(_INSERT_RECORD, _row_of(record)).rowcount != 1:
+            raise InputRefused(f"another ceremony made {record.name} in the meantime; nothing was changed")
     cursor.executemany(
         _INSERT_LOG, [(entry.action, entry.key_name, list(entry.operators), entry.kcv) for entry in log]
     )

@@ -1,5 +1,6 @@
 import os
 import stat
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import psycopg
@@ -7,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from switch.domain.errors import ConfigurationError, InputRefused
-from switch.keys.ceremony import Custodian
+from switch.keys.ceremony import Custodian, seal_record
 from switch.keys.opening import create_vault, open_stored_vault, open_vault, unlock_secret
 from switch.keys.primitives import Algorithm
-from switch.keys.records import KeyState
+from switch.keys.records import CeremonyEntry, KeyState
 from switch.keys.sealing import UnlockSecret
 from switch.keys.stores import DatabaseKeyStore, JsonKeyStore
 from tests.unit.keys.helpers import OPERATORS, UNLOCK, root_spec
@@ -138,3 +139,20 @@ def test_a_change_that_cannot_be_logged_is_not_made(postgres_url):
         with pytest.raises(psycopg.Error):
             custodian.generate(SPEC, OPERATORS)
         assert all(record.name != SPEC.name for record in store.load_all())
+
+
+@pytest.mark.server
+def test_of_two_ceremonies_for_one_name_the_second_changes_nothing(postgres_url):
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        store = DatabaseKeyStore(connection)
+        vault = create_vault(store, UNLOCK, rehearsal=True)
+        made = Custodian(vault, store).generate(SPEC, OPERATORS)
+        other = seal_record(
+            vault.sealer, SPEC, bytes(range(16)), KeyState.ACTIVE, datetime.now(UTC), rehearsal=True
+        )
+        with pytest.raises(InputRefused, match="in the meantime"):
+            store.save([other], [CeremonyEntry("registered", SPEC.name, OPERATORS, other.kcv)])
+        assert made in store.load_all()
+        assert [entry.action for _, entry in store.load_log() if entry.key_name == SPEC.name] == [
+            "drawn: active"
+        ]

@@ -235,3 +235,15 @@ SELECT count(*) FILTER (WHERE p.known_card_no IS NULL),
   LEFT JOIN (SELECT account_id / 100 AS holder_id FROM changing_pin
               UNION SELECT holder_id FROM planned_account WHERE is_new
               UNION SELECT holder_id FROM planned_purse) h ON h.holder_id = p.holder_id
+
+-- name: stored_cards
+-- As the files have it; for exports. An account's and a purse's opening figure is its balance now.
+SELECT c.pan AS subject, c.pan, lpad(c.pan, 20, '0') AS asn, h.holder_key AS holder, c.state, c.valid_from, c.valid_through,
+       o.balance_fen AS online_opening_fen, m.balance_fen AS medical_opening_fen,
+       CASE WHEN p.balance_fen < 0 THEN 0 ELSE p.balance_fen END AS purse_opening_fen, p.online_atc AS purse_online_atc,
+       CASE WHEN p.next_atc > 65535 THEN 65535 ELSE p.next_atc END AS purse_offline_atc
+  FROM card c
+  LEFT JOIN holder h ON h.holder_id = c.holder_id
+  LEFT JOIN account o ON o.shard = c.shard AND o.account_id = c.holder_id * 100 + 10
+  LEFT JOIN account m ON m.shard = c.shard AND m.account_id = c.holder_id * 100 + 40
+  LEFT JOIN purse p ON p.shard = c.shard AND p.card_no = c.card_no

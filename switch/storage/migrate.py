@@ -11,7 +11,7 @@ A file once released is never edited: what it should have said comes in the next
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -52,7 +52,7 @@ def applied(connection: psycopg.Connection[Any]) -> Sequence[str]:
     with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
         if cursor.execute("SELECT to_regclass(%s)", (_NOTES,)).fetchone() == (None,):
             return []
-        cursor.execute(cast("LiteralString", f"SELECT migration_id FROM {_NOTES} ORDER BY migration_id"))
+        cursor.execute("SELECT migration_id FROM _yoyo_migration ORDER BY migration_id")
         return [name for (name,) in cursor]
 
 
@@ -85,7 +85,7 @@ def migrate(url: str, folder: Path = MIGRATIONS) -> list[str]:
     """
     try:
         with psycopg.connect(url, autocommit=True) as guard:
-            guard.execute(cast("LiteralString", f"SET lock_timeout = '{LOCK_WAIT_S}s'"))
+            guard.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_WAIT_S}s",))
             try:
                 guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             except psycopg.errors.LockNotAvailable as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from switch.domain.errors import ConfigurationError, DependencyError
 
 TAKE_S = 2.0  # a process that was killed a moment ago still has its locks
+TAKE_FROM_PASSING_S = 30.0
 STARTING_S = 60.0
 _PAUSE_S = 0.05
 _RECORD_MAX = 4096
@@ -51,10 +52,11 @@ def _is_locked(file: int) -> bool:
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
-def _lock_within(file: int, kind: int, wait_s: float) -> bool:
-    deadline = time.monotonic() + wait_s
+def _lock_within(file: int, kind: int, wait_s: float, wait_for_passing_s: float = 0.0) -> bool:
+    started = time.monotonic()
     while not _try_lock(file, kind):
-        if time.monotonic() >= deadline:
+        passing = wait_for_passing_s and _record(os.pread(file, _RECORD_MAX, 0)).get("passing")
+        if time.monotonic() - started >= (wait_for_passing_s if passing else wait_s):
             return False
         time.sleep(_PAUSE_S)
     return True
@@ -69,12 +71,19 @@ def _open(file: Path) -> int:
         ) from None
 
 
-def _who(record: bytes) -> str:
+def _record(content: bytes) -> dict[str, object]:
     try:
-        who = json.loads(record)
-        return f"process {who['pid']} on {who['host']} ({who['command']}), since {who['since']}"
-    except (ValueError, KeyError, TypeError):  # it is just being written
+        record = json.loads(content)
+    except ValueError:  # it is just being written
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _who(content: bytes) -> str:
+    record = _record(content)
+    if not record:
         return "another process"
+    return f"process {record.get('pid')} on {record.get('host')} ({record.get('command')}), since {record.get('since')}"
 
 
 def holder(data_dir: Path) -> str | None:
@@ -133,10 +142,11 @@ def attached(data_dir: Path) -> Iterator[str | None]:
 
 
 class Holding:
-    """The exclusive right to run the server of a data directory."""
+    """The exclusive right to run the server of a data directory. passing: for one command only, worth waiting for."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, passing: bool = False) -> None:
         self._data_dir = data_dir
+        self._passing = passing
         self._folder = postgres_folder(data_dir)
         self._lock = -1
 
@@ -152,7 +162,7 @@ class Holding:
         except OSError as error:
             raise ConfigurationError(f"data_dir: {self._folder} cannot be made: {error.strerror}") from None
         lock = _open(self._folder / "lock")
-        if not _lock_within(lock, fcntl.F_WRLCK, TAKE_S):
+        if not _lock_within(lock, fcntl.F_WRLCK, TAKE_S, TAKE_FROM_PASSING_S):
             who = _who(os.pread(lock, _RECORD_MAX, 0))
             os.close(lock)
             raise DataDirectoryHeldError(f"the data directory {self._data_dir} is held by {who}")
@@ -162,6 +172,7 @@ class Holding:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "passing": self._passing,
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]),
         }
         os.ftruncate(lock, 0)

@@ -16,7 +16,8 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError, InputRefused
+from switch.domain.errors import ConfigurationError, DependencyError, InputRefused
+from switch.storage.pool import connect_now, is_lost, translated
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_WAIT_S = 120
@@ -80,20 +81,17 @@ def require_current(connection: psycopg.Connection[Any]) -> None:
 def migrate(url: str, folder: Path = MIGRATIONS) -> list[str]:
     """Apply what is missing; returns the names applied, in order. Another process that migrates is waited for.
 
-    InputRefused names the migration the database would not take; those before it stay applied. DependencyError: another
-    process has been migrating for LOCK_WAIT_S.
+    InputRefused names the migration the database would not take; those before it stay applied. DatabaseLost: it went away or
+    cannot be reached. DependencyError: another process has been migrating for LOCK_WAIT_S.
     """
-    try:
-        with psycopg.connect(url, autocommit=True) as guard:
-            guard.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_WAIT_S}s",))
-            try:
-                guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-            except psycopg.errors.LockNotAvailable as error:
-                raise DependencyError("another process is migrating this database") from error
-            missing = pending(guard, folder)
-            return _apply(url, missing, known(folder)) if missing else []
-    except psycopg.OperationalError as error:
-        raise DatabaseLost("the database went away or cannot be reached") from error
+    with translated(), connect_now(url) as guard:
+        guard.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_WAIT_S}s",))
+        try:
+            guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        except psycopg.errors.LockNotAvailable as error:
+            raise DependencyError("another process is migrating this database") from error
+        missing = pending(guard, folder)
+        return _apply(url, missing, known(folder)) if missing else []
 
 
 def _apply(url: str, names: Sequence[str], texts: Mapping[str, str]) -> list[str]:
@@ -115,10 +113,11 @@ def _apply(url: str, names: Sequence[str], texts: Mapping[str, str]) -> list[str
             try:
                 with backend.transaction():
                     backend.connection.execute(texts[name].encode())
-                    backend.mark_one(Migration(name, f"{name}.sql", None))
-            except psycopg.OperationalError:
-                raise
+                    # Without its log of hosts and users: that asks the name service, which may not be there.
+                    backend.mark_one(Migration(name, f"{name}.sql", None), log=False)
             except psycopg.Error as error:
+                if is_lost(error):
+                    raise
                 problem = error.diag.message_primary or type(error).__name__
                 raise InputRefused(f"migration {name}: {problem}") from error
             done.append(name)

@@ -1,26 +1,95 @@
-"""Connections as this project wants them: autocommit, so that every transaction is begun and ended by name."""
+"""Connections as this project wants them: autocommit, so that every transaction is begun and ended by name.
 
+For what is not hot. The ledger's writers have connections of their own (pipeline.py).
+"""
+
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from switch.domain.errors import DatabaseLost, Overloaded
 
 APPLICATION = "cardswitch"
+WAITING_MAX = 2_000
+WAIT_S = 5.0
+
+_OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    "application_name": APPLICATION,
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+# SQLSTATE classes and codes after which a connection is of no more use: connection exceptions, shutdown, crash, start-up.
+_LOST = ("08", "57P01", "57P02", "57P03", "57P05")
 
 
 async def connect(url: str) -> AsyncConnection[Any]:
     """Open a connection. psycopg.OperationalError when there is no database to talk to."""
-    return await AsyncConnection.connect(
-        url,
-        autocommit=True,
-        application_name=APPLICATION,
-        connect_timeout=5,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-    )
+    return await AsyncConnection.connect(url, **_OPTIONS)
 
 
 def connect_now(url: str) -> psycopg.Connection[Any]:
     """The same, for commands that need no event loop."""
-    return psycopg.connect(url, autocommit=True, application_name=APPLICATION, connect_timeout=5)
+    return psycopg.connect(url, **_OPTIONS)
+
+
+def make_pool(
+    url: str,
+    *,
+    size_max: int,
+    size_min: int = 1,
+    waiting_max: int = WAITING_MAX,
+    wait_s: float = WAIT_S,
+) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    """A pool that is not open yet: `await pool.open()`, later `await pool.close()`.
+
+    Each connection is tried before it is handed out, so that a restart of the server costs nobody a request. At most
+    waiting_max callers wait, each at most wait_s; see `translated` for what the others get.
+    """
+    return AsyncConnectionPool(
+        url,
+        connection_class=AsyncConnection[Any],
+        min_size=size_min,
+        max_size=max(size_max, size_min),
+        max_waiting=waiting_max,
+        timeout=wait_s,
+        check=AsyncConnectionPool.check_connection,
+        kwargs=_OPTIONS,
+        name=APPLICATION,
+        open=False,
+    )
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether an error means that the connection is gone, so that the outcome of what was sent on it is not known."""
+    if isinstance(error, psycopg.errors.InterfaceError):
+        return True
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(_LOST)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors about the connection into ours: DatabaseLost, or Overloaded when the pool is full.
+
+    Errors about a statement (constraints, deadlocks, cancelled locks) pass as they are: whoever sent it knows what to do.
+    """
+    try:
+        yield
+    except TooManyRequests as error:
+        raise Overloaded("too many wait for a database connection") from error
+    except PoolTimeout as error:
+        raise DatabaseLost("no database connection within the time allowed") from error
+    except psycopg.Error as error:
+        if not is_lost(error):
+            raise
+        raise DatabaseLost("the connection to the database was lost") from error

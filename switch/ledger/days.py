@@ -124,6 +124,9 @@ async def _make_partition(connection: Connection, table: str, day: date) -> None
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('make_day_partition'))")
+                # The server learns of tables that others made when it locks one, and an advisory lock is none.
+                await connection.execute("LOCK TABLE business_day IN ACCESS SHARE MODE")
                 await connection.execute("SELECT make_day_partition(%s, %s)", (table, day))
                 if table == "journal":
                     # The day's end looks up originals by serial; serials rise with time, so a block range index is enough.

@@ -75,3 +75,87 @@ async def add_journal(connection: AsyncConnection[Any], day: date, count: int, f
     """`count` purchases of a day, with voids and refunds, and their postings."""
     async with connection.transaction():
         await connection.execute(JOURNAL, {"day": day, "count": count, "first": first})
+
+
+def record_96(
+    card: int,
+    atc: int,
+    amount_fen: int,
+    serial: int,
+    *,
+    balance_fen: int = 5000,
+    tac: str = "0A0B0C0D",
+    kind: int = 0,
+) -> bytes:
+    """An offline record of the terminal with PSAM 335000000017; its checksum is not looked at here."""
+    return b"".join(
+        (
+            bytes([1, kind, 6, 0, 1, 1]),
+            bytes.fromhex(f"0313350010000{card:07d}"),
+            bytes.fromhex("99993350FFFFFFFF33500101"),
+            atc.to_bytes(2, "big"),
+            amount_fen.to_bytes(4, "big"),
+            balance_fen.to_bytes(4, "big"),
+            bytes.fromhex("20240315081530335000000017"),
+            serial.to_bytes(4, "big"),
+            bytes.fromhex(tac),
+            serial.to_bytes(4, "big"),
+            bytes.fromhex("99993350FFFFFFFF3350"),
+            bytes(23),
+        )
+    )
+
+
+async def add_records(
+    connection: AsyncConnection[Any],
+    day: date,
+    first_entry: int,
+    merchant_no: int,
+    results: list[tuple[str, int]],
+) -> None:
+    """Offline records of a day with their results and amounts, in order of arrival."""
+    for place, (result, amount_fen) in enumerate(results):
+        raw = record_96(
+            place + 1, place, amount_fen, 1000 + place, tac="FFFFFFFF" if result == "04" else "0A0B0C0D"
+        )
+        accepted = result == "10"
+        await connection.execute(
+            "INSERT INTO purse_record (entry_no, card_no, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"
+            " happened_at, received_at, business_date, terminal_no, merchant_no, batch_no, atc, shard, credit_code, record_kind,"
+            " result, raw) SELECT %s, %s, %s, 5000, 335000000017, %s, %s, %s, '2024-03-15 08:15:30',"
+            " d.begins_at + %s * interval '1 second', %s, %s, %s, 7, %s, 0, %s, 0, %s, %s FROM business_day d"
+            " WHERE d.business_date = %s",
+            (
+                first_entry + place,
+                place + 1 if accepted else None,
+                amount_fen,
+                1000 + place,
+                1000 + place,
+                merchant_no if accepted else None,
+                place,
+                day,
+                merchant_no,
+                merchant_no,
+                place,
+                2101 if accepted else None,
+                result,
+                raw,
+                day,
+            ),
+        )
+
+
+async def adjudicate(
+    connection: AsyncConnection[Any], day: date, entry_no: int, original: tuple[int, date], result: str
+) -> None:
+    """Decide a grey record (04) on a day: a row of that day with 00 or 94."""
+    await connection.execute(
+        "INSERT INTO purse_record (entry_no, card_no, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"
+        " happened_at, received_at, business_date, terminal_no, merchant_no, batch_no, atc, shard, credit_code, record_kind, result,"
+        " raw, original_entry, original_date)"
+        " SELECT %s, 77, o.amount_fen, o.balance_fen, o.psam, o.psam_serial, o.record_serial, o.merchant_no, o.happened_at,"
+        " d.begins_at + interval '1 minute', %s, o.terminal_no, o.merchant_no, o.batch_no, o.atc, 0, 2101, o.record_kind, %s, o.raw,"
+        " o.entry_no, o.business_date FROM purse_record o, business_day d"
+        " WHERE o.entry_no = %s AND o.business_date = %s AND d.business_date = %s",
+        (entry_no, day, result, *original, day),
+    )

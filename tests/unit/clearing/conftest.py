@@ -1,0 +1,45 @@
+"""A day with some hundred transactions, ready to be closed."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from switch.clearing.close import CloseTerms
+from switch.ledger.days import ensure_days
+from tests.helpers.clearing_day import CENTRE, OWN, add_journal, add_participants
+
+PURCHASES = 400
+
+
+@pytest.fixture
+def terms(tmp_path: Path) -> CloseTerms:
+    return CloseTerms(
+        own_id=OWN,
+        centre_id=CENTRE,
+        acquirer_code="49993350",
+        shards=(0, 1),
+        folder=tmp_path / "clearing",
+        is_workday=lambda day: day.weekday() < 5,
+        lead_s=0.05,
+    )
+
+
+@pytest.fixture
+async def day(pg: AsyncConnection[Any]) -> date:
+    """The open day, with participants and journal rows."""
+    first, *_ = await ensure_days(pg, 3)
+    await add_participants(pg)
+    await add_journal(pg, first, PURCHASES)
+    return first
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """All files below a folder, by name."""
+    return lambda folder: {
+        path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }

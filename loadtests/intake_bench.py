@@ -108,12 +108,16 @@ async def _populate(url: str, cards: int, terminals: int) -> None:
             " VALUES ('993350054110001', 'bus', '4111', '99993350')"
         )
         for statement in (
-            "INSERT INTO terminal (terminal_id, merchant_no, mac_algorithm)"
-            " SELECT lpad(n::text, 8, '0'), 1, 5 FROM generate_series(1, %s) n",
+            (
+                "INSERT INTO terminal (terminal_id, merchant_no, mac_algorithm)"
+                " SELECT lpad(n::text, 8, '0'), 1, 5 FROM generate_series(1, %s) n"
+            ),
             "INSERT INTO psam SELECT lpad(n::text, 12, '0'), 1 FROM generate_series(1, %s) n",
             "INSERT INTO terminal_session SELECT n, 1, 1, 1, now() FROM generate_series(1, %s) n",
-            "INSERT INTO terminal_batch SELECT n, 1, business_date FROM generate_series(1, %s) n, business_day"
-            " WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at",
+            (
+                "INSERT INTO terminal_batch SELECT n, 1, business_date FROM generate_series(1, %s) n, business_day"
+                " WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at"
+            ),
         ):
             await link.execute(statement, (terminals,))
         async with link.cursor() as cursor:

@@ -109,18 +109,17 @@ class MessageWriter(ABC, Generic[MessageT]):
 
     def _take(self, batch: Sequence[MessageT], weight: int) -> tuple[list[MessageT], int]:
         """Take from the queue what may still join the batch; returns it, and the batch's weight with it."""
-        taken: list[MessageT] = []
+        company = list(batch)
         while self._queue:
             message = self._queue[0]
             more = self.weight(message)
-            company = (*batch, *taken)
             if company and (weight + more > self._weight_max or not self.may_join(message, company)):
                 break
             self._queue.popleft()
             self._queued -= more
-            taken.append(message)
+            company.append(message)
             weight += more
-        return taken, weight
+        return company[len(batch) :], weight
 
     async def run(self) -> None:
         """Serve the queue until stop(); then finish what is queued and return."""

@@ -73,7 +73,7 @@ async def open_office(town: str, vault: SoftwareVault) -> AsyncIterator[OpenOffi
     offices: list[Office] = []
 
     def open_one(**changes: Any) -> Office:
-        arguments = {
+        arguments: dict[str, Any] = {
             "connect": lambda: connect(town),
             "check_tacs": inline_tacs(vault),
             "shards": 2,

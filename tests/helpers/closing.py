@@ -1,0 +1,75 @@
+"""A close in a process of its own, for tests that kill it or let its disk be full.
+
+    python -m tests.helpers.closing URL FOLDER DAY [STEP | files:N | postings:inside]
+
+Kills itself (SIGKILL) when STEP has begun, or when N files have got their names. Exit 7: the folder could not be written.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from switch.clearing import day_files
+from switch.clearing.close import CloseTerms, Progress, close_day
+from switch.clearing.files import FileInMaking, FolderError, Written
+from switch.storage.pool import connect
+from tests.helpers.clearing_day import CENTRE, OWN
+
+
+def die() -> None:
+    """End as if the power had gone."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MortalFile(FileInMaking):
+    """Dies when enough files have got their names."""
+
+    left = -1
+
+    def finish(self) -> Written:
+        written = super().finish()
+        type(self).left -= 1
+        if type(self).left == 0:
+            die()
+        return written
+
+
+def killer(at: str) -> Callable[[Progress], None]:
+    """What kills at a step's beginning (`fees`) or at its end (`fees.`)."""
+
+    def tell(progress: Progress) -> None:
+        if at == progress.step + ("." if progress.finished else ""):
+            die()
+
+    return tell
+
+
+def terms(folder: Path) -> CloseTerms:
+    """Terms of the test city."""
+    return CloseTerms(OWN, CENTRE, "49993350", (0, 1), folder, lambda day: day.weekday() < 5, lead_s=0.05)
+
+
+async def run(url: str, folder: Path, day: date, at: str) -> int:
+    """Close the day; the exit status."""
+    if at.startswith("files:"):
+        MortalFile.left = int(at.removeprefix("files:"))
+        day_files.FileInMaking = MortalFile  # type: ignore[misc]  # the place where a file is made
+    async with await connect(url) as connection:
+        try:
+            await close_day(connection, day, terms(folder), f"process {os.getpid()}", killer(at))
+        except FolderError as error:
+            sys.stderr.write(str(error))
+            return 7
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(
+        asyncio.run(
+            run(sys.argv[1], Path(sys.argv[2]), date.fromisoformat(sys.argv[3]), "".join(sys.argv[4:]))
+        )
+    )

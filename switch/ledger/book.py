@@ -313,7 +313,6 @@ class ShardBook:
             "find_keys",
             {
                 "shard": shard,
-                "until": reference,
                 "terminals": int4s([item.key.terminal_no for item in items]),
                 "batches": int4s([item.key.batch_no for item in items]),
                 "stans": int4s([item.key.stan for item in items]),

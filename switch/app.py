@@ -31,6 +31,7 @@ from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.intake import IntakeWriter, inline_tacs
+from switch.purse.shadow import keep_folding_purses
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
@@ -123,6 +124,7 @@ class Service:
         if self.worker == 0:
             shards = range(settings.database.shards)
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
+            self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, reception)
 

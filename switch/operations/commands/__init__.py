@@ -6,7 +6,9 @@ from typing import Any
 import typer
 
 from switch.operations.commands import config, iso8583, keys, registry
+from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
+from switch.operations.commands.files import app as files
 from switch.operations.commands.setup import init, migrate
 from switch.operations.commands.vectors import vectors
 
@@ -15,10 +17,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "migrate": migrate,
     "doctor": doctor,
     "vectors": vectors,
+    "close": close,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
     "config": config.app,
     "iso8583": iso8583.app,
     "keys": keys.app,
     "registry": registry.app,
+    "files": files,
 }

@@ -25,6 +25,7 @@ from switch.ledger.chart import Code, Event, legs
 from switch.ledger.days import Day, cut_over, day_of, ensure_days, seal_day
 from switch.ledger.fold import fold_all
 from switch.ledger.serials import BLOCK
+from switch.purse.shadow import adjudicate, fold_purses
 
 CLOSE_LOCK = 0x43435332  # advisory, two-part, second part 0: one close at a time
 
@@ -225,11 +226,11 @@ class _Run:
         return {"sealed_at": row.sealed_at.isoformat()}
 
     async def adjudicate(self) -> Outcome:
-        return {}
+        return (await adjudicate(self.connection, self.day.day))._asdict()
 
     async def fold(self) -> Outcome:
         await fold_all(self.connection, self.day.shards)
-        return {}
+        return {"records": await fold_purses(self.connection)}
 
     async def fees(self) -> Outcome:
         await self._execute("freeze_merchants")
@@ -320,7 +321,7 @@ class Step(NamedTuple):
 STEPS: Sequence[Step] = (
     Step("cut-over", _Run.cut_over, atomic=False),
     Step("seal", _Run.seal, atomic=False),
-    Step("adjudicate", _Run.adjudicate, atomic=True),
+    Step("adjudicate", _Run.adjudicate, atomic=False),
     Step("fold", _Run.fold, atomic=False),
     Step("fees", _Run.fees, atomic=True),
     Step("netting", _Run.netting, atomic=True),

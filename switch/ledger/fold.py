@@ -28,7 +28,7 @@ LOOKBACK_DAYS = 7  # a transaction cannot have been running for longer than this
 async def fold_shard(connection: AsyncConnection[Any], shard: int, today: date) -> None:
     """Move the watermark of one shard as far as it may go. Safe to run from several processes: a row lock orders them.
 
-    today: the open business date; postings dated more than LOOKBACK_DAYS before it are all folded already.
+    today: the oldest business date that is not closed; postings dated more than LOOKBACK_DAYS before it are folded already.
     """
     async with connection.transaction():
         cursor = await connection.execute(SQL["lock_watermark"], {"shard": shard})
@@ -46,7 +46,10 @@ async def fold_shard(connection: AsyncConnection[Any], shard: int, today: date) 
 
 async def fold_all(connection: AsyncConnection[Any], shards: Iterable[int]) -> None:
     """Fold every shard once."""
-    cursor = await connection.execute("SELECT current_date")
+    # A day that is closed late gets its fee postings late: they must still be looked for.
+    cursor = await connection.execute(
+        "SELECT least(current_date, min(business_date)) FROM business_day WHERE state < 2"
+    )
     row = await cursor.fetchone()
     assert row is not None
     for shard in shards:

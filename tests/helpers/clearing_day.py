@@ -120,14 +120,15 @@ async def add_records(
         )
         accepted = result == "10"
         await connection.execute(
-            "INSERT INTO purse_record (entry_no, card_no, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"
+            "INSERT INTO purse_record (entry_no, card_no, card, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"
             " happened_at, received_at, business_date, terminal_no, merchant_no, batch_no, atc, shard, credit_code, record_kind,"
-            " result, raw) SELECT %s, %s, %s, 5000, 335000000017, %s, %s, %s, '2024-03-15 08:15:30',"
+            " result, raw) SELECT %s, %s, card_key(%s), %s, 5000, 335000000017, %s, %s, %s, '2024-03-15 08:15:30',"
             " d.begins_at + %s * interval '1 second', %s, %s, %s, 7, %s, 0, %s, 0, %s, %s FROM business_day d"
             " WHERE d.business_date = %s",
             (
                 first_entry + place,
                 place + 1 if accepted else None,
+                raw[6:16].hex()[1:],
                 amount_fen,
                 1000 + place,
                 1000 + place,
@@ -150,10 +151,10 @@ async def adjudicate(
 ) -> None:
     """Decide a grey record (04) on a day: a row of that day with 00 or 94."""
     await connection.execute(
-        "INSERT INTO purse_record (entry_no, card_no, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"
+        "INSERT INTO purse_record (entry_no, card_no, card, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"
         " happened_at, received_at, business_date, terminal_no, merchant_no, batch_no, atc, shard, credit_code, record_kind, result,"
         " raw, original_entry, original_date)"
-        " SELECT %s, 77, o.amount_fen, o.balance_fen, o.psam, o.psam_serial, o.record_serial, o.merchant_no, o.happened_at,"
+        " SELECT %s, 77, o.card, o.amount_fen, o.balance_fen, o.psam, o.psam_serial, o.record_serial, o.merchant_no, o.happened_at,"
         " d.begins_at + interval '1 minute', %s, o.terminal_no, o.merchant_no, o.batch_no, o.atc, 0, 2101, o.record_kind, %s, o.raw,"
         " o.entry_no, o.business_date FROM purse_record o, business_day d"
         " WHERE o.entry_no = %s AND o.business_date = %s AND d.business_date = %s",

@@ -143,7 +143,10 @@ class _Display:
 _SHOWN = {
     "ends_at": "day ends at {}",
     "sealed_at": "sealed at {}",
-    "adjudicated": "{} grey records decided",
+    "paid": "{} grey records accepted",
+    "refused": "{} grey records refused",
+    "waiting": "{} grey records wait for evidence",
+    "records": "{:,} offline records folded",
     "items": "{:,} transactions",
     "without_rule": "{} merchants and account kinds without a fee rule",
     "postings": "{} fee postings",

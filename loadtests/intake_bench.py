@@ -33,9 +33,9 @@ from switch.keys.sealing import UnlockSecret
 from switch.keys.stores import JsonKeyStore
 from switch.keys.workers import tac_pool, tac_snapshot
 from switch.ledger.days import ensure_days
-from switch.purse.intake import CheckTacs, IntakeWriter, Upload, inline_tacs, pooled_tacs
+from switch.purse.digest import tac_input
+from switch.purse.intake import DigestAll, IntakeWriter, Upload, inline_tacs, pooled_tacs
 from switch.purse.record import crc16
-from switch.purse.verify import tac_input
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import migrate
 from switch.storage.pool import connect
@@ -165,10 +165,10 @@ def _uploads(records: Sequence[bytes], terminals: int, size: int) -> list[Upload
 
 
 async def _drive(
-    url: str, check: CheckTacs, uploads: Sequence[Upload], *, in_flight: int
+    url: str, digest_all: DigestAll, uploads: Sequence[Upload], *, in_flight: int
 ) -> tuple[float, int]:
     """Seconds until every upload is answered, and how many records were accepted."""
-    writer = IntakeWriter(lambda: connect(url), check, SHARDS, queue_max=1_000_000)
+    writer = IntakeWriter(lambda: connect(url), digest_all, SHARDS, queue_max=1_000_000)
     task = asyncio.create_task(writer.run())
     room = asyncio.Semaphore(in_flight)
     accepted = 0
@@ -233,9 +233,8 @@ async def _measure(
     uploads = _uploads(made, terminals, size)
     if workers:
         with tac_pool(tac_snapshot(store), unlock, workers) as pool:
-            check = pooled_tacs(pool, vault, processes=workers)
-            await check([])  # nothing is measured of their start
-            pool.submit(int).result()
+            check = pooled_tacs(pool, vault, share=max(256, 4_096 // workers))
+            await check(made[:1_000])  # nothing is measured of their start
             seconds, accepted = await _drive(url, check, uploads, in_flight=max(2, 40_000 // size))
     else:
         seconds, accepted = await _drive(url, inline_tacs(vault), uploads, in_flight=max(2, 40_000 // size))

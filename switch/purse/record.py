@@ -117,7 +117,6 @@ assert all(
     for place, field in enumerate(LAYOUT)
 ), "fields follow each other without a hole"
 
-_CRC_AT = RECORD_BYTES - 2
 _FILLER = "ffffffff"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -133,46 +132,72 @@ def crc16(data: bytes) -> int:
 
 def read_record(raw: bytes) -> Record:
     """Read 96 bytes. FormatError names the rule and the first byte of the field (from 0) that breaks it."""
-    if len(raw) != RECORD_BYTES:
-        raise FormatError("a record has 96 bytes")
-    record = _STRUCT.unpack(raw)
-    if crc_hqx(raw[:_CRC_AT], 0xFFFF) != record[-1]:
-        raise FormatError("CRC is wrong", offset=_CRC_AT)
-    if record[0] != FORMAT:
-        raise FormatError("format is not 01", offset=0)
-    if record[1] not in KINDS:
-        raise FormatError("record kind is not 00, 01, 02 or 0F", offset=1)
-    if record[2] not in TTIS:
-        raise FormatError("transaction type is not 06 or 09", offset=2)
-    if record[3] not in ALGORITHMS:
-        raise FormatError("algorithm is not 00 or 04", offset=3)
+    check_form(raw)
+    return Record._make(_STRUCT.unpack(raw))
+
+
+def check_form(raw: bytes) -> str:
+    """Check the form of a record and return it as hex digits, lower case. FormatError as read_record says."""
+    # One look for the usual case; which rule is broken is found out only when one is. A CRC over data and CRC gives 0.
+    if (
+        len(raw) != RECORD_BYTES
+        or crc_hqx(raw, 0xFFFF)
+        or raw[0] != FORMAT
+        or raw[1] not in KINDS
+        or raw[2] not in TTIS
+        or raw[3] not in ALGORITHMS
+        or raw[77] > PHASE_MAX
+    ):
+        raise _fault(raw)
     digits = raw.hex()
-    # ASN, card city, date to PSAM number, acquirer without its filler, acquirer city: one look for the usual case.
-    if not (digits[12:32] + digits[48:52] + digits[76:102] + digits[126:134] + digits[142:146]).isdecimal():
-        raise _not_digits(digits)
-    if digits[12] != "0":
-        raise FormatError("application serial number does not begin with 0", offset=6)
-    if digits[134:142] != _FILLER:
-        raise FormatError("acquirer is not filled with F", offset=67)
-    if day_us(digits[76:84]) is None:
-        raise FormatError("date is not in the calendar", offset=38)
-    if digits[84:86] > "23" or digits[86:88] > "59" or digits[88:90] > "59":
-        raise FormatError("time is not of this day", offset=42)
-    if record[23] > PHASE_MAX:
-        raise FormatError("ride phase is above 03", offset=77)
-    if record[1] == LOCKED and record[12]:
-        raise FormatError("a lock record has an amount", offset=30)
-    return Record._make(record)
+    if (
+        not (digits[12:32] + digits[48:52] + digits[76:102] + digits[126:134] + digits[142:146]).isdecimal()
+        or raw[6] > 0x09
+        or digits[134:142] != _FILLER
+        or day_us(digits[76:84]) is None
+        or raw[42] > 0x23
+        or raw[43] > 0x59
+        or raw[44] > 0x59
+        or (raw[1] == LOCKED and raw[30:34] != _ZERO)
+    ):
+        raise _fault(raw)
+    return digits
 
 
+_ZERO = bytes(4)
 _DIGIT_FIELDS = ((6, 10), (24, 2), (38, 4), (42, 3), (45, 6), (63, 4), (71, 2))
 
 
-def _not_digits(digits: str) -> FormatError:
+def _fault(raw: bytes) -> FormatError:
+    """The first rule that a record breaks."""
+    if len(raw) != RECORD_BYTES:
+        return FormatError("a record has 96 bytes")
+    if crc_hqx(raw, 0xFFFF):
+        return FormatError("CRC is wrong", offset=RECORD_BYTES - 2)
+    if raw[0] != FORMAT:
+        return FormatError("format is not 01", offset=0)
+    if raw[1] not in KINDS:
+        return FormatError("record kind is not 00, 01, 02 or 0F", offset=1)
+    if raw[2] not in TTIS:
+        return FormatError("transaction type is not 06 or 09", offset=2)
+    if raw[3] not in ALGORITHMS:
+        return FormatError("algorithm is not 00 or 04", offset=3)
+    if raw[77] > PHASE_MAX:
+        return FormatError("ride phase is above 03", offset=77)
+    digits = raw.hex()
     for start, length in _DIGIT_FIELDS:
         if not digits[2 * start : 2 * (start + length)].isdecimal():
             return FormatError("not decimal digits", offset=start)
-    raise AssertionError("called only when a field is not decimal")
+    if digits[12] != "0":
+        return FormatError("application serial number does not begin with 0", offset=6)
+    if digits[134:142] != _FILLER:
+        return FormatError("acquirer is not filled with F", offset=67)
+    if day_us(digits[76:84]) is None:
+        return FormatError("date is not in the calendar", offset=38)
+    if raw[42] > 0x23 or raw[43] > 0x59 or raw[44] > 0x59:
+        return FormatError("time is not of this day", offset=42)
+    assert raw[1] == LOCKED, "every other rule has been looked at"
+    return FormatError("a lock record has an amount", offset=30)
 
 
 @lru_cache(maxsize=4096)
@@ -189,12 +214,14 @@ def day_us(digits: str) -> int | None:
     return (day - _EPOCH).days * 86_400_000_000
 
 
-def happened_us(digits: str) -> int:
-    """Microseconds from 2000-01-01 to YYYYMMDDhhmmss of a record that was read, without a time zone.
+_TWO_DIGITS = tuple(10 * (byte >> 4) + (byte & 15) for byte in range(256))  # of a BCD byte
+_HOUR_US = tuple(3_600_000_000 * number for number in _TWO_DIGITS)
+_MINUTE_US = tuple(60_000_000 * number for number in _TWO_DIGITS)
+_SECOND_US = tuple(1_000_000 * number for number in _TWO_DIGITS)
 
-    >>> happened_us("20000101000100")
-    60000000
-    """
-    day = day_us(digits[:8])
+
+def happened_us(raw: bytes, digits: str) -> int:
+    """Microseconds from 2000-01-01 to date and time of a record of good form, without a time zone."""
+    day = day_us(digits[76:84])
     assert day is not None
-    return day + 1_000_000 * (int(digits[8:10]) * 3600 + int(digits[10:12]) * 60 + int(digits[12:14]))
+    return day + _HOUR_US[raw[42]] + _MINUTE_US[raw[43]] + _SECOND_US[raw[44]]

@@ -8,12 +8,15 @@ judged one after the other in order of arrival. docs/purse_record.md shows the c
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import FormatError
 from switch.keys.purse import TacItem
-from switch.purse.record import GREY, LOCKED, NO_TAC, TEST, Record, read_record
+from switch.purse.digest import NO_TAC_YET, TAC_BAD, TAC_GOOD, digested, tac_item, wants_tac
+from switch.purse.digest import digest as digest_records
+from switch.purse.digest import tac_input as tac_input  # whoever checks a TAC by itself finds it here
+from switch.purse.record import LOCKED, TEST, Record, read_record
 
 ACCEPTED: Final = "10"
 ADJUSTED: Final = "00"
@@ -38,8 +41,6 @@ PSAM_COLLISION: Final = "PSAM_COLLISION"
 CARD_UNREGISTERED: Final = "CARD_UNREGISTERED"
 
 _FILLER = bytes.fromhex("FFFFFFFF")
-_TWO_63 = 1 << 63
-_TWO_64 = 1 << 64
 
 Identity = tuple[int, bytes]  # amount and mark: with (card, ATC) what makes a record the same record
 
@@ -54,81 +55,121 @@ class Psam(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What the registry says about a card of ours. valid_*: None for one that it does not know."""
+    """What the registry says about a card of ours. Dates as BCD bytes; empty for a card that it does not know."""
 
     shard: int
     card_no: int
-    valid_from: date | None
-    valid_through: date | None
+    valid_from: bytes = b""
+    valid_through: bytes = b""
+
+    def valid_at(self, moment: bytes) -> bool:
+        """Whether a card may be used at a moment (date and time as in a record), as far as is known."""
+        return not self.valid_from or self.valid_from <= moment[:4] <= self.valid_through
+
+
+@lru_cache(maxsize=4096)
+def day_bytes(day: date | None) -> bytes:
+    """A day as in a record; empty for none."""
+    return b"" if day is None else bytes.fromhex(day.strftime("%Y%m%d"))
 
 
 class Candidate:
-    """One record on its way: as it came, as read, and what has been found out. `fault` is set when it breaks a rule of form."""
+    """One record on its way: what its digest says, and what has been found out. `fault`: the rule of form it breaks.
+
+    moment, mark: raw date and time (7 bytes); those with PSAM number, PSAM serial and TAC (21). parsed, atc_head,
+    serial_row: pieces of COPY rows. Without a digest the record is digested here, its TAC not checked: set tac_good then.
+    """
 
     __slots__ = (
+        "acquirer",
         "alarm",
-        "asn",
+        "amount_fen",
+        "atc",
+        "atc_head",
         "card",
         "facts",
         "fault",
+        "issuer_id",
+        "kind",
         "mark",
         "moment",
+        "parsed",
         "psam",
+        "psam_serial",
         "raw",
-        "record",
+        "readable",
         "result",
-        "tac_good",
+        "serial_row",
+        "tac",
     )
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, digest: Sequence[Any] | None = None) -> None:
         self.raw = raw
-        self.record: Record | None
         self.fault = ""
-        self.asn = ""  # 20 digits
-        self.card = 0  # the card number in eight bytes, signed
-        self.psam = 0
-        self.moment = ""  # YYYYMMDDhhmmss
-        self.mark = b""  # date, time, PSAM number, PSAM serial, TAC
-        self.tac_good = False
         self.facts: Card | None = None
         self.result = ""
         self.alarm = ""
-        try:
-            record = self.record = read_record(raw)
-        except FormatError as error:
-            self.record = None
-            self.fault = str(error)
-            return
-        digits = raw.hex()
-        self.asn = asn = digits[12:32]
-        card = int(asn)
-        self.card = card if card < _TWO_63 else card - _TWO_64
-        self.psam = int(digits[90:102])
-        self.moment = digits[76:90]
-        self.mark = raw[38:59]
-        assert record.psam_no == raw[45:51]
+        (
+            self.tac,
+            self.readable,
+            self.kind,
+            self.card,
+            self.psam,
+            self.psam_serial,
+            self.atc,
+            self.amount_fen,
+            self.issuer_id,
+            self.acquirer,
+            self.moment,
+            self.mark,
+            self.parsed,
+            self.atc_head,
+            self.serial_row,
+        ) = digest if digest is not None else next(iter(digested(digest_records((raw,), _none_good))))
 
     def __repr__(self) -> str:
-        return f"Candidate({self.record!r}, result={self.result or 'none yet'})"
+        what = repr(self.record) if self.readable else "unreadable"
+        return f"Candidate({what}, result={self.result or 'none yet'})"
+
+    @property
+    def record(self) -> Record | None:
+        """The record with all its fields, read anew; None when its form is bad."""
+        return read_record(self.raw) if self.readable else None
+
+    @property
+    def asn(self) -> str:
+        """Application serial number, 20 digits."""
+        return self.raw[6:16].hex()
 
     @property
     def wants_tac(self) -> bool:
         """Whether a TAC check could matter."""
-        record = self.record
-        return record is not None and record.kind == 0 and record.tac not in NO_TAC
+        return bool(self.readable) and wants_tac(self.raw)
+
+    @property
+    def tac_good(self) -> bool:
+        """Whether the TAC has been checked and is right."""
+        return bool(self.tac == TAC_GOOD)
+
+    @tac_good.setter
+    def tac_good(self, good: bool) -> None:
+        self.tac = TAC_GOOD if good else TAC_BAD
 
     def tac_item(self) -> TacItem:
-        """What the vault needs to check the TAC; only of a record that was read."""
-        raw, record = self.raw, self.record
-        assert record is not None
-        return TacItem(
-            record.algorithm, record.key_version, record.issuer_id, raw[8:16], tac_input(raw), record.tac
-        )
+        """What the vault needs to check the TAC; only of a record that can be read."""
+        return tac_item(self.raw)
+
+    def why_unreadable(self) -> str:
+        """The rule of form that the record breaks."""
+        try:
+            read_record(self.raw)
+        except FormatError as error:
+            return str(error)
+        return ""
 
 
-def tac_input(raw: bytes) -> bytes:
-    """The 22 bytes under the TAC: amount ‖ TTI ‖ PSAM number ‖ PSAM serial ‖ date ‖ time."""
-    return raw[30:34] + raw[2:3] + raw[45:55] + raw[38:45]
+def _none_good(items: Sequence[TacItem]) -> Sequence[bool]:
+    return [False] * len(items)
 
 
 @lru_cache(maxsize=1024)
@@ -136,20 +177,23 @@ def _acquirer_bytes(acquirer_id: str) -> bytes:
     return bytes.fromhex(acquirer_id) + _FILLER
 
 
-@lru_cache(maxsize=4096)
-def _day_text(day: date) -> str:
-    return day.strftime("%Y%m%d")
+def _moment(local: datetime) -> bytes:
+    """Date and time as in a record."""
+    return bytes.fromhex(local.strftime("%Y%m%d%H%M%S"))
 
 
-def registration_fault(record: Record, merchant_no: int, psam: Psam | None) -> str:
-    """Why acquirer, merchant and PSAM of a record do not belong together; empty when they do."""
+def registration_fault(acquirer: bytes, merchant_no: int, psam: Psam | None) -> str:
+    """Why acquirer, merchant and PSAM of a record do not belong together; empty when they do.
+
+    acquirer: 8 bytes as in the record. merchant_no: of the terminal that brought it.
+    """
     if psam is None:
         return "PSAM is not registered"
     if psam.merchant_no != merchant_no:
         return "PSAM belongs to another merchant"
     if not psam.active:
         return "PSAM is closed"
-    if record.acquirer != _acquirer_bytes(psam.acquirer_id):
+    if acquirer != _acquirer_bytes(psam.acquirer_id):
         return "acquirer is not the merchant's"
     return ""
 
@@ -164,8 +208,8 @@ class Judge:
 
     def __init__(self, received_at: datetime, issuers: Mapping[bytes, bool]) -> None:
         local = received_at.astimezone(SHANGHAI)
-        self._latest = (local + timedelta(hours=FUTURE_HOURS_MAX)).strftime("%Y%m%d%H%M%S")
-        self._oldest = (local - timedelta(days=OVERDUE_DAYS)).strftime("%Y%m%d%H%M%S")
+        self._latest = _moment(local + timedelta(hours=FUTURE_HOURS_MAX))
+        self._oldest = _moment(local - timedelta(days=OVERDUE_DAYS))
         self._issuers = issuers
         self.accepted: dict[tuple[int, int], Identity] = {}
         self.serials: set[tuple[int, int]] = set()
@@ -182,38 +226,40 @@ class Judge:
         return result
 
     def _judge(self, candidate: Candidate, registration: str) -> str:
-        record = candidate.record
-        if record is None:
+        if not candidate.readable:
+            candidate.fault = candidate.why_unreadable()
             return ILLEGAL
         candidate.fault = registration
         if registration:
             return ILLEGAL
-        if record.kind == TEST:
+        kind = candidate.kind
+        if kind == TEST:
             return TEST_RECORD
-        card, atc, amount_fen, mark = candidate.card, record.atc, record.amount_fen, candidate.mark
-        place = (card, atc)
-        identity = (amount_fen, mark)
+        place = (candidate.card, candidate.atc)
+        identity = (candidate.amount_fen, candidate.mark)
         holder = self.accepted.get(place)
-        if holder == identity or (*place, *identity) in self.waiting:
+        if holder == identity or (self.waiting and (*place, *identity) in self.waiting):
             return DUPLICATE
-        late = self._out_of_time(candidate.moment, candidate.facts)
-        if late:
-            return late
-        own = self._issuers.get(record.issuer_id)
+        moment, facts = candidate.moment, candidate.facts
+        if moment > self._latest or (facts is not None and not facts.valid_at(moment)):
+            return TIME_INVALID
+        if moment < self._oldest:
+            return OVERDUE
+        own = self._issuers.get(candidate.issuer_id)
+        if own is None:
+            return ROUTE_UNKNOWN
         if not own:
-            if own is None:
-                return ROUTE_UNKNOWN
             self.waiting.add((*place, *identity))
             return FOREIGN
-        if record.kind == LOCKED:  # a notice: no purchase, so no TAC, and it uses nothing up
+        if kind == LOCKED:  # a notice: no purchase, so no TAC, and it uses nothing up
             self.waiting.add((*place, *identity))
             return ACCEPTED
-        if record.kind == GREY or record.tac in NO_TAC:
+        if candidate.tac == NO_TAC_YET:
             self.waiting.add((*place, *identity))
             return PENDING_GREY
-        if not candidate.tac_good:
+        if candidate.tac != TAC_GOOD:
             return TAC_WRONG
-        serial = (candidate.psam, record.psam_serial)
+        serial = (candidate.psam, candidate.psam_serial)
         if serial in self.serials:
             candidate.alarm = PSAM_COLLISION
             return ILLEGAL
@@ -223,15 +269,6 @@ class Judge:
         self.serials.add(serial)
         self.accepted[place] = identity
         return ACCEPTED
-
-    def _out_of_time(self, moment: str, card: Card | None) -> str:
-        if moment > self._latest:
-            return TIME_INVALID
-        if card is not None and card.valid_from is not None and card.valid_through is not None:
-            day = moment[:8]
-            if day < _day_text(card.valid_from) or day > _day_text(card.valid_through):
-                return TIME_INVALID
-        return OVERDUE if moment < self._oldest else ""
 
 
 class Trace(NamedTuple):

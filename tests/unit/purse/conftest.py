@@ -75,7 +75,7 @@ async def open_office(town: str, vault: SoftwareVault) -> AsyncIterator[OpenOffi
     def open_one(**changes: Any) -> Office:
         arguments: dict[str, Any] = {
             "connect": lambda: connect(town),
-            "check_tacs": inline_tacs(vault),
+            "digest_all": inline_tacs(vault),
             "shards": 2,
         } | changes
         office = Office(IntakeWriter(**arguments))

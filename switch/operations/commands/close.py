@@ -72,7 +72,8 @@ def actor() -> str:
 
 
 async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool, as_json: bool) -> Figures:
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
+    console.width = max(console.width, 110)  # so that no sum is cut, whatever reads it
     async with await connect(url) as connection:
         await ensure_days(connection, settings.ledger.days_ahead, settings.clearing.cut_off)
         row = await (day_of(connection, chosen) if chosen else oldest_not_closed(connection))
@@ -156,11 +157,15 @@ _SHOWN = {
 }
 
 
+def _local(instant: str) -> str:
+    return f"{datetime.fromisoformat(instant).astimezone(SHANGHAI):%Y-%m-%d %H:%M:%S}"
+
+
 def _words(outcome: dict[str, Any]) -> str:
     words = [
-        text.format(outcome[name])
+        text.format(_local(outcome[name]) if name.endswith("_at") else outcome[name])
         for name, text in _SHOWN.items()
-        if outcome.get(name) or name in ("items", "rewritten")
+        if name in outcome and (outcome[name] or name in ("items", "rewritten"))
     ]
     if "volume_fen" in outcome:
         words.append(f"volume {yuan(outcome['volume_fen'])}, fees {yuan(outcome['fee_fen'])}")

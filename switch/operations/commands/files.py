@@ -77,14 +77,21 @@ def _as_json(day: date, folder: Path, states: list[FileState]) -> dict[str, Any]
     }
 
 
+def _console() -> Console:
+    """Wide enough that no name, digest or fault is cut, whatever reads it."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.width = max(console.width, 160)
+    return console
+
+
 def _print(day: date, folder: Path, states: list[FileState]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     table = Table(title=f"Clearing files of {day} in {folder}", title_justify="left")
     for title in ("name", "for", "content"):
         table.add_column(title, no_wrap=True)
     for title in ("lines", "total"):
         table.add_column(title, justify="right", no_wrap=True)
-    for title in ("SM3", "state"):
+    for title in ("state", "SM3"):
         table.add_column(title, no_wrap=True)
     for state in states:
         row = state.row
@@ -94,8 +101,8 @@ def _print(day: date, folder: Path, states: list[FileState]) -> None:
             LAYOUTS[row.name[:2]].title,
             f"{row.line_count:,}",
             yuan(row.total_fen),
-            (row.sm3 or "")[:16],
             state.fault or "ok",
+            (row.sm3 or "")[:16],
         )
     console.print(table)
     bad = sum(bool(state.fault) for state in states)
@@ -165,7 +172,7 @@ def _described(checked: Checked, shown: list[dict[str, Value]]) -> dict[str, Any
 
 
 def _print_file(checked: Checked, shown: list[dict[str, Value]]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     described = _described(checked, [])
     del described["lines"]
     for label, value in described.items():

@@ -66,6 +66,7 @@ class _Line(asyncio.Protocol):
         self.got = 0
         self.sent_at: deque[float] = deque()
         self.rest = b""
+        self.warm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,15 +88,19 @@ class _Line(asyncio.Protocol):
                 break
             run.take(self, data[at + 2 : end], now - self.sent_at.popleft())
             at = end
+            if not self.warm.done():
+                self.warm.set_result(None)
+                run.forget()
+                continue
             self.got += 1
             if not run.load.rate:
                 self.send(now)
-            if self.got == len(self.frames):
+            if self.got == len(self.frames) - 1:
                 run.finished()
         self.rest = data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.got < len(self.frames):
+        if self.got < len(self.frames) - 1:
             self.run.lost += 1
             self.run.finished()
 
@@ -107,6 +112,7 @@ class _Run:
         self.load = load
         self.latencies: list[float] = []
         self.answers: Counter[str] = Counter()
+        self.warmed: Counter[str] = Counter()
         self.lost = 0
         self.answer_at = -1  # offset of field 39, the same in every answer of one shape
         self.answer_size = 0
@@ -118,13 +124,19 @@ class _Run:
         if len(self.latencies) % FULL_CHECK_EVERY == 1 or len(body) != self.answer_size:
             message = decode(body)
             if not line.pad.mac_holds(message.mab, message.field64):
-                raise RuntimeError("an answer has a wrong MAC")
+                raise RuntimeError(f"an answer {message.fields[39]} has a wrong MAC")
             answer = cast("str", message.fields[39])
             self.answer_at = body.index(answer.encode() + cast("str", message.fields[41]).encode())
             self.answer_size = len(body)
             self.answers[answer] += 1
         else:
             self.answers[body[self.answer_at : self.answer_at + 2].decode()] += 1
+
+    def forget(self) -> None:
+        """The last answer was of the warm-up."""
+        self.latencies.pop()
+        self.warmed.update(self.answers)
+        self.answers.clear()
 
     def finished(self) -> None:
         self.left -= 1
@@ -153,13 +165,12 @@ async def drive(load: Load) -> dict[str, Any]:
                 batch_no=batch_no,
                 trace=first_trace + place,
             )
-            for place in range(load.per_connection)
+            for place in range(load.per_connection + 1)
         ]
         return _Line(run, pad, frames)
 
     lines = await asyncio.gather(*(prepare(number) for number in range(load.connections)))
-    for line in lines:
-        await loop.create_connection(lambda line=line: line, load.host, load.port)  # type: ignore[misc]  # bound per turn
+    await asyncio.gather(*(_warm(line, gate, loop) for line in lines))
     gc.collect()
     gc.disable()
     await asyncio.sleep(SETTLE_S)
@@ -174,6 +185,14 @@ async def drive(load: Load) -> dict[str, Any]:
     await run.done.wait()
     seconds = time.perf_counter() - started
     return _figures(run, seconds, time.process_time() - processor)
+
+
+async def _warm(line: _Line, gate: asyncio.Semaphore, loop: asyncio.AbstractEventLoop) -> None:
+    """Connect and send the first frame, which puts the new keys in force; what follows is measured."""
+    async with gate:
+        await loop.create_connection(lambda: line, line.run.load.host, line.run.load.port)
+        line.send(time.perf_counter())
+        await line.warm
 
 
 async def _paced(run: _Run, lines: list[_Line], started: float) -> None:

@@ -124,6 +124,14 @@ class Town:
         """One command of this switch."""
         return cardswitch(*arguments, environment=self.environment)
 
+    def audit(self) -> bool:
+        """Whether the books are clean after the load."""
+        try:
+            self.run("audit")
+        except RuntimeError:
+            return False
+        return True
+
     @contextlib.contextmanager
     def serving(self) -> Iterator["Serving"]:
         """The switch, serving; ended by SIGTERM."""

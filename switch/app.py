@@ -48,7 +48,6 @@ from switch.transports.tcp_terminals import Limits, TerminalListener, server_tls
 log = structlog.get_logger(__name__)
 
 DAYS_EVERY_S = 600.0
-WATCH_DATABASE_S = 0.5
 RESTART_PAUSE_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -315,23 +314,6 @@ async def _keep_worker(number: int, url: str, terminal_port: int) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
-async def _keep_database(server: EmbeddedPostgres, stopping: asyncio.Event) -> None:
-    """Start the embedded server again when it dies under us; the books wait meanwhile."""
-    pause_s = 0.1
-    while not stopping.is_set():
-        await asyncio.sleep(WATCH_DATABASE_S)
-        if server.alive():
-            pause_s = 0.1
-            continue
-        log.error("the embedded database died and is started again")
-        try:
-            server.start()
-        except (DependencyError, OSError):
-            log.exception("it cannot be started")
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 5.0)
-
-
 def _die_with_parent() -> None:
     """A worker ends when the first process does, however it ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -357,7 +339,7 @@ async def run(
         gc.set_threshold(100_000, 50, 100)
         async with contextlib.AsyncExitStack() as around:
             if server is not None:
-                keeper = loop.create_task(_keep_database(server, service.stopping))
+                keeper = loop.create_task(server.keep_running())
                 around.callback(keeper.cancel)
             if worker == 0:
                 await around.enter_async_context(_workers(settings, url, service.terminal_port))

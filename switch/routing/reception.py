@@ -134,6 +134,7 @@ class Reception:
         self._acquirer = acquirer
         self._slow_max = slow_max
         self._slow: set[asyncio.Task[None]] = set()
+        self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
         self._serials = Serials()
         self._refilling: asyncio.Task[None] | None = None
 
@@ -484,15 +485,30 @@ class Reception:
         self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
 
     async def _promote(self, visit: Visit) -> None:
+        """The first good MAC under new keys: put them in force, once for all requests that bring it."""
         assert visit.keys is not None
-        async with self._connect() as connection:
-            serves = await promote(connection, visit.entry.terminal_no, visit.keys.generation)
-        entry = await self._terminals.reload(visit.envelope.terminal_id)
-        if not serves or not isinstance(entry, TerminalEntry):
+        name = (visit.entry.terminal_no, visit.keys.generation)
+        task = self._promotions.get(name)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(
+                self._promote_once(visit.envelope.terminal_id, *name)
+            )
+            self._promotions[name] = task
+            task.add_done_callback(lambda _task: self._promotions.pop(name, None))
+        entry = await asyncio.shield(task)
+        if entry is None:
             self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
             return
         visit.entry = entry
         self._proceed(visit)
+
+    async def _promote_once(
+        self, terminal_id: str, terminal_no: int, generation: int
+    ) -> TerminalEntry | None:
+        async with self._connect() as connection:
+            serves = await promote(connection, terminal_no, generation)
+        entry = await self._terminals.reload(terminal_id)
+        return entry if serves and isinstance(entry, TerminalEntry) else None
 
     async def _old_batch(self, visit: Visit, go: Callable[[Visit, Any], None]) -> None:
         batch_no = visit.envelope.batch_no

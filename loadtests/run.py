@@ -1,0 +1,314 @@
+"""`make bench`: every figure of one run on the machine at hand, as JSON; ratios first, because machines differ and are noisy.
+
+    python -m loadtests.run [--quick] [--processes N] [--only PART,...]
+
+Parts: disk, pgbench, codec, authorisations, idle, offline. Progress goes to stderr, the JSON document to stdout. It refuses to
+report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from rich.console import Console
+
+from loadtests import intake_bench
+from loadtests.town import Serving, Town, pan_of, terminal_of
+from switch.domain.decisions import Outcome
+from switch.keys.macs import mac_engine
+from switch.keys.primitives import Algorithm, MacKey
+from switch.messages.answers import build_answer
+from switch.messages.codec import decode
+from switch.messages.framing import frame
+from switch.messages.mapping import read_request
+from switch.storage.embedded import EmbeddedPostgres, binaries
+from terminal_sim import crypto
+from terminal_sim.frames import CardData, PinPad, build_purchase, management_fields, pack
+
+CARDS = 20_000
+TERMINALS = 1_000
+PGBENCH_FLAGS = "-N -M prepared -s 10"
+PGBENCH_CLIENTS = (8, 16, 32, 64)
+IDLE_TERMINALS = 10_000
+
+console = Console(stderr=True)
+
+
+def fdatasync_p50_ms(folder: Path, times: int = 300) -> float:
+    """Median of so many fdatasyncs of 8 KB, in ms."""
+    block = os.urandom(8192)
+    taken: list[float] = []
+    handle = os.open(folder / "fsync.probe", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        for _ in range(times):
+            os.write(handle, block)
+            started = time.perf_counter()
+            os.fdatasync(handle)
+            taken.append(time.perf_counter() - started)
+    finally:
+        os.close(handle)
+    return round(statistics.median(taken) * 1000, 3)
+
+
+def server_facts(url: str) -> dict[str, Any]:
+    """PostgreSQL's version and every setting that is not its default."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT name, current_setting(name) FROM pg_settings WHERE source NOT IN ('default', 'override', 'client')"
+        ).fetchall()
+        version = connection.execute("SHOW server_version").fetchone()
+        for name in ("fsync", "synchronous_commit"):
+            value = connection.execute(f"SHOW {name}").fetchone()
+            if value is None or value[0] != "on":
+                raise SystemExit(f"{name} is not on: there is nothing to report")
+    shown = {name: value for name, value in rows if "file" not in name and "director" not in name}
+    return {"version": version[0] if version else "", "settings": shown}
+
+
+def pgbench(seconds: int, processes: int) -> dict[str, Any]:
+    """The best `pgbench -N -M prepared -s 10` over 8 to 64 clients, on a server with the settings of ours."""
+    program = binaries() / "pgbench"
+    by_clients: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), memory_mb=1024) as url:
+        subprocess.run([str(program), "-q", "-i", "-s", "10", url], check=True, capture_output=True)
+        for clients in PGBENCH_CLIENTS:
+            console.print(f"pgbench with {clients} clients")
+            command = [
+                str(program),
+                "-n",
+                "-N",
+                "-M",
+                "prepared",
+                "-c",
+                str(clients),
+                "-j",
+                str(processes),
+                "-T",
+                str(seconds),
+                url,
+            ]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = re.search(r"tps = ([0-9.]+)", done.stdout)
+            assert found is not None, "pgbench prints its rate"
+            by_clients[str(clients)] = round(float(found[1]), 1)
+        facts = server_facts(url)
+    return {
+        "flags": PGBENCH_FLAGS,
+        "seconds": seconds,
+        "by_clients": by_clients,
+        "best": max(by_clients.values()),
+        "server": facts,
+    }
+
+
+def codec_per_core(count: int) -> dict[str, Any]:
+    """Decode, MAC check, typed request, answer, MAC: purchases a second on one core."""
+    terminal = terminal_of(0)
+    keys = crypto.WorkingKeys(bytes(range(16)), bytes(range(16, 32)), None)
+    pad = PinPad(terminal, keys)
+    bodies = [
+        build_purchase(terminal, pad, CardData(pan_of(number), "001"), 100, batch_no=1, trace=number + 1)[2:]
+        for number in range(1_000)
+    ]
+    engine = mac_engine(5, MacKey(keys.mac, Algorithm.SM4))
+    now = datetime.now(UTC)
+    outcome = Outcome("00", "632712000001", now, now.date(), "000001")
+
+    def once(body: bytes) -> bytes:
+        message = decode(body)
+        if engine.field64(message.mab) != message.field64:
+            raise RuntimeError("a MAC of our own is wrong")
+        read_request(message)
+        prefix, mab = build_answer(message, outcome, acquirer="49993350")
+        return frame(prefix + mab + engine.field64(mab))
+
+    best = 0.0
+    for _ in range(5):
+        started = time.process_time()
+        for number in range(count):
+            once(bodies[number % 1_000])
+        best = max(best, count / (time.process_time() - started))
+    return {"purchases_per_s": round(best), "us_each": round(1e6 / best, 2)}
+
+
+class Authorisations:
+    """Loads on a served town, each by a generator in a process of its own."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+        self.seed = 0
+
+    def load(
+        self, connections: int, per_connection: int, *, in_flight: int = 1, rate: float = 0.0
+    ) -> dict[str, Any]:
+        """One load; fails when an answer is not an approval."""
+        self.seed += 1
+        at = self.serving
+        words = (at.host, at.port, connections, in_flight, per_connection, CARDS, rate, self.seed)
+        command = [sys.executable, "-m", "loadtests.generator", *map(str, words)]
+        before = at.cpu_s()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the generator failed: {done.stderr[-800:]}")
+        figures: dict[str, Any] = json.loads(done.stdout)
+        count = sum(figures["answers"].values())
+        if figures["answers"] != {"00": count} or figures["lost_connections"]:
+            raise RuntimeError(f"not every request was approved: {figures['answers']}")
+        figures["switch_cpu_us"] = round((at.cpu_s() - before) / count * 1e6, 1)
+        return figures
+
+    def measure(self, scale: float) -> dict[str, Any]:
+        """1, 64, 256 and 1 000 connections, 64 x 8, and half of the 256 x 1 rate on a fixed beat."""
+
+        def each(count: int) -> int:
+            return max(20, int(count * scale))
+
+        console.print("authorisations: warming up")
+        self.load(256, each(100))
+        found: dict[str, Any] = {}
+        shapes = (
+            ("1x1", 1, 1, 3_000),
+            ("64x1", 64, 1, 1_000),
+            ("256x1", 256, 1, 500),
+            ("1000x1", 1_000, 1, 120),
+            ("64x8", 64, 8, 1_500),
+        )
+        for name, connections, in_flight, count in shapes:
+            console.print(f"authorisations: {name}")
+            found[name] = self.load(connections, each(count), in_flight=in_flight)
+        half = found["256x1"]["per_second"] / 2
+        console.print(f"authorisations: half of the rate at 256x1, {half:.0f}/s")
+        found["half_load"] = self.load(256, max(20, int(half * 10 * scale / 256)), rate=half)
+        return found
+
+
+async def _hold_idle(serving: Serving, count: int) -> dict[str, Any]:
+    before_kb = serving.resident_kb()
+    gate = asyncio.Semaphore(200)
+
+    async def dial() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with gate:
+            return await asyncio.open_connection(serving.host, serving.port)
+
+    lines = await asyncio.gather(*(dial() for _ in range(count)))
+    terminal = terminal_of(0)
+    echo = pack(terminal, "0820", management_fields(terminal, "301", batch_no=0, trace=None), None)
+    await asyncio.sleep(1.0)
+    after_kb = serving.resident_kb()
+    answered = 0
+    started = time.perf_counter()
+    for reader, writer in lines:
+        writer.write(echo)
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        answered += decode(await reader.readexactly(size)).fields[39] == "00"
+    seconds = time.perf_counter() - started
+    for _, writer in lines:
+        writer.close()
+    return {
+        "terminals": count,
+        "kb_each": round((after_kb - before_kb) / count, 2),
+        "echoes_answered": answered,
+        "echo_seconds": round(seconds, 2),
+    }
+
+
+def idle(serving: Serving, count: int) -> dict[str, Any]:
+    """Memory of so many connected terminals, and that each is served."""
+    console.print(f"{count} idle terminals")
+    return asyncio.run(_hold_idle(serving, count))
+
+
+def offline(scale: float) -> list[dict[str, Any]]:
+    """Offline records a second: large and small uploads."""
+    cases: list[dict[str, int]] = [
+        {"size": 1_000, "records": int(200_000 * scale)},
+        {"size": 1_000, "records": int(200_000 * scale), "workers": 1},
+        {"size": 5, "records": int(50_000 * scale)},
+    ]
+    found = []
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), memory_mb=1024) as url:
+        for case in cases:
+            console.print(f"offline records: uploads of {case['size']}, {case.get('workers', 0)} TAC workers")
+            found.append(intake_bench.measure(url, **case))
+    return found
+
+
+def with_town(processes: int, use: Callable[[Serving], dict[str, Any]]) -> dict[str, Any]:
+    """Build a town, serve it, use it, audit it."""
+    with tempfile.TemporaryDirectory() as name:
+        town = Town(Path(name), terminals=TERMINALS, cards=CARDS, processes=processes)
+        console.print(f"building a town of {TERMINALS} terminals and {CARDS} cards")
+        town.build()
+        with town.serving() as serving:
+            found = use(serving)
+            found["start_to_ready_s"] = round(serving.start_s, 2)
+        found["audit"] = "clean" if town.audit() else "FAILED"
+        with town.serving() as serving:
+            found["start_again_s"] = round(serving.start_s, 2)
+    return found
+
+
+def main() -> None:
+    """Run the parts and print one JSON document."""
+    parser = argparse.ArgumentParser(description="Measure this switch on this machine.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it runs")
+    parser.add_argument("--processes", type=int, default=2, help="serving processes")
+    parser.add_argument("--only", default="", help="parts, separated by commas")
+    options = parser.parse_args()
+    parts = (
+        set(options.only.split(","))
+        if options.only
+        else {"disk", "pgbench", "codec", "authorisations", "idle", "offline"}
+    )
+    scale = 0.1 if options.quick else 1.0
+    document: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+        },
+        "switch": {"processes": options.processes, "shards": 2},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        if "disk" in parts:
+            document["fdatasync_p50_ms"] = fdatasync_p50_ms(Path(name))
+    if "codec" in parts:
+        console.print("codec and MAC on one core")
+        document["codec_and_mac"] = codec_per_core(int(20_000 * max(scale, 0.2)))
+    if "pgbench" in parts:
+        document["pgbench"] = pgbench(3 if options.quick else 10, 2)
+    if "authorisations" in parts:
+        document["authorisations"] = with_town(
+            options.processes, lambda serving: Authorisations(serving).measure(scale)
+        )
+        if "pgbench" in parts:
+            ratio = document["authorisations"]["256x1"]["per_second"] / document["pgbench"]["best"]
+            document["ratio_256x1_to_pgbench"] = round(ratio, 2)
+    if "idle" in parts:
+        document["idle"] = with_town(
+            options.processes, lambda serving: idle(serving, int(IDLE_TERMINALS * scale))
+        )
+    if "offline" in parts:
+        document["offline"] = offline(scale)
+    if "disk" in parts:
+        with tempfile.TemporaryDirectory() as name:
+            document["fdatasync_p50_ms_after"] = fdatasync_p50_ms(Path(name))
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -138,7 +138,7 @@ def choose(only: str = "") -> tuple[RunAs, int]:
         except DependencyError as error:
             refused.append(str(error))
         if run_as.how == "user":
-            elsewhere = replace(run_as, programs=reachable_copy(run_as.programs))
+            elsewhere = replace(run_as, programs=reachable_copy(run_as.programs, COPIES))
             try:
                 return elsewhere, _major(_version(elsewhere))
             except DependencyError as error:
@@ -152,7 +152,7 @@ def _major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def reachable_copy(programs: Path, places: tuple[Path, ...] = COPIES) -> Path:
+def reachable_copy(programs: Path, places: tuple[Path, ...]) -> Path:
     """Copy the installed server to where everybody can read it, once per version; returns its folder of programs."""
     version = importlib.metadata.version(DISTRIBUTION)
     problem = "no place to copy to"
@@ -186,8 +186,8 @@ def _copy(programs: Path, target: Path) -> None:
             shutil.copytree(libraries, fresh / libraries.name)
         for path in (fresh, *fresh.rglob("*")):
             if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-                # root passes every X_OK test that one x bit passes, and no other
+                program = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if program else 0o644)
         try:
             fresh.rename(target)
         except OSError:

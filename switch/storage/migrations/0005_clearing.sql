@@ -238,14 +238,16 @@ SELECT r.business_date, r.entry_no, r.received_at, r.merchant_no, r.terminal_no,
 
 -- Each item with its merchant, the fee by its rule, and the fee's shares. Own cards only, so far: the issuer is the operator.
 -- Integer division cuts towards zero, so a fee that is given back mirrors the one that was taken.
+-- Every item has exactly one row on the other side of each join (the day's first step makes them). The joins are outer ones because
+-- the planner then believes it too: with inner joins it expected one row of millions and formatted them all in one process.
 CREATE VIEW clearing_charge AS
 SELECT i.*, d.own_id AS issuer_id, d.own_id, d.acquirer_code, m.merchant_id, m.category, m.acquirer_id, f.fee_fen,
        f.fee_fen * r.weight_issuer / (r.weight_issuer + r.weight_switch + r.weight_acquirer) AS issuer_fee_fen,
        f.fee_fen * r.weight_switch / (r.weight_issuer + r.weight_switch + r.weight_acquirer) AS switch_fee_fen
   FROM clearing_item i
-  JOIN clearing_day d USING (business_date)
-  JOIN clearing_merchant m USING (business_date, merchant_no)
-  JOIN clearing_rule r USING (business_date, merchant_no, account_kind, rule_date)
+  LEFT JOIN clearing_day d USING (business_date)
+  LEFT JOIN clearing_merchant m USING (business_date, merchant_no)
+  LEFT JOIN clearing_rule r USING (business_date, merchant_no, account_kind, rule_date)
  CROSS JOIN LATERAL (SELECT fee_of(i.effect_fen, r.rate_ppm, r.minimum_fen, r.cap_fen) AS fee_fen) AS f;
 
 -- All postings, those that are purse records included.

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from switch import app as service
 from switch.domain.errors import SwitchError
 from switch.operations.commands import COMMAND_GROUPS, COMMANDS
 from switch.settings import FILE_VARIABLE
@@ -33,7 +32,19 @@ def root(
         os.environ[FILE_VARIABLE] = str(config)
 
 
-cli.command("serve")(service.serve)
+@cli.command("serve")
+def serve(
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+    worker_port: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Serve terminals until SIGTERM, which drains: what is in flight is answered first."""
+    from switch.app import (
+        serve as serve_until_stopped,
+    )  # the web server's modules take a second that no other command needs
+
+    serve_until_stopped(worker, worker_port)
+
+
 for _name, _command in COMMANDS.items():
     cli.command(_name)(_command)
 for _name, _group in COMMAND_GROUPS.items():

@@ -11,11 +11,10 @@ import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Annotated, Any
+from typing import Any
 
 import psycopg
 import structlog
-import typer
 import uvloop
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
@@ -351,11 +350,11 @@ async def run(
             log.info("draining", worker=worker)
 
 
-def serve(
-    worker: Annotated[int, typer.Option(hidden=True)] = 0,
-    worker_port: Annotated[int, typer.Option(hidden=True)] = 0,
-) -> None:
-    """Serve terminals until SIGTERM, which drains: what is in flight is answered first."""
+def serve(worker: int = 0, worker_port: int = 0) -> None:
+    """Serve terminals until SIGTERM or SIGINT.
+
+    worker: number of a further process that the first one started, which shares its port; its URL comes on stdin.
+    """
     settings = load_settings()
     logs.configure(settings.telemetry.log_level)
 

@@ -239,7 +239,10 @@ def load_with_origins(
     for source, tree in ((str(chosen), from_file), ("environment", from_environment)):
         for key, value in tree.items():
             if isinstance(value, dict):
-                merged.setdefault(key, {}).update(value)
+                section = merged.setdefault(key, {})
+                if not isinstance(section, dict):
+                    raise ConfigurationError(f"settings: {key}: must be a section")
+                section.update(value)
                 origins.update({f"{key}.{inner}": source for inner in value})
             else:
                 merged[key] = value

@@ -152,3 +152,14 @@ def test_a_vault_secret_that_is_named_goes_before_the_generated_file(tmp_path):
     for name in ("passphrase_file", "key_file"):
         settings = load_settings(file_of(tmp_path, f'[vault]\n{name} = "/etc/own"\n'), {})
         assert settings.unlock == settings.vault
+
+
+@pytest.mark.parametrize(
+    ("toml", "variable"),
+    [("terminals = 'x'", "CARDSWITCH_TERMINALS__PORT"), ("data_dir = 'a'", "CARDSWITCH_DATA_DIR__X")],
+)
+def test_a_value_where_a_section_belongs_is_named(tmp_path: Path, toml: str, variable: str) -> None:
+    file = tmp_path / "cardswitch.toml"
+    file.write_text(toml)
+    with pytest.raises(ConfigurationError, match="must be a section"):
+        load_settings(file, {variable: "1"})

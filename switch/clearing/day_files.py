@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 
 from switch.clearing.files import (
+    CRLF,
     FileInMaking,
     FileName,
     FileStatus,
@@ -28,7 +29,7 @@ SQL = load("switch.clearing")
 PUBLISH_AT_ONCE = (
     16  # files whose names are forced out and marked complete together; those of merchants all at the end
 )
-_TELL_EVERY = 50_000
+LINES_AT_ONCE = 8192  # 2.5 MB of CM
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -168,9 +169,9 @@ class DayFiles:
         with FileInMaking(self._folder, self._head(row)) as file:
             if kind in ("CM", "SS"):
                 query = MEMBER_LINES if kind == "CM" else REFUSAL_LINES
-                async with aclosing(self._stream(query, member=row.party, acquirer=row.party)) as lines:
-                    async for line in lines:
-                        file.add(line)
+                async with aclosing(self._stream(query, member=row.party, acquirer=row.party)) as blocks:
+                    async for lines in blocks:
+                        file.add_block(_with_crlf(lines), len(lines))
             else:
                 for values in await self._small_lines(kind, row.party):
                     file.add(write_line(LAYOUTS[kind], values).encode())
@@ -181,15 +182,26 @@ class DayFiles:
     async def _write_merchants(self, rows: Sequence[FileRow], *, every: bool) -> None:
         """All merchants' files out of one stream that is sorted by merchant."""
         merchants = [row.party_no for row in rows]
-        async with aclosing(self._stream(MERCHANT_LINES, every=every, merchants=merchants)) as lines:
+        async with aclosing(self._stream(MERCHANT_LINES, every=every, merchants=merchants)) as blocks:
+            lines: list[bytes] = []
+            at = 0
             for row in rows:
+                merchant = row.party.encode()
                 with FileInMaking(self._folder, self._head(row)) as file:
-                    for _ in range(row.line_count):
-                        line = await anext(lines)
-                        assert line[9:24] == row.party.encode(), f"{row.name}: a line of another merchant"
-                        file.add(line)
+                    number = 0
+                    while number < row.line_count:
+                        if at == len(lines):
+                            lines, at = await anext(blocks), 0
+                        part = lines[at : at + row.line_count - number]
+                        # They are sorted by merchant: what holds for the first and the last holds for all.
+                        assert part[0][9:24] == part[-1][9:24] == merchant, f"{row.name}: another merchant's"
+                        numbered = [b"D%08d%b" % (n, line[9:]) for n, line in enumerate(part, number + 1)]
+                        file.add_block(_with_crlf(numbered), len(part))
+                        number += len(part)
+                        at += len(part)
                     self._batch.append(file.finish())
-            assert await anext(lines, None) is None, "lines of merchants without a file"
+            assert at == len(lines), "lines of merchants without a file"
+            assert await anext(blocks, None) is None, "lines of merchants without a file"
 
     def _head(self, row: FileRow) -> Head:
         return Head(parse_name(row.name), self._terms.created_at, row.line_count, row.total_fen)
@@ -218,22 +230,25 @@ class DayFiles:
         mark_complete(self._folder, self._batch)
         self._batch = []
 
-    async def _stream(self, query: str, **values: object) -> AsyncGenerator[bytes, None]:
-        """Lines of a COPY, without their ends. The server sends one message per row."""
+    async def _stream(self, query: str, **values: object) -> AsyncGenerator[list[bytes], None]:
+        """Lines of a COPY in blocks, each line with its line feed: the server sends one message per row."""
         if not self._total:
             return
+        lines: list[bytes] = []
         async with (
             self._connection.cursor() as cursor,
             cursor.copy(query, {"day": self._terms.day, **values}) as rows,
         ):
             async for data in rows:
-                line = bytes(data[:-1])
-                if b"\\" in line:  # COPY's text format doubles them
-                    line = line.replace(b"\\\\", b"\\")
-                self._done += 1
-                if self._done % _TELL_EVERY == 0:
+                lines.append(bytes(data))
+                if len(lines) == LINES_AT_ONCE:
+                    self._done += len(lines)
                     self._tell(self._done, self._total)
-                yield line
+                    yield lines
+                    lines = []
+        self._done += len(lines)
+        if lines:
+            yield lines
 
     async def _small_lines(self, kind: str, party: str) -> list[dict[str, Value]]:
         """Lines of the files that have few, as values."""
@@ -281,6 +296,14 @@ _QS_FIELDS = (
     "fee",
     "net",
 )
+
+
+def _with_crlf(lines: list[bytes]) -> bytes:
+    """Lines as COPY's text format sends them, as lines of a file: it doubles backslashes and ends rows with a line feed."""
+    block = b"".join(lines)
+    if b"\\" in block:
+        block = block.replace(b"\\\\", b"\\")
+    return block.replace(b"\n", CRLF)
 
 
 def _total(kind: str, lines: Iterable[Mapping[str, Value]]) -> int:

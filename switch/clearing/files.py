@@ -295,9 +295,15 @@ class FileInMaking:
 
     def add(self, line: bytes) -> None:
         """Take the next detail line, without CRLF."""
-        assert len(line) == self._head.line_length, f"{self._head.name}: a line of wrong length"
-        self._lines += 1
-        self._take(line + CRLF)
+        self.add_block(line + CRLF, 1)
+
+    def add_block(self, block: bytes, lines: int) -> None:
+        """Take many detail lines at once, each with its CRLF."""
+        assert len(block) == lines * (self._head.line_length + 2), (
+            f"{self._head.name}: a line of wrong length"
+        )
+        self._lines += lines
+        self._take(block)
 
     def finish(self) -> Written:
         """Write the trailer, force the file out and give it its name. The name itself is forced out by `sync_folder`."""

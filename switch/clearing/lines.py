@@ -69,7 +69,7 @@ _CM = sql_line(
 _MR = sql_line(
     LAYOUTS["MR"],
     {
-        "line_no": "row_number() OVER (PARTITION BY c.merchant_no ORDER BY c.at, c.entry_no)",
+        "line_no": "'0'",  # counted by whoever splits the lines: a window function would format them in one process
         "merchant": "c.merchant_id",
         "terminal": "t.terminal_id",
         "batch_no": "c.batch_no",
@@ -114,7 +114,7 @@ _SS = sql_line(
 )
 
 _CHARGES = (
-    "FROM clearing_charge c JOIN terminal t USING (terminal_no)"
+    "FROM clearing_charge c LEFT JOIN terminal t USING (terminal_no)"
     " LEFT JOIN clearing_original o ON o.business_date = %(day)s AND o.entry_no = c.entry_no"
 )
 
@@ -124,9 +124,9 @@ MEMBER_LINES = (
     " AND (c.issuer_id = %(member)s OR c.acquirer_id = %(member)s) ORDER BY c.at, c.entry_no) TO STDOUT"
 )
 
-# Lines of many merchants one after the other, each in the order in which the switch decided.
+# Lines of many merchants one after the other, each in the order in which the switch decided, without their line numbers.
 MERCHANT_LINES = (
-    f"COPY (SELECT {_MR} FROM clearing_charge c JOIN terminal t USING (terminal_no) WHERE c.business_date = %(day)s"  # noqa: S608
+    f"COPY (SELECT {_MR} FROM clearing_charge c LEFT JOIN terminal t USING (terminal_no) WHERE c.business_date = %(day)s"  # noqa: S608
     " AND (%(every)s OR c.merchant_no = ANY(%(merchants)s::integer[]))"
     " ORDER BY c.merchant_no, c.at, c.entry_no) TO STDOUT"
 )

@@ -6,8 +6,10 @@ Everything is derived from fixed rehearsal keys, so that generators in other pro
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +198,20 @@ class Serving:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
             total += int(fields[11]) + int(fields[12])
         return total / ticks
+
+
+def main() -> None:
+    """Build a town in a temporary folder and serve it until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as name:
+        town = Town(Path(name), terminals=1_000, cards=20_000, processes=2)
+        town.build()
+        with town.serving() as serving:
+            sys.stdout.write(f"tcp://{serving.host}:{serving.port}\n")
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -218,7 +218,8 @@ class _Run:
         return {"ends_at": row.ends_at.isoformat()}
 
     async def seal(self) -> Outcome:
-        row = await seal_day(self.connection, self.day.day, self.day.shards, self.terms.seal_wait_s_max)
+        shards = sorted({*self.day.shards, *self.terms.shards})  # more may have been added since the close began
+        row = await seal_day(self.connection, self.day.day, shards, self.terms.seal_wait_s_max)
         assert row.sealed_at is not None
         for table in ("journal", "posting", "purse_record"):
             # Fresh partitions have no statistics, and the plans of this night depend on them.
@@ -229,7 +230,7 @@ class _Run:
         return (await adjudicate(self.connection, self.day.day))._asdict()
 
     async def fold(self) -> Outcome:
-        await fold_all(self.connection, self.day.shards)
+        await fold_all(self.connection, self.terms.shards)
         return {"records": await fold_purses(self.connection)}
 
     async def fees(self) -> Outcome:

@@ -29,6 +29,7 @@ from switch.storage.embedded import (
 )
 from switch.storage.leftovers import server_processes
 from switch.storage.pool import connect_now
+from switch.storage.run_as import choose
 from switch.storage.server import SETTINGS, shared_memory_mb
 
 pytestmark = pytest.mark.server
@@ -399,7 +400,17 @@ def test_a_service_waits_for_a_passing_command_instead_of_giving_up(
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
 
 
+@pytest.fixture
+def namespaces() -> None:
+    """Skip where the kernel or a container lets nobody make a user namespace."""
+    try:
+        choose("namespace")
+    except DependencyError:
+        pytest.skip("no user namespaces here")
+
+
 @as_root
+@pytest.mark.usefixtures("namespaces")
 @pytest.mark.parametrize("how", ["namespace", "user"])
 def test_as_root_it_runs_below_folders_that_only_root_may_enter(
     tmp_path: Path, serve: Serve, how: str
@@ -427,7 +438,40 @@ def named_user() -> pwd.struct_passwd:
     pytest.skip("no other user")
 
 
+# Root of a user namespace that maps everybody and lets no further one be made, as many containers do. Its parent writes the maps.
+NO_NAMESPACES = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+os.write(1, b"unshared\\n")
+assert os.read(0, 1) == b"!"
+with open("/proc/sys/user/max_user_namespaces", "w") as bound:
+    bound.write("0")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @as_root
+@pytest.mark.usefixtures("namespaces")
+def test_as_root_it_runs_where_no_user_namespace_may_be_made(tmp_path: Path, serve: Serve) -> None:
+    process = serve(tmp_path / "data_dir", interpreter=(sys.executable, "-c", NO_NAMESPACES))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "unshared\n"
+    for name in ("uid_map", "gid_map"):
+        Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536")
+    process.stdin.write("!")
+    process.stdin.flush()
+
+    pid, url = said(process)
+
+    assert one(url, "SELECT 1") == 1
+    assert Path(f"/proc/{pid}").stat().st_uid == named_user().pw_uid
+    process.kill()
+    until(lambda: gone(pid))
+
+
+@as_root
+@pytest.mark.usefixtures("namespaces")
 def test_a_cluster_goes_from_one_way_of_running_to_the_other_and_back(data_dir: Path) -> None:
     for how in ("user", "namespace", "user"):
         with EmbeddedPostgres(data_dir, memory_mb=16, run_as=how) as url:

@@ -28,7 +28,7 @@ _BCD = tuple(
 )
 
 
-class UnsupportedMti(FramingError):  # noqa: N818 - named like its siblings in domain.errors
+class UnsupportedMti(FramingError):
     """A message type that this dialect, or this side of it, does not know. The connection is closed."""
 
 

@@ -218,7 +218,9 @@ class _Run:
         return {"ends_at": row.ends_at.isoformat()}
 
     async def seal(self) -> Outcome:
-        shards = sorted({*self.day.shards, *self.terms.shards})  # more may have been added since the close began
+        shards = sorted(
+            {*self.day.shards, *self.terms.shards}
+        )  # more may have been added since the close began
         row = await seal_day(self.connection, self.day.day, shards, self.terms.seal_wait_s_max)
         assert row.sealed_at is not None
         for table in ("journal", "posting", "purse_record"):

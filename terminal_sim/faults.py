@@ -39,7 +39,7 @@ class Faults:
         return self == Faults()
 
 
-class _Cut(Exception):  # noqa: N818 - an event inside this module, not an error
+class _Cut(Exception):
     """The connection shall break now."""
 
 

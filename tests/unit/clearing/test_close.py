@@ -323,7 +323,7 @@ async def test_of_two_closes_at_once_one_works_and_the_other_says_who(
 ) -> None:
     refusals: list[str] = []
 
-    class Stop(Exception):  # noqa: N818  ends the first close in the middle
+    class Stop(Exception):
         pass
 
     async with await connect(postgres_url) as other:

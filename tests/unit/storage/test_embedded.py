@@ -348,20 +348,13 @@ def test_a_command_uses_the_server_that_runs_and_leaves_it_running(data_dir: Pat
 def test_a_command_that_ran_the_server_waits_for_another_that_uses_it(data_dir: Path, serve: Serve) -> None:
     with contextlib.ExitStack() as owner:
         url = owner.enter_context(open_database(settings(data_dir)))
-        user = subprocess.Popen(
-            [sys.executable, "-c", USER_PROGRAM, str(data_dir)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        )
+        user = serve(data_dir, interpreter=(sys.executable, "-c", USER_PROGRAM))
         assert user.stdout is not None
         assert user.stdout.readline().strip() == url
         owner.close()
 
         assert user.stdout.read().split() == ["worked", "to", "the", "end"]
         assert user.wait(WITHIN_S) == 0
-        user.stdout.close()
     assert holder(data_dir) is None
 
 
@@ -373,7 +366,7 @@ import psycopg
 from pydantic import SecretStr
 from switch.storage.embedded import open_database
 database = SimpleNamespace(url=SecretStr(""), embedded_memory_mb=16)
-with open_database(SimpleNamespace(data_dir=Path(sys.argv[1]), database=database)) as url:
+with open_database(SimpleNamespace(data_dir=Path(sys.argv[2]), database=database)) as url:
     print(url, flush=True)
     for _ in range(20):
         time.sleep(0.05)

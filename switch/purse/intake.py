@@ -245,3 +245,31 @@ async def _copy(connection: Connection, table: str, columns: str, data: bytes) -
     statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
     async with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         await copy.write(data)
+
+
+class IntakeLanes:
+    """Several writers side by side, each with its own connection: while one waits for the database another judges.
+
+    A terminal always goes to the same one, so its messages stay in order. make: makes one writer.
+    """
+
+    def __init__(self, make: Callable[[], IntakeWriter], lanes: int = 2) -> None:
+        self._lanes = [make() for _ in range(lanes)]
+
+    def submit(self, upload: Upload, done: Callable[[Outcome | None], None]) -> bool:
+        """As IntakeWriter.submit."""
+        return self._lanes[upload.terminal_no % len(self._lanes)].submit(upload, done)
+
+    @property
+    def depth(self) -> int:
+        """Records waiting."""
+        return sum(lane.depth for lane in self._lanes)
+
+    def stop(self) -> None:
+        """Take no more; run() returns when everything queued is answered."""
+        for lane in self._lanes:
+            lane.stop()
+
+    async def run(self) -> None:
+        """Serve all lanes until stop()."""
+        await asyncio.gather(*(lane.run() for lane in self._lanes))

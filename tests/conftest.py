@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import migrate
 from switch.storage.pool import connect
+from tests.helpers.town import Town
 
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)
@@ -53,3 +54,9 @@ async def pg(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
     connection = await connect(postgres_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+def built_town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    """A town that nobody serves: tests take copies of it."""
+    return Town(tmp_path_factory.mktemp("town")).build()

@@ -1,0 +1,52 @@
+"""One town served by two processes on one database, for all tests of this folder that leave it running."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.helpers.switch_process import SwitchProcess
+from tests.helpers.till import Seen, Wire, check_books
+from tests.helpers.town import Town
+
+
+class Two(NamedTuple):
+    """Two serving processes and what terminals were told by them."""
+
+    town: Town
+    one: SwitchProcess  # holds the embedded server
+    other: SwitchProcess
+
+
+@pytest.fixture(scope="session")
+def two_processes(built_town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    """The town of this folder's tests."""
+    town = built_town.copy(tmp_path_factory.mktemp("two"))
+    one = town.serve()
+    try:
+        yield Two(town, one, town.serve_beside())
+    finally:
+        town.stop_all()
+
+
+@pytest.fixture
+def two(two_processes: Two) -> Two:
+    """Both processes, alive."""
+    assert two_processes.one.alive()
+    assert two_processes.other.alive()
+    return two_processes
+
+
+@pytest.fixture(autouse=True)
+async def _wires() -> AsyncIterator[None]:
+    """Hang up after each test."""
+    yield
+    await Wire.close_all()
+
+
+@pytest.fixture
+def seen(two: Two) -> Iterator[Seen]:
+    """What the terminals of one test are told; held against the books when it ends."""
+    told = Seen()
+    yield told
+    check_books(two.town.database_url, [told])

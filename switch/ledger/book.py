@@ -34,7 +34,7 @@ from switch.ledger import rules
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, KIND, REVERSAL, Item, Key, extra_of, outcome_of
 from switch.ledger.rules import Account, Card, Entry, Facts, Ruling
-from switch.ledger.serials import Serials, rrn_of
+from switch.ledger.serials import Serials, base36, rrn_head
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
 from switch.storage.pipeline import Parameter, Pipeline
 from switch.storage.sql import load
@@ -64,6 +64,9 @@ Connect = Callable[[], Awaitable[AsyncConnection[Row]]]
 NO_DATE = date(2000, 1, 1)  # stands for NULL in the arrays, which hold none
 
 
+_KIND = {request: int(kind) for request, kind in KIND.items()}
+
+
 class ConflictError(Exception):
     """A batch broke a constraint or met a deadlock; it is run again, then in halves, until the culprit is alone."""
 
@@ -84,14 +87,17 @@ class _Batch:
     """The running state of one batch: what was locked and read, changed by every decision."""
 
     __slots__ = (
+        "account_ids",
         "accounts",
         "by_key",
         "by_number",
         "cards",
         "closed_batches",
+        "facts",
         "now",
         "originals",
         "reference",
+        "rrn_head",
         "terminals",
         "today",
         "written",
@@ -100,6 +106,9 @@ class _Batch:
     def __init__(self) -> None:
         self.now: datetime
         self.today: date
+        self.rrn_head: str
+        self.facts: Facts
+        self.account_ids: list[int] = []  # of each item, 0 for a card that is not ours
         self.reference: date  # no row can be dated after it; field 61 is read against it
         self.accounts: dict[int, Account] = {}
         self.cards: dict[str, Card] = {}
@@ -264,7 +273,10 @@ class ShardBook:
             await self._refill(link)
         try:
             batch = await self._lock_and_read(link, items)
-            outcomes = [self._decide(batch, item) for item in items]
+            outcomes = [
+                self._decide(batch, item, account_id)
+                for item, account_id in zip(items, batch.account_ids, strict=True)
+            ]
             await self._write_and_commit(link, batch)
         except (psycopg.IntegrityError, psycopg.errors.DeadlockDetected, psycopg.DataError) as error:
             link.queue("rollback")
@@ -283,7 +295,8 @@ class ShardBook:
     async def _lock_and_read(self, link: Pipeline, items: Sequence[Item]) -> _Batch:
         shard = self.shard
         reference = datetime.now(SHANGHAI).date() + timedelta(days=2)
-        account_ids: set[int] = set()
+        batch = _Batch()
+        batch.reference = reference
         pans: set[str] = set()
         terminals: set[int] = set()
         reversals: set[tuple[int, int]] = set()
@@ -294,8 +307,10 @@ class ShardBook:
             card = request.card
             if card is not None:
                 pans.add(card.reveal())
-            if item.holder_id:
-                account_ids.add(item.holder_id * 100 + int(getattr(request, "account", 10)))
+            holder_id = item.holder_id
+            batch.account_ids.append(
+                holder_id * 100 + int(getattr(request, "account", 10)) if holder_id else 0
+            )
             if item.key.rclass:
                 reversals.add((item.key.terminal_no, item.key.batch_no))
             if isinstance(request, Void | Refund):
@@ -305,7 +320,7 @@ class ShardBook:
         queue = link.queue
         queue("begin")
         queue("take_gate", {"gate": GATE, "shard": shard})
-        queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(account_ids))})
+        queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(set(batch.account_ids)))})
         queue("read_instant")
         queue("read_cards", {"shard": shard, "pans": texts(list(pans))})
         queue("read_terminals", {"terminals": int4s(list(terminals))})
@@ -342,11 +357,11 @@ class ShardBook:
         originals = rest.pop(0) if named else []
         closed = rest.pop(0) if reversals else []
 
-        batch = _Batch()
-        batch.reference = reference
         if not instant:
             raise LookupError("no business day covers this instant: run `cardswitch doctor`")
         batch.now, batch.today = instant[0]
+        batch.rrn_head = rrn_head(batch.now)
+        batch.facts = Facts(batch.now, no_pin_limit_fen=self._no_pin_limit_fen, entry_of=batch.entry_of)
         batch.accounts = {row[0]: Account(*row) for row in accounts}
         batch.cards = {row[0]: Card(*row[1:]) for row in cards}
         batch.terminals = {row[0]: (row[1], row[2], row[3]) for row in sessions}
@@ -387,7 +402,7 @@ class ShardBook:
 
     # ------------------------------------------------------------------ decisions
 
-    def _decide(self, batch: _Batch, item: Item) -> Outcome:
+    def _decide(self, batch: _Batch, item: Item, account_id: int) -> Outcome:
         """Repeat, then form (30), batch number (77), freeze (90), then the rules. Pure but for the running state."""
         key = item.key
         generation, open_batch, state = batch.terminals.get(key.terminal_no, (0, 0, 2))
@@ -397,12 +412,12 @@ class ShardBook:
         if before is not None:
             if before.digest == item.digest:
                 return outcome_of(before)
-            serial = self._serials.take()
-            return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn_of(serial, batch.now), batch.now)
-        ruling = self._rule(batch, item, open_batch, frozen=state != 0)
-        return self._enter(batch, item, ruling)
+            rrn = batch.rrn_head + base36(self._serials.take())
+            return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn, batch.now)
+        ruling = self._rule(batch, item, account_id, open_batch, frozen=state != 0)
+        return self._enter(batch, item, account_id, ruling)
 
-    def _rule(self, batch: _Batch, item: Item, open_batch: int, *, frozen: bool) -> Ruling:
+    def _rule(self, batch: _Batch, item: Item, account_id: int, open_batch: int, *, frozen: bool) -> Ruling:
         request, key = item.request, item.key
         if isinstance(request, Refused) and request.answer == self._de39[Decline.FORMAT]:
             return Ruling(Decline.FORMAT)
@@ -415,19 +430,16 @@ class ShardBook:
                 return Ruling(Decline.TOMBSTONED)
         if isinstance(request, Refused):
             return Ruling(_refusal(request, self._de39))
-        pan = request.card.reveal()
-        facts = Facts(
-            now=batch.now,
-            serial=self._serials.take(),
-            merchant_no=item.merchant_no,
-            card=batch.cards.get(pan),
-            account=batch.accounts.get(item.holder_id * 100 + int(getattr(request, "account", 10))),
-            holder_id=item.holder_id,
-            pin=item.pin,
-            pin_unreadable=item.pin_unreadable,
-            no_pin_limit_fen=self._no_pin_limit_fen,
-            entry_of=batch.entry_of,
-        )
+        facts = batch.facts
+        facts.serial = self._serials.take()
+        facts.merchant_no = item.merchant_no
+        facts.card = batch.cards.get(request.card.reveal())
+        facts.account = batch.accounts.get(account_id)
+        facts.holder_id = item.holder_id
+        facts.original = None
+        facts.original_batch_closed = False
+        facts.pin = item.pin
+        facts.pin_unreadable = item.pin_unreadable
         ruling = self._apply(batch, item, facts)
         ruling.serial = facts.serial
         return ruling
@@ -459,36 +471,34 @@ class ShardBook:
                 return None
         return entry
 
-    def _enter(self, batch: _Batch, item: Item, ruling: Ruling) -> Outcome:
+    def _enter(self, batch: _Batch, item: Item, account_id: int, ruling: Ruling) -> Outcome:
         """Make the journal entry of a ruling, visible at once to the rest of the batch."""
         serial = ruling.serial or self._serials.take()
         decline = ruling.decline
         answer = APPROVED if decline is None else self._de39[decline]
-        own_rrn = rrn_of(serial, batch.now)
+        suffix = base36(serial)
         auth_code = ruling.auth_code
         if auth_code is None:
-            auth_code = own_rrn[6:] if decline is None else ""
+            auth_code = suffix if decline is None else ""
         request = item.request
         card = request.card
         original = ruling.original
         entry = Entry(
-            entry_no=serial,
-            business_date=batch.today,
-            kind=KIND[type(request)],
-            account_id=item.holder_id * 100 + int(getattr(request, "account", 10))
-            if item.holder_id
-            else None,
-            pan=card.reveal() if card is not None else None,
-            amount_fen=getattr(request, "amount_fen", 0),
-            effect_fen=ruling.effect_fen,
-            answer=answer,
-            rrn=ruling.rrn or own_rrn,
-            auth_code=auth_code,
-            decided_at=batch.now,
-            digest=item.digest,
-            extra=extra_of(ruling.balances),
-            original_date=original.business_date if original is not None else None,
-            original_entry=original.entry_no if original is not None else None,
+            serial,
+            batch.today,
+            _KIND[type(request)],
+            account_id or None,
+            card.reveal() if card is not None else None,
+            getattr(request, "amount_fen", 0),
+            ruling.effect_fen,
+            answer,
+            ruling.rrn or batch.rrn_head + suffix,
+            auth_code,
+            batch.now,
+            item.digest,
+            extra_of(ruling.balances) if ruling.balances else None,
+            original.business_date if original is not None else None,
+            original.entry_no if original is not None else None,
         )
         batch.by_key[item.key] = entry
         batch.by_number[serial] = entry
@@ -561,7 +571,7 @@ class ShardBook:
             "entry_modes": texts([getattr(item.request, "entry_mode", "") for item in items]),
             "digests": byteas([item.digest for item in items]),
             "entries": int8s([entry.entry_no for entry in entries]),
-            "kinds": int2s([int(entry.kind) for entry in entries]),
+            "kinds": int2s([entry.kind for entry in entries]),
             "accounts": int8s([entry.account_id or 0 for entry in entries]),
             "pans": texts([entry.pan or "" for entry in entries]),
             "amounts": int8s([entry.amount_fen for entry in entries]),

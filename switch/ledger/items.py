@@ -41,7 +41,9 @@ KIND = {
     LoadConfirm: Kind.LOAD_CONFIRM,
     Refused: Kind.REFUSED,
 }
-POSTS = {Kind.PURCHASE, Kind.VOID, Kind.REFUND, Kind.COMPLETION, Kind.COMPLETION_VOID, Kind.LOAD}
+POSTS = frozenset(
+    map(int, (Kind.PURCHASE, Kind.VOID, Kind.REFUND, Kind.COMPLETION, Kind.COMPLETION_VOID, Kind.LOAD))
+)
 
 
 FINANCIAL = int(RequestClass.FINANCIAL)

@@ -32,7 +32,11 @@ class CardStatus(IntEnum):
     CANCELLED = 8
 
 
-_RESTRICTED = {CardStatus.DAMAGED, CardStatus.REPLACED, CardStatus.CANCEL_PENDING, CardStatus.CANCELLED}
+# Plain numbers, because an enum's hash and comparison are slow.
+_READY, _EXPIRED = int(CardStatus.READY), int(CardStatus.EXPIRED)
+_RESTRICTED = frozenset(
+    map(int, (CardStatus.DAMAGED, CardStatus.REPLACED, CardStatus.CANCEL_PENDING, CardStatus.CANCELLED))
+)
 
 
 @dataclass(slots=True)
@@ -104,13 +108,13 @@ class Ruling:
 
 @dataclass(slots=True)
 class Facts:
-    """What one request is decided by."""
+    """What one request is decided by. A batch keeps one of these and fills it in for each of its requests."""
 
     now: datetime  # the batch's one instant, by the database's clock
-    serial: int
-    merchant_no: int
-    card: Card | None
-    account: Account | None
+    serial: int = 0
+    merchant_no: int = 0
+    card: Card | None = None
+    account: Account | None = None
     holder_id: int = 0
     original: Entry | None = None
     original_batch_closed: bool = False
@@ -118,6 +122,11 @@ class Facts:
     pin_unreadable: bool = False
     no_pin_limit_fen: int = 0
     entry_of: Callable[[int], "Entry | None"] = field(default=lambda _entry_no: None)
+    local_date: date = field(init=False)  # of `now`, in Shanghai
+
+    def __post_init__(self) -> None:
+        """Take the local date once for all requests of a batch."""
+        self.local_date = self.now.astimezone(SHANGHAI).date()
 
 
 CUSTOMER_CODE = {AccountKind.ONLINE: 2001, AccountKind.MEDICAL: 2003}
@@ -125,17 +134,19 @@ MERCHANT_PAYABLE = 2101
 SUSPENSE = 2201
 
 
-def card_refusal(card: Card | None, now: datetime) -> Decline | None:
+def card_refusal(facts: Facts) -> Decline | None:
     """Why this card may not be used for an online payment now, if so."""
+    card = facts.card
     if card is None:
         return Decline.CARD_UNKNOWN
-    if card.status == CardStatus.READY:
+    status = card.status
+    if status == _READY:
         return Decline.CARD_NOT_ACTIVE
-    if card.status in _RESTRICTED:
+    if status in _RESTRICTED:
         return Decline.CARD_RESTRICTED
-    if card.lost_at is not None and now >= card.lost_at:
+    if card.lost_at is not None and facts.now >= card.lost_at:
         return Decline.CARD_LOST
-    if card.status == CardStatus.EXPIRED or now.astimezone(SHANGHAI).date() > card.valid_through:
+    if status == _EXPIRED or facts.local_date > card.valid_through:
         return Decline.CARD_EXPIRED
     return None
 
@@ -178,7 +189,7 @@ def purchase(request: Purchase, facts: Facts) -> Ruling:
     account = facts.account
     decline = (
         (Decline.AMOUNT_INVALID if request.amount_fen == 0 else None)
-        or card_refusal(facts.card, facts.now)
+        or card_refusal(facts)
         or account_refusal(request.account, account)
     )
     if decline is not None:
@@ -198,7 +209,7 @@ def purchase(request: Purchase, facts: Facts) -> Ruling:
 
 def balance(request: Balance, facts: Facts) -> Ruling:
     """餘額查詢: an account with a PIN shows itself only to who knows it."""
-    decline = card_refusal(facts.card, facts.now) or account_refusal(request.account, facts.account)
+    decline = card_refusal(facts) or account_refusal(request.account, facts.account)
     if decline is not None:
         return Ruling(decline)
     account = facts.account

@@ -31,6 +31,11 @@ def _hour_prefix(hour: int) -> str:
     return f"{instant.year % 10}{instant.timetuple().tm_yday:03d}{instant.hour:02d}"
 
 
+def rrn_head(decided_at: datetime) -> str:
+    """The first six characters of field 37, the same for every entry of an hour."""
+    return _hour_prefix(int(decided_at.timestamp()) // 3600)
+
+
 def rrn_of(entry_no: int, decided_at: datetime) -> str:
     """Field 37, `YDDDhhnnnnnn`: last digit of the year, day of the year, hour (Asia/Shanghai), serial in base 36.
 
@@ -38,7 +43,7 @@ def rrn_of(entry_no: int, decided_at: datetime) -> str:
     >>> rrn_of(4, datetime(2024, 3, 15, 0, 15, 30, tzinfo=UTC))
     '407508000004'
     """
-    return _hour_prefix(int(decided_at.timestamp()) // 3600) + base36(entry_no)
+    return rrn_head(decided_at) + base36(entry_no)
 
 
 class Serials:

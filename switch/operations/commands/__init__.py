@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from switch.operations.commands import config, iso8583, keys, registry
+from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
 from switch.operations.commands.files import app as files
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "doctor": doctor,
     "vectors": vectors,
     "close": close,
+    "audit": audit,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
     "config": config.app,

@@ -1,0 +1,382 @@
+"""Files of closed days: every byte on disk against lines made again from the journal and the offline records.
+
+Lines are written out here once more, from docs/clearing_files.md and not from the code that wrote the files. A fault names file
+and line and never shows a line, for those of members hold card numbers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, timedelta
+from hashlib import new as new_digest
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import psycopg
+
+from switch.storage.sql import load
+
+SQL: Final = load(__package__ or "", "lines.sql")
+EIGHT_HOURS: Final = timedelta(hours=8)  # Asia/Shanghai is UTC+8 all year
+LINE_BYTES_MAX: Final = 512
+FETCHED_AT_ONCE: Final = 5_000
+TELL_EVERY: Final = 100_000
+LENGTHS: Final = {"NP": 113, "CM": 300, "NS": 63, "QS": 170, "SS": 180, "MR": 150}
+_BASE36: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+Row = tuple[Any, ...]
+Fault = tuple[str, str, str, str]
+
+
+class Day(NamedTuple):
+    """Terms of a closed day."""
+
+    day: date
+    created_at: datetime
+    settlement_date: date
+    own_id: str
+    centre_id: str
+    acquirer_code: str
+
+
+class File(NamedTuple):
+    """A row of clearing_file."""
+
+    name: str
+    party: str
+    party_no: int | None
+    line_count: int
+    total_fen: int
+    sm3: str | None
+    size: int | None
+
+
+class Fee(NamedTuple):
+    """A transaction's fee and the shares of issuer and switch, in fen, with the sign of its amount."""
+
+    fen: int
+    issuer_fen: int
+    switch_fen: int
+
+
+class Charge(NamedTuple):
+    """One transaction of a day, as the query has it."""
+
+    merchant_no: int
+    at: datetime
+    entry_no: int
+    merchant_id: str
+    terminal_id: str
+    batch_no: int
+    stan: int
+    rrn: str | None
+    account_kind: int
+    pan: str
+    fen: int
+    local_time: datetime
+    kind: int
+    auth_code: str
+    entry_mode: str
+    category: str
+    acquirer_id: str
+    original_stan: int | None
+    original_at: datetime | None
+    other: str
+    rate_ppm: int | None
+    minimum_fen: int | None
+    cap_fen: int | None
+    weight_issuer: int | None
+    weight_switch: int | None
+    weight_acquirer: int | None
+
+    def __repr__(self) -> str:  # holds a card number
+        return f"Charge(entry_no={self.entry_no})"
+
+    @property
+    def fee(self) -> Fee:
+        """Nearest fen, half away from zero, at least the minimum, at most the cap and the amount."""
+        if self.rate_ppm is None or not self.fen:
+            return Fee(0, 0, 0)
+        assert self.minimum_fen is not None
+        assert self.weight_issuer is not None
+        assert self.weight_switch is not None
+        assert self.weight_acquirer is not None
+        amount = abs(self.fen)
+        whole, rest = divmod(amount * self.rate_ppm, 1_000_000)
+        fee = min(max(whole + (rest >= 500_000), self.minimum_fen), amount)
+        if self.cap_fen is not None:
+            fee = min(fee, self.cap_fen)
+        weights = self.weight_issuer + self.weight_switch + self.weight_acquirer
+        sign = 1 if self.fen > 0 else -1
+        return Fee(
+            sign * fee,
+            sign * (fee * self.weight_issuer // weights),
+            sign * (fee * self.weight_switch // weights),
+        )
+
+    @property
+    def reference(self) -> str:
+        """Field 37; of an offline record made of the instant and number under which it was taken."""
+        if self.rrn is not None:
+            return self.rrn
+        local, digits, number = self.at + EIGHT_HOURS, "", self.entry_no
+        for _ in range(6):
+            number, digit = divmod(number, 36)
+            digits = _BASE36[digit] + digits
+        return f"{local:%Y%j%H}"[3:] + digits
+
+
+def signed(fen: int) -> str:
+    """C for what is received, also nothing, D for what is paid; 15 digits."""
+    return f"{'D' if fen < 0 else 'C'}{abs(fen):015d}"
+
+
+def fee_field(fen: int) -> str:
+    """As `signed`, but 11 digits and D for nothing."""
+    return f"{'C' if fen > 0 else 'D'}{abs(fen):011d}"
+
+
+def merchant_line(number: int, charge: Charge, day: Day) -> str:
+    """A line of MR."""
+    fee_fen = charge.fee.fen
+    card = f"{charge.pan[:6]}{'*' * (len(charge.pan) - 10)}{charge.pan[-4:]}"
+    return (
+        f"D{number:08d}{charge.merchant_id}{charge.terminal_id}{charge.batch_no:06d}{charge.stan:06d}{charge.reference}"
+        f"{charge.account_kind:02d}{card:20}{signed(charge.fen)}{signed(-fee_fen)}{signed(charge.fen - fee_fen)}"
+        f"{charge.local_time:%Y%m%d%H%M%S}{day.day:%Y%m%d}00"
+    )
+
+
+_REFUND, _REVERSAL, _UPLOAD = 4, 5, 20
+
+
+def member_line(charge: Charge, member: str, day: Day) -> str:
+    """A line of CM: 34 fields with a space between them."""
+    fee = charge.fee
+    agent = day.acquirer_code if charge.acquirer_id == day.own_id else charge.acquirer_id
+    mti = {_REFUND: "0220", _REVERSAL: "0400", _UPLOAD: "0320"}.get(charge.kind, "0200")
+    undoing = charge.kind in (3, _REFUND) or (charge.kind == _REVERSAL and charge.fen > 0)
+    local = charge.at + EIGHT_HOURS
+    original = "0" * 10 if charge.original_at is None else f"{charge.original_at + EIGHT_HOURS:%m%d%H%M%S}"
+    issuing, acquiring = member == day.own_id, member == charge.acquirer_id
+    fields = (
+        f"{agent:11}",
+        f"{agent:11}",
+        f"{charge.stan:06d}",
+        f"{local:%m%d%H%M%S}",
+        f"{charge.pan:19}",
+        f"{abs(charge.fen):012d}",
+        "0" * 12,
+        "0" * 12,
+        mti,
+        f"{'20' if undoing else '00'}{charge.account_kind:02d}00",
+        charge.category,
+        charge.terminal_id,
+        charge.merchant_id,
+        charge.reference,
+        "00",
+        f"{charge.auth_code:6}",
+        f"{day.own_id:11}",
+        f"{charge.original_stan or 0:06d}",
+        "00",
+        charge.entry_mode or "000",
+        fee_field(fee.issuer_fen if issuing else 0),
+        fee_field(-fee.issuer_fen if acquiring else 0),
+        fee_field(-fee.switch_fen if acquiring else 0),
+        "0",
+        "001",
+        "5",
+        "0",
+        original,
+        f"{day.own_id:11}",
+        "0",
+        "01",
+        "00",
+        "0" * 12,
+        f"{charge.other:14}",
+    )
+    return "D" + " ".join(fields)
+
+
+def refusal_line(number: int, row: Row, day: Day, party: str) -> str:
+    """A line of SS."""
+    taken_on, line, result, merchant, terminal, raw, atc, serial, balance, fen, moment, kind = row
+    tac = raw[55:59].hex().upper()
+    when = f"{moment:%Y%m%d%H%M%S}" if moment is not None else "0" * 14
+    grey = "1" if kind == 1 or tac in ("FFFFFFFF", "00000000") else "0"
+    return (
+        f"D{number:08d}XF{party}{day.centre_id}{taken_on:%Y%m%d}000{line:08d}{result}{day.day:%Y%m%d}{merchant}{terminal}"
+        f"{raw[6:16].hex().upper()}{atc or 0:05d}{raw[45:51].hex().upper()}{serial or 0:010d}{balance or 0:012d}{fen or 0:012d}"
+        f"{when}{raw[2:3].hex().upper()}{tac}{grey}     "
+    )
+
+
+class FileAudit:
+    """Compares the files of closed days. faults beyond places_max are counted only; at most two for each file are kept."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Row],
+        folder: Path,
+        places_max: int,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._places_max = places_max
+        self._progress = progress
+        self.lines = 0
+        self.fault_count = 0
+        self.places: list[Fault] = []
+
+    def _fault(self, key: str, expected: str, found: str) -> None:
+        self.fault_count += 1
+        if len(self.places) < self._places_max:
+            self.places.append(("clearing_file", key, expected, found))
+
+    def _rows(self, query: str, **values: object) -> list[Row]:
+        return self._connection.execute(SQL[query], values).fetchall()
+
+    def run(self, only: date | None) -> None:
+        """Compare all files of the closed days in the connection's snapshot, or of one of them."""
+        for row in self._rows("closed_days", first=only or "-infinity", last=only or "infinity"):
+            day = Day(*row)
+            files = [File(*entry) for entry in self._rows("files", day=day.day)]
+            merchants = self._by_merchant(day)
+            waiting = next(merchants, None)
+            for file in files:
+                if file.name[:2] != "MR":
+                    self._compare(day, file, self._lines_of(day, file))
+            for file in sorted(
+                (one for one in files if one.name[:2] == "MR"), key=lambda one: one.party_no or 0
+            ):
+                while waiting is not None and waiting[0] < (file.party_no or 0):
+                    waiting = self._without_file(day, waiting, merchants)
+                if waiting is not None and waiting[0] == file.party_no:
+                    lines = (merchant_line(number, one, day) for number, one in enumerate(waiting[1], 1))
+                    self._compare(day, file, lines)
+                    waiting = next(merchants, None)
+                else:
+                    self._compare(day, file, iter(()))
+            while waiting is not None:
+                waiting = self._without_file(day, waiting, merchants)
+
+    def _by_merchant(self, day: Day) -> Iterator[tuple[int, Iterator[Charge]]]:
+        return groupby(self._charges(day, ""), key=itemgetter(0))
+
+    def _without_file(
+        self,
+        day: Day,
+        waiting: tuple[int, Iterator[Charge]],
+        merchants: Iterator[tuple[int, Iterator[Charge]]],
+    ) -> tuple[int, Iterator[Charge]] | None:
+        self._fault(f"MR of merchant_no {waiting[0]} on {day.day}", "a file for his transactions", "none")
+        return next(merchants, None)
+
+    def _charges(self, day: Day, member: str) -> Iterator[Charge]:
+        """Transactions of a day in the order of a member's file; of '' in that of the merchants' files."""
+        name = f"audit_{member or 'merchants'}_{day.day:%Y%m%d}"
+        with self._connection.cursor(name) as cursor:
+            cursor.itersize = FETCHED_AT_ONCE
+            cursor.execute(
+                SQL["charges"],
+                {"day": day.day, "member": member, "own": day.own_id if member == day.own_id else ""},
+            )
+            for row in cursor:
+                yield Charge(*row)
+
+    def _lines_of(self, day: Day, file: File) -> Iterator[str]:
+        kind = file.name[:2]
+        if kind == "CM":
+            for charge in self._charges(day, file.party):
+                yield member_line(charge, file.party, day)
+        elif kind == "SS":
+            for number, row in enumerate(self._rows("listed", day=day.day, party=file.party), 1):
+                yield refusal_line(number, row, day, file.party)
+        elif kind == "NS":
+            for count, fen in self._rows("came", day=day.day, party=file.party):
+                if count:
+                    yield f"D00000001XF{file.party}{day.centre_id}{day.day:%Y%m%d}000{count:08d}{fen:015d}00"
+        elif kind == "QS":
+            for number, (merchant, *figures) in enumerate(
+                self._rows("quick", day=day.day, party=file.party), 1
+            ):
+                pairs = "".join(f"{figures[at]:08d}{figures[at + 1]:015d}" for at in (0, 2, 4, 6))
+                net_fen = figures[1] + figures[5] - figures[8]
+                yield (
+                    f"D{number:08d}{merchant}{day.day:%Y%m%d}{pairs}{figures[8]:015d}{signed(net_fen)}"
+                    f"{day.settlement_date:%Y%m%d}       "
+                )
+        elif kind == "NP":
+            for number, row in enumerate(self._rows("positions", day=day.day), 1):
+                who, issued, issued_fen, acquired, acquired_fen, *nets = row
+                yield (
+                    f"D{number:08d}{who}{issued:08d}{signed(issued_fen)}{acquired:08d}{signed(acquired_fen)}"
+                    + "".join(map(signed, nets))
+                )
+
+    def _compare(self, day: Day, file: File, expected: Iterator[str]) -> None:
+        """One file: its lines, the digest in its trailer, the stored digest and size, and its mark of completeness."""
+        path = self._folder / f"{day.day:%Y%m%d}" / file.name
+        try:
+            with path.open("rb") as stream:
+                place, sm3, size = self._content(stream, file, chain_of(day, file, expected))
+            complete = path.with_name(f"{file.name}.ok").read_text(encoding="ascii", errors="replace")
+        except OSError as error:
+            self._fault(
+                f"{file.name} on {day.day}", "a file and its .ok", error.strerror or type(error).__name__
+            )
+            return
+        if place:
+            self._fault(f"{file.name}, {place}", "what the books of the day say", "something else")
+        if (sm3, size) != (file.sm3, file.size):
+            self._fault(
+                f"{file.name} on {day.day}",
+                f"stored: SM3 {file.sm3}, {file.size} bytes",
+                f"SM3 {sm3}, {size} bytes",
+            )
+        if complete.split() != [sm3, file.name]:
+            self._fault(f"{file.name}.ok on {day.day}", f"{sm3} and the name", "something else")
+
+    def _content(self, stream: BinaryIO, file: File, expected: Iterable[bytes]) -> tuple[str, str, int]:
+        """Where the first difference is ('' for none), SM3 of the file, and its size."""
+        digest, size, place, number = new_digest("sm3"), 0, "", 0
+        for number, want in enumerate(expected, 1):
+            line = stream.readline(LINE_BYTES_MAX)
+            if line != want and not place:
+                at = next(
+                    (i for i, (a, b) in enumerate(zip(line, want, strict=False)) if a != b),
+                    min(len(line), len(want)),
+                )
+                place = f"line {number}, character {at + 1}"
+            digest.update(line)
+            size += len(line)
+            self.lines += 1
+            if self.lines % TELL_EVERY == 0:
+                self._progress(f"files: {self.lines:,} lines")
+        trailer = f"T{file.name[:2]}{file.line_count:08d}{file.total_fen:015d}{digest.hexdigest().upper()}\r\n".encode()
+        line = stream.readline(LINE_BYTES_MAX)
+        if line != trailer and not place:
+            place = f"line {number + 1}, the trailer"
+        if number - 1 != file.line_count and not place:
+            place = f"{number - 1} lines, where {file.line_count} are counted"
+        while line:
+            digest.update(line)
+            size += len(line)
+            line = stream.readline(LINE_BYTES_MAX)
+            if line and not place:
+                place = "after the trailer"
+        return place, digest.hexdigest().upper(), size
+
+
+def chain_of(day: Day, file: File, lines: Iterator[str]) -> Iterator[bytes]:
+    """Header and lines of a file as they must be, each with its CRLF."""
+    kind, receiver = file.name[:2], file.name[10:18]
+    created = day.created_at + EIGHT_HOURS
+    header = (
+        f"H{kind}01{day.centre_id}{receiver}{day.day:%Y%m%d}001{created:%Y%m%d%H%M%S}{file.line_count:08d}{file.total_fen:015d}"
+        f"{LENGTHS.get(kind, 0):04d}       "
+    )
+    yield f"{header}\r\n".encode()
+    for line in lines:
+        yield f"{line}\r\n".encode()

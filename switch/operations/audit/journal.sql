@@ -1,0 +1,148 @@
+-- The journal, row by row. Kinds: 1 purchase, 2 balance, 3 void, 4 refund, 5 reversal, 20 upload, 21 settlement, 22 details,
+-- 23 batch end, 30 refused; others are always declined.
+
+-- name: journal_row
+-- says: answer, amount and effect of an entry fit its kind
+-- rows: journal
+SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_date, shard), fault,
+       format('kind %%s, class %%s, answer %%s, amount %%s fen, effect %%s fen', kind, class, answer, amount_fen, effect_fen)
+  FROM journal
+ CROSS JOIN LATERAL (SELECT CASE
+       WHEN kind NOT IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 20, 21, 22, 23, 30) THEN 'a kind that there is'
+       WHEN class NOT IN (0, 1) OR (kind = 5) > (class = 1) OR (class = 1) > (kind IN (5, 30))
+            THEN 'class 1 for reversals, 0 for others'
+       WHEN answer !~ '^[0-9A-Z]{2}$' THEN 'an answer of two characters'
+       WHEN amount_fen < 0 THEN 'no amount below zero'
+       WHEN answer <> '00' AND effect_fen <> 0 THEN 'no effect of what was declined'
+       WHEN answer = '00' AND kind IN (6, 7, 8, 9, 10, 11, 12, 30) THEN 'no approval of this kind'
+       WHEN answer = '00' AND kind = 1 AND (effect_fen <> amount_fen OR amount_fen = 0) THEN 'effect = amount > 0'
+       WHEN answer = '00' AND kind IN (3, 4) AND (effect_fen <> -amount_fen OR amount_fen = 0) THEN 'effect = -amount < 0'
+       WHEN kind = 5 AND effect_fen <> 0 AND abs(effect_fen) <> amount_fen THEN 'effect = amount or its opposite'
+       WHEN kind NOT IN (1, 3, 4, 5) AND effect_fen <> 0 THEN 'no effect of this kind'
+       WHEN kind IN (2, 21, 22, 23) AND amount_fen <> 0 THEN 'no amount of this kind'
+       WHEN kind = 20 AND answer <> '00' AND amount_fen <> 0 THEN 'no amount of a refused upload'
+       WHEN effect_fen <> 0 AND (account_id IS NULL OR account_id %% 100 NOT IN (10, 40)) THEN 'an account, online or medical'
+       WHEN kind BETWEEN 20 AND 29 AND (account_id IS NOT NULL OR pan IS NOT NULL) THEN 'neither card nor account'
+       WHEN length(digest) <> 32 THEN 'a digest of 32 bytes'
+       WHEN answer = '00' AND kind IN (3, 4) AND original_entry IS NULL THEN 'an original'
+       WHEN answer = '00' AND kind = 5 AND original_entry IS NULL THEN 'an original'
+       WHEN kind NOT IN (3, 4, 5) AND original_entry IS NOT NULL THEN 'no original of this kind'
+       WHEN answer <> '00' AND kind IN (3, 4) AND original_entry IS NOT NULL THEN 'no original where nothing was undone'
+       WHEN (original_entry IS NULL) <> (original_date IS NULL) THEN 'date and entry of the original, or neither'
+       END AS fault) AS f
+ WHERE business_date BETWEEN %(first)s AND %(last)s AND fault IS NOT NULL
+
+-- name: journal_parties
+-- says: terminal and merchant exist, and the card is the holder's whose account was moved, in his shard
+-- rows: journal
+SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard),
+       CASE WHEN t.terminal_no IS NULL OR m.merchant_no IS NULL THEN 'a terminal and a merchant that are registered'
+            WHEN a.account_id IS NULL THEN 'an account in this shard'
+            ELSE format('a card of holder %%s in this shard', j.account_id / 100) END,
+       format('terminal_no %%s, merchant_no %%s, account %%s', j.terminal_no, j.merchant_no, j.account_id)
+  FROM journal j
+  LEFT JOIN terminal t ON t.terminal_no = j.terminal_no
+  LEFT JOIN merchant m ON m.merchant_no = j.merchant_no
+  LEFT JOIN account a ON a.shard = j.shard AND a.account_id = j.account_id
+  LEFT JOIN card_route r ON r.pan = j.pan
+ WHERE j.business_date BETWEEN %(first)s AND %(last)s
+   AND (t.terminal_no IS NULL OR m.merchant_no IS NULL
+        OR (j.effect_fen > 0 AND a.account_id IS NULL)
+        OR (j.account_id IS NOT NULL AND (r.holder_id, r.shard) IS DISTINCT FROM (j.account_id / 100, j.shard)))
+
+-- name: journal_time
+-- says: an entry was decided inside its business day, and before the day was sealed
+-- rows: journal, business_day
+SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard),
+       coalesce(format('from %%s until before %%s', d.begins_at, d.ends_at), 'a business day'), j.decided_at::text
+  FROM journal j
+  LEFT JOIN business_day d ON d.business_date = j.business_date
+ WHERE j.business_date BETWEEN %(first)s AND %(last)s
+   AND (d.business_date IS NULL OR j.decided_at < d.begins_at OR j.decided_at >= least(d.ends_at, d.sealed_at))
+
+-- name: journal_reference
+-- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal repeats its original's
+-- rows: journal
+WITH own AS (
+    SELECT j.shard, j.business_date, j.entry_no, j.rrn, j.original_date, j.original_entry, j.kind,
+           substr(j.rrn, 1, 6) = to_char(j.decided_at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDHH24')
+           AND j.rrn ~ '^[0-9]{6}[0-9A-Z]{6}$'
+           AND (SELECT sum((strpos('0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', substr(j.rrn, 6 + n, 1)) - 1) * (36 ^ (6 - n))::bigint)
+                  FROM generate_series(1, 6) AS n) = j.entry_no %% 2176782336 AS mine
+      FROM journal j
+     WHERE j.business_date BETWEEN %(first)s AND %(last)s
+)
+SELECT 'journal', format('entry %%s of %%s in shard %%s', w.entry_no, w.business_date, w.shard),
+       CASE WHEN w.kind = 5 AND w.original_entry IS NOT NULL THEN 'reference ' || coalesce(o.rrn, 'of an original')
+            ELSE 'a reference made of its instant and number' END, w.rrn
+  FROM own w
+  LEFT JOIN journal o
+    ON w.kind = 5 AND o.business_date = w.original_date AND o.shard = w.shard AND o.entry_no = w.original_entry
+ WHERE CASE WHEN w.kind = 5 AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn ELSE NOT w.mine END
+
+-- name: journal_authorisation
+-- says: an approved purchase has the end of its reference as authorisation code, a void that of its purchase, nothing else has one
+-- rows: journal
+SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard), code.expected, j.auth_code
+  FROM journal j
+  LEFT JOIN journal o
+    ON j.kind = 3 AND o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
+ CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN '' WHEN j.kind = 1 THEN right(j.rrn, 6)
+                                 WHEN j.kind = 3 THEN coalesce(o.auth_code, '') ELSE '' END AS expected) AS code
+ WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.auth_code <> code.expected
+
+-- name: journal_answer_balances
+-- says: a stored balance answer shows ledger and available balance of the account that was asked, and they are equal
+-- rows: journal
+SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_date, shard),
+       'two equal figures of account kind ' || account_id %% 100, coalesce(convert_from(extra, 'UTF8'), 'none')
+  FROM journal
+ WHERE business_date BETWEEN %(first)s AND %(last)s AND kind = 2 AND answer = '00'
+   AND (extra IS NULL
+        OR (convert_from(extra, 'UTF8')::jsonb -> '54')
+           IS DISTINCT FROM jsonb_build_array(
+               jsonb_build_array(account_id %% 100, 1, convert_from(extra, 'UTF8')::jsonb -> '54' -> 0 -> 2),
+               jsonb_build_array(account_id %% 100, 2, convert_from(extra, 'UTF8')::jsonb -> '54' -> 0 -> 2)))
+
+-- name: journal_key
+-- says: a message key (terminal, batch, trace, class) stands once, in one shard and one day
+-- rows: journal
+SELECT 'journal', format('terminal_no %%s, batch %%s, trace %%s, class %%s', terminal_no, batch_no, stan, class),
+       'one entry', string_agg(format('entry %%s of %%s in shard %%s', entry_no, business_date, shard), '; ')
+  FROM (SELECT *, count(*) OVER (PARTITION BY terminal_no, batch_no, stan, class) AS times
+          FROM (SELECT j.shard, j.business_date, j.terminal_no, j.batch_no, j.stan, j.class, j.entry_no
+                  FROM journal j
+                  -- A number is used again after 999 999 batches: what is older than the batch has another key.
+                  LEFT JOIN terminal_batch b ON b.terminal_no = j.terminal_no AND b.batch_no = j.batch_no
+                 WHERE j.business_date >= coalesce(b.opened_on, '-infinity')) AS current) AS counted
+ WHERE times > 1
+ GROUP BY terminal_no, batch_no, stan, class
+
+-- name: journal_tombstone
+-- says: nothing was approved after the reversal that came before it and was answered 25
+-- rows: journal
+SELECT 'journal', format('entry %%s of %%s in shard %%s', f.entry_no, f.business_date, f.shard),
+       format('answer 22, since reversal %%s came first', r.entry_no), 'approved'
+  FROM journal r
+  JOIN journal f
+    ON f.shard = r.shard AND f.terminal_no = r.terminal_no AND f.batch_no = r.batch_no AND f.stan = r.stan
+   AND f.account_id IS NOT DISTINCT FROM r.account_id
+ WHERE r.class = 1 AND r.answer = '25' AND f.class = 0 AND f.answer = '00'
+   AND (f.decided_at, f.entry_no) > (r.decided_at, r.entry_no)
+   AND f.business_date BETWEEN %(first)s AND %(last)s AND f.business_date >= r.business_date
+
+-- name: entry_numbers
+-- says: an entry number is one thing only: a journal entry, a posting without one, or an offline record
+-- rows: journal, posting, purse_record
+SELECT split_part(min(what), ' ', 1), 'entry ' || entry_no, 'one place', string_agg(what, '; ' ORDER BY what)
+  FROM (SELECT entry_no, count(*) OVER (PARTITION BY entry_no) AS times, what
+          FROM (SELECT entry_no, format('journal of %%s in shard %%s', business_date, shard) AS what FROM journal
+                UNION ALL
+                SELECT entry_no, format('purse_record of %%s', business_date) FROM purse_record
+                UNION ALL
+                SELECT p.entry_no, format('posting of %%s in shard %%s', p.business_date, p.shard)
+                  FROM posting p
+                  LEFT JOIN journal j ON j.shard = p.shard AND j.business_date = p.business_date AND j.entry_no = p.entry_no
+                 WHERE j.entry_no IS NULL) AS every) AS counted
+ WHERE times > 1
+ GROUP BY entry_no

@@ -1,0 +1,70 @@
+-- What the lines of a closed day's files are made of, %(day)s being the day. Nothing is formatted here.
+
+-- name: closed_days
+SELECT c.business_date, c.created_at, c.settlement_date, c.own_id, c.centre_id, c.acquirer_code
+  FROM clearing_day c JOIN business_day b USING (business_date)
+ WHERE b.state = 2 AND c.business_date BETWEEN %(first)s AND %(last)s
+ ORDER BY c.business_date;
+
+-- name: files
+SELECT name, party, party_no, line_count, total_fen, upper(encode(sm3, 'hex')), size_bytes
+  FROM clearing_file WHERE business_date = %(day)s ORDER BY ordinal;
+
+-- name: charges
+-- local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
+SELECT c.merchant_no, c.at, c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, c.account_kind, c.pan, c.fen, c.local_time,
+       c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, c.original_stan, c.original_at, c.other,
+       r.rate_ppm, r.minimum_fen, r.cap_fen, r.weight_issuer, r.weight_switch, r.weight_acquirer
+  FROM (SELECT j.merchant_no, j.terminal_no, j.decided_at AS at, j.entry_no, j.batch_no, j.stan, j.rrn, (j.account_id %% 100)::integer AS account_kind, j.pan,
+               j.effect_fen AS fen, j.decided_at AT TIME ZONE 'UTC' + interval '8 hours' AS local_time, j.kind::integer AS kind, j.auth_code, j.entry_mode,
+               coalesce(j.original_date, j.business_date) AS rule_date, o.stan AS original_stan, o.decided_at AS original_at, '' AS other
+          FROM journal j
+          LEFT JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
+         WHERE j.business_date = %(day)s AND j.effect_fen <> 0
+        UNION ALL
+        SELECT merchant_no, terminal_no, received_at, entry_no, batch_no, (record_serial %% 1000000)::integer, NULL, 50,
+               substr(encode(substr(raw, 7, 10), 'hex'), 2), amount_fen, happened_at, 20, '', '072', coalesce(original_date, business_date),
+               NULL, NULL, upper(encode(substr(raw, 29, 2) || substr(raw, 52, 4), 'hex'))
+          FROM purse_record
+         WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0) AS c
+  JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = c.merchant_no
+  JOIN terminal t ON t.terminal_no = c.terminal_no
+  LEFT JOIN clearing_rule r
+    ON r.business_date = %(day)s AND r.merchant_no = c.merchant_no AND r.account_kind = c.account_kind AND r.rule_date = c.rule_date
+ WHERE %(member)s IN ('', m.acquirer_id, %(own)s)
+ ORDER BY CASE WHEN %(member)s = '' THEN c.merchant_no END, c.at, c.entry_no;
+
+-- name: positions
+SELECT institution_id, issuing_count, issuing_fen, acquiring_count, acquiring_fen, issuer_fee_fen, fees_paid_fen, net_fen
+  FROM clearing_position WHERE business_date = %(day)s ORDER BY ordinal;
+
+-- name: quick
+SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
+       o.adjust_refused_count, o.adjust_refused_fen,
+       (SELECT coalesce(sum(s.fee_fen), 0)::bigint FROM clearing_summary s
+         WHERE s.business_date = %(day)s AND s.merchant_no = o.merchant_no AND s.account_kind = 50)
+  FROM clearing_offline o JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = o.merchant_no
+ WHERE o.business_date = %(day)s AND m.acquirer_id = %(party)s ORDER BY m.merchant_id;
+
+-- name: came
+SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
+  FROM purse_record r JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = r.merchant_no
+ WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND m.acquirer_id = %(party)s;
+
+-- name: listed
+SELECT x.taken_on, l.source_line, x.result, m.merchant_id, t.terminal_id, x.raw, x.atc, x.psam_serial, x.balance_fen, x.amount_fen,
+       x.happened_at, x.record_kind
+  FROM (SELECT r.business_date AS taken_on, r.entry_no AS taken_entry, coalesce(v.result, r.result) AS result, r.merchant_no, r.terminal_no, r.raw, r.atc,
+               r.psam_serial, r.balance_fen, r.amount_fen, r.happened_at, r.record_kind
+          FROM purse_record r
+          LEFT JOIN purse_record v ON v.original_entry = r.entry_no AND v.original_date = r.business_date AND v.business_date = r.business_date
+         WHERE r.business_date = %(day)s AND r.original_entry IS NULL
+        UNION ALL
+        SELECT original_date, original_entry, result, merchant_no, terminal_no, raw, atc, psam_serial, balance_fen, amount_fen, happened_at,
+               record_kind
+          FROM purse_record WHERE business_date = %(day)s AND original_date < %(day)s) AS x
+  JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = x.merchant_no
+  JOIN terminal t ON t.terminal_no = x.terminal_no
+  JOIN clearing_source_line l ON l.business_date = x.taken_on AND l.entry_no = x.taken_entry
+ WHERE x.result <> '10' AND m.acquirer_id = %(party)s
+ ORDER BY x.taken_on, l.source_line;

@@ -86,7 +86,7 @@ class Asked(NamedTuple):
     @classmethod
     async def send(cls, connection: Connection, candidates: Sequence[Candidate]) -> "Asked":
         """Queue all questions in the pipeline that is open on the connection. candidates: readable ones."""
-        cards = list({candidate.card for candidate in candidates})
+        cards = sorted({candidate.card for candidate in candidates})  # neighbours in the index
         psams = {candidate.psam for candidate in candidates}
         used = {
             "cards": int8s([candidate.card for candidate in candidates]),

@@ -12,8 +12,9 @@ SELECT p.psam_no, p.merchant_no, p.state = 'ACTIVE', m.acquirer_id, i.role = 'CI
   JOIN institution i ON i.institution_id = m.acquirer_id;
 
 -- name: read_cards
--- Cards of the registry, or strays met before.
-SELECT k.card, coalesce(r.shard, s.shard), coalesce(r.card_no, s.card_no), c.valid_from, c.valid_through
+-- Cards of the registry, or strays met before. Days as numbers from 2000-01-01: thousands of them are read at a time.
+SELECT k.card, coalesce(r.shard, s.shard), coalesce(r.card_no, s.card_no),
+       c.valid_from - date '2000-01-01', c.valid_through - date '2000-01-01'
   FROM unnest(%(cards)b::bigint[], %(pans)b::text[]) AS k (card, pan)
   LEFT JOIN LATERAL (SELECT shard, card_no FROM card_route WHERE card_route.pan = k.pan LIMIT 1) AS r ON true
   LEFT JOIN LATERAL (SELECT valid_from, valid_through FROM card WHERE card.shard = r.shard AND card.pan = k.pan LIMIT 1) AS c

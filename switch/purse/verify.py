@@ -41,6 +41,7 @@ PSAM_COLLISION: Final = "PSAM_COLLISION"
 CARD_UNREGISTERED: Final = "CARD_UNREGISTERED"
 
 _FILLER = bytes.fromhex("FFFFFFFF")
+_EPOCH = date(2000, 1, 1)
 
 Identity = tuple[int, bytes]  # amount and mark: with (card, ATC) what makes a record the same record
 
@@ -67,10 +68,14 @@ class Card(NamedTuple):
         return not self.valid_from or self.valid_from <= moment[:4] <= self.valid_through
 
 
-@lru_cache(maxsize=4096)
-def day_bytes(day: date | None) -> bytes:
-    """A day as in a record; empty for none."""
-    return b"" if day is None else bytes.fromhex(day.strftime("%Y%m%d"))
+@lru_cache(maxsize=32_768)
+def day_bytes(days: int | None) -> bytes:
+    """A day, counted from 2000-01-01, as in a record; empty for none.
+
+    >>> day_bytes(366).hex()
+    '20010101'
+    """
+    return b"" if days is None else bytes.fromhex((_EPOCH + timedelta(days)).strftime("%Y%m%d"))
 
 
 class Candidate:

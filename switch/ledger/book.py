@@ -61,6 +61,9 @@ _STATEMENTS = (
 _TRANSACTION = {"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK"}
 Row = tuple[Any, ...]
 Connect = Callable[[], Awaitable[AsyncConnection[Row]]]
+UNKNOWN_BATCH_DAYS = (
+    4  # a batch that was never opened holds declines only; their repeats are looked for so far back
+)
 NO_DATE = date(2000, 1, 1)  # stands for NULL in the arrays, which hold none
 
 
@@ -295,6 +298,7 @@ class ShardBook:
     async def _lock_and_read(self, link: Pipeline, items: Sequence[Item]) -> _Batch:
         shard = self.shard
         reference = datetime.now(SHANGHAI).date() + timedelta(days=2)
+        unknown_since = reference - timedelta(days=UNKNOWN_BATCH_DAYS + 2)
         batch = _Batch()
         batch.reference = reference
         pans: set[str] = set()
@@ -331,7 +335,7 @@ class ShardBook:
                 "terminals": int4s([item.key.terminal_no for item in items]),
                 "batches": int4s([item.key.batch_no for item in items]),
                 "stans": int4s([item.key.stan for item in items]),
-                "sinces": dates([item.since or reference for item in items]),
+                "sinces": dates([item.since or unknown_since for item in items]),
             },
         )
         if named:

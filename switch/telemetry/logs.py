@@ -38,7 +38,9 @@ def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutable
 def configure(level: str = "info") -> None:
     """Set up logging for this process: to stderr, so that what a command prints stays clean."""
     plain = sys.stderr.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer() if plain else structlog.processors.JSONRenderer()
+    renderer: Any = structlog.processors.JSONRenderer()
+    if plain:  # its own choice of traceback would show local variables, and in them raw frames and records
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=False),

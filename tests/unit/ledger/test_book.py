@@ -1,0 +1,193 @@
+"""The book on a real database: batches, repeats, culprits."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from switch.domain.money import Fen
+from switch.domain.transactions import AccountKind, Kind, Original, Reversal, Void
+from switch.ledger.items import REVERSAL
+from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
+
+pytestmark = pytest.mark.server
+
+Pg = AsyncConnection[Any]
+
+
+async def balance_of(pg: Pg, holder_id: int = 1) -> int:
+    cursor = await pg.execute("SELECT balance_fen FROM account WHERE holder_id = %s", (holder_id,))
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def rows_of(pg: Pg, table: str) -> int:
+    cursor = await pg.execute(f"SELECT count(*) FROM {table}")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_many_requests_for_one_account_share_a_batch_and_see_each_other(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        outcomes = await book.settle([item(purchase(300), since=day) for _ in range(5)])
+    assert [outcome.answer for outcome in outcomes] == ["00", "00", "00", "51", "51"]
+    assert await balance_of(pg) == OPENING_FEN - 900
+    assert (await rows_of(pg, "journal"), await rows_of(pg, "posting")) == (5, 3)
+
+
+async def test_a_repeat_in_the_same_batch_or_a_later_one_gets_the_stored_answer(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    one, poor = item(purchase(300), since=day), item(purchase(5_000), since=day)
+    async with a_book(postgres_url) as book:
+        first = await book.settle([one, poor, one, poor])
+        second = await book.settle([poor, one])
+    assert (first[0], first[1]) == (first[2], first[3]) == (second[1], second[0])
+    assert [first[0].answer, first[1].answer] == ["00", "51"]
+    assert await balance_of(pg) == OPENING_FEN - 300
+
+
+async def test_the_same_key_with_other_content_is_94_and_the_answer_of_the_key_stays(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    one = item(purchase(300), since=day)
+    other = one._replace(digest=b"o" * 32)
+    async with a_book(postgres_url) as book:
+        outcomes = await book.settle([one, other])
+        again = await book.settle([other, one])
+    assert [outcome.answer for outcome in outcomes] == ["00", "94"]
+    assert [again[0].answer, again[1]] == ["94", outcomes[0]]
+
+
+async def test_a_decline_in_a_batch_that_was_never_opened_is_told_again(pg: Pg, postgres_url: str) -> None:
+    await seed(pg)
+    stray = item(purchase(), since=None, batch_no=77)
+    async with a_book(postgres_url) as book:
+        first = await book.settle([stray])
+        second = await book.settle([stray])
+    assert first[0].answer == "77"
+    assert second == first
+
+
+async def test_one_bad_request_is_alone_with_its_96(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    answers: list[str | None] = []
+    bad = item(purchase(holder_id=2), since=day, holder_id=2)
+    # The same key already stands in the journal, but dated so that the repeat look-up cannot see it: only the unique key can.
+    await pg.execute(
+        "INSERT INTO journal (shard, business_date, terminal_no, batch_no, stan, class, entry_no, merchant_no, kind, amount_fen,"
+        " answer, rrn, decided_at, digest) VALUES (0, %s, %s, 1, %s, 0, 1, 1, 1, 0, '51', '000000000000', now(), %s)",
+        (day, bad.key.terminal_no, bad.key.stan, b"x" * 32),
+    )
+    bad = bad._replace(since=day.replace(year=day.year + 1))
+    requests = [item(purchase(10, holder_id=n), since=day, holder_id=n) for n in (1, 3, 4, 5)]
+    requests.insert(2, bad)
+    async with a_book(postgres_url) as book:
+        for request in requests:
+            assert book.submit(
+                request._replace(done=lambda outcome: answers.append(outcome.answer if outcome else None))
+            )
+    assert answers == ["00", "00", None, "00", "00"]
+
+
+async def test_a_tombstone_refuses_the_late_original(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    late = item(purchase(300), since=day)
+    undo = Reversal(
+        card_of(1),
+        AccountKind.ONLINE,
+        Fen(300),
+        Original(1, late.key.stan, day.month, day.day),
+        Kind.PURCHASE,
+        "98",
+        "051",
+        "001000",
+    )
+    first = item(undo, since=day, stan=late.key.stan, rclass=REVERSAL)
+    async with a_book(postgres_url) as book:
+        outcomes = await book.settle([first, late])
+        again = await book.settle([late, first])
+    assert [outcome.answer for outcome in outcomes] == ["25", "22"]
+    assert [outcome.answer for outcome in again] == ["22", "25"]
+    assert await balance_of(pg) == OPENING_FEN
+
+
+async def test_purchase_void_and_its_reversal_in_one_batch(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        bought = item(purchase(300), since=day)
+        outcome = (await book.settle([bought]))[0]
+        named = Original(1, bought.key.stan, day.month, day.day)
+        void = item(
+            Void(card_of(1), AccountKind.ONLINE, Fen(300), named, outcome.rrn, outcome.auth_code, "051"),
+            since=day,
+        )
+        undo = Reversal(
+            card_of(1),
+            AccountKind.ONLINE,
+            Fen(300),
+            Original(1, void.key.stan, day.month, day.day),
+            Kind.VOID,
+            "98",
+            "051",
+            "201000",
+        )
+        outcomes = await book.settle([void, item(undo, since=day, stan=void.key.stan, rclass=REVERSAL)])
+        once_more = item(void.request, since=day)
+        again = await book.settle([once_more])
+    assert [one.answer for one in (*outcomes, *again)] == ["00", "00", "00"]
+    assert await balance_of(pg) == OPENING_FEN
+
+
+async def test_two_books_on_one_account_never_spend_a_fen_twice(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    answers: list[str] = []
+    async with a_book(postgres_url, batch_max=7) as one, a_book(postgres_url, batch_max=5) as two:
+        for number in range(60):
+            book = (one, two)[number % 2]
+            request = item(
+                purchase(100),
+                since=day,
+                done=lambda outcome: answers.append(outcome.answer if outcome else "96"),
+            )
+            assert book.submit(request)
+        one.stop()
+        two.stop()
+        await asyncio.gather(one.run(), two.run())
+    assert sorted(answers) == ["00"] * 10 + ["51"] * 50
+    assert await balance_of(pg) == 0
+
+
+async def test_a_full_queue_refuses_and_a_stopped_book_finishes(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    answers: list[str] = []
+    async with a_book(postgres_url, queue_max=2) as book:
+        requests = [
+            item(
+                purchase(1),
+                since=day,
+                done=lambda outcome: answers.append(outcome.answer if outcome else "96"),
+            )
+            for _ in range(3)
+        ]
+        assert [book.submit(request) for request in requests] == [True, True, False]
+        book.stop()
+        assert not book.submit(requests[2])
+    assert answers == ["00", "00"]
+
+
+async def test_keys_that_were_replaced_get_a0_and_leave_no_trace(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    await pg.execute("UPDATE terminal_session SET generation = 2, last_generation = 2 WHERE terminal_no = 1")
+    async with a_book(postgres_url) as book:
+        outcomes = await book.settle([item(purchase(), since=day)])
+    assert outcomes[0].answer == "A0"
+    assert await rows_of(pg, "journal") == 0

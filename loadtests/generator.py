@@ -27,6 +27,7 @@ FULL_CHECK_EVERY = (
     101  # one answer in so many is decoded and its MAC checked; of the others field 39 is read in place
 )
 SETTLE_S = 0.5
+WARM_UPS = 2
 
 
 class Load(NamedTuple):
@@ -66,7 +67,7 @@ class _Line(asyncio.Protocol):
         self.got = 0
         self.sent_at: deque[float] = deque()
         self.rest = b""
-        self.warm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.warm: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,19 +89,19 @@ class _Line(asyncio.Protocol):
                 break
             run.take(self, data[at + 2 : end], now - self.sent_at.popleft())
             at = end
-            if not self.warm.done():
+            if self.warm is not None and not self.warm.done():
                 self.warm.set_result(None)
                 run.forget()
                 continue
             self.got += 1
             if not run.load.rate:
                 self.send(now)
-            if self.got == len(self.frames) - 1:
+            if self.got == len(self.frames) - WARM_UPS:
                 run.finished()
         self.rest = data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.got < len(self.frames) - 1:
+        if self.got < len(self.frames) - WARM_UPS:
             self.run.lost += 1
             self.run.finished()
 
@@ -165,15 +166,17 @@ async def drive(load: Load) -> dict[str, Any]:
                 batch_no=batch_no,
                 trace=first_trace + place,
             )
-            for place in range(load.per_connection + 1)
+            for place in range(load.per_connection + WARM_UPS)
         ]
         return _Line(run, pad, frames)
 
     lines = await asyncio.gather(*(prepare(number) for number in range(load.connections)))
-    await asyncio.gather(*(_warm(line, gate, loop) for line in lines))
+    await asyncio.gather(*(_connect(line, load, gate, loop) for line in lines))
+    for _ in range(WARM_UPS):
+        await asyncio.gather(*(_warm(line, gate) for line in lines))
+        await asyncio.sleep(SETTLE_S)  # word of the new keys goes round the processes and each looks again
     gc.collect()
     gc.disable()
-    await asyncio.sleep(SETTLE_S)
     processor = time.process_time()
     started = time.perf_counter()
     if load.rate:
@@ -187,10 +190,15 @@ async def drive(load: Load) -> dict[str, Any]:
     return _figures(run, seconds, time.process_time() - processor)
 
 
-async def _warm(line: _Line, gate: asyncio.Semaphore, loop: asyncio.AbstractEventLoop) -> None:
-    """Connect and send the first frame, which puts the new keys in force; what follows is measured."""
+async def _connect(line: _Line, load: Load, gate: asyncio.Semaphore, loop: asyncio.AbstractEventLoop) -> None:
     async with gate:
-        await loop.create_connection(lambda: line, line.run.load.host, line.run.load.port)
+        await loop.create_connection(lambda: line, load.host, load.port)
+
+
+async def _warm(line: _Line, gate: asyncio.Semaphore) -> None:
+    """Send a frame whose answer is not measured: the first puts the new keys in force, the second finds them everywhere."""
+    async with gate:
+        line.warm = asyncio.get_running_loop().create_future()
         line.send(time.perf_counter())
         await line.warm
 

@@ -39,7 +39,7 @@ offline AS (
 -- says: days follow each other without a hole, and a closed one was sealed after its end, with every step of its close done
 -- rows: business_day, clearing_step
 SELECT 'business_day', business_date::text, f.fault, format('%%s until %%s, state %%s, sealed %%s', begins_at, ends_at, state, sealed_at)
-  FROM (SELECT d.*, lag(d.ends_at) OVER (ORDER BY d.business_date) AS before, lag(d.state) OVER (ORDER BY d.business_date) AS before_state,
+  FROM (SELECT d.*, lag(d.ends_at) OVER (ORDER BY d.business_date) AS before, lead(d.state) OVER (ORDER BY d.business_date) AS after_state,
                lag(d.business_date) OVER (ORDER BY d.business_date) AS day_before, c.created_at, c.settlement_date,
                (SELECT count(*) FROM clearing_step s WHERE s.business_date = d.business_date AND s.state = 'DONE'
                    AND (s.step, s.ordinal) IN (('cut-over', 1), ('seal', 2), ('adjudicate', 3), ('fold', 4), ('fees', 5), ('netting', 6),
@@ -51,10 +51,10 @@ SELECT 'business_day', business_date::text, f.fault, format('%%s until %%s, stat
        WHEN ends_at <= begins_at THEN 'an end after the begin'
        WHEN state NOT IN (0, 1, 2) OR (state = 0) <> (sealed_at IS NULL) THEN 'state 0 before the seal, 1 or 2 after it'
        WHEN sealed_at < ends_at THEN 'a seal after the end'
-       WHEN state = 2 AND before_state < 2 THEN 'the day before closed first'
+       WHEN state < 2 AND after_state = 2 THEN 'closed, as the day after it is'
        WHEN state = 2 AND created_at IS NULL THEN 'the terms of a close'
        WHEN state = 2 AND steps <> 8 THEN 'eight steps done'
-       WHEN created_at < begins_at OR settlement_date <= business_date THEN 'a close after the begin, settled on a later day'
+       WHEN created_at < date_trunc('second', begins_at) OR settlement_date <= business_date THEN 'a close after the begin, settled on a later day'
        END AS fault) AS f
  WHERE f.fault IS NOT NULL
 
@@ -160,7 +160,7 @@ terms AS (
            (weight_issuer + weight_switch + weight_acquirer)::numeric AS whole
       FROM clearing_rule
 ), charged AS (
-    SELECT i.*, c.own_id, sign(i.fen) * coalesce(least(greatest(round(abs(i.fen) * t.ppm / 1000000), t.minimum_fen), t.cap_fen, abs(i.fen)), 0) AS fee,
+    SELECT i.*, c.own_id, sign(i.fen::numeric) * coalesce(least(greatest(round(abs(i.fen) * t.ppm / 1000000), t.minimum_fen), t.cap_fen, abs(i.fen)), 0) AS fee,
            t.issuer, t.switch, t.whole
       FROM item i
       JOIN closed c ON c.business_date = i.business_date

@@ -258,3 +258,66 @@ SELECT 'purse', 'all', format('2002 holds %%s fen', l.fen - r.fen),
        (SELECT coalesce(sum(amount_fen), 0) AS fen FROM purse_record WHERE result IN ('10', '00')) AS r,
        (SELECT coalesce(sum(balance_fen), 0) AS fen, coalesce(sum(spent_fen), 0) AS spent_fen FROM purse) AS p
  WHERE l.fen - r.fen <> p.fen - (r.fen - p.spent_fen)
+
+-- name: sequences
+-- says: of each counter everything from where it began to the next number has come, but what is noted as missing
+-- rows: purse_sequence, purse_record
+WITH came AS MATERIALIZED (
+    SELECT n.kind, n.owner, n.number, n.txid
+      FROM purse_record r
+      JOIN purse_watermark w ON r.txid < w.folded_to
+     CROSS JOIN LATERAL (
+           SELECT 1 AS kind, r.card AS owner, r.atc::bigint AS number, r.txid
+            WHERE r.result IN ('10', '00') AND r.record_kind <> 2
+           UNION ALL
+           SELECT 2, r.psam, r.psam_serial, r.txid WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02'
+           UNION ALL
+           SELECT 3, r.terminal_no, r.record_serial, r.txid WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL) AS n
+), got AS (
+    SELECT c.kind, c.owner, range_agg(int8range(c.number, c.number + 1)) AS numbers, max(c.number) AS highest,
+           -- The first fold took the oldest record in, so no counter began after that.
+           min(c.number) FILTER (WHERE c.txid = c.first_txid) AS began_by, bool_or(r.card_no IS NOT NULL AND c.kind = 1) AS registered
+      FROM (SELECT *, min(txid) OVER (PARTITION BY kind, owner) AS first_txid FROM came) AS c
+      LEFT JOIN card_route r ON c.kind = 1
+       AND r.pan = lpad((CASE WHEN c.owner < 0 THEN c.owner + 18446744073709551616 ELSE c.owner END)::text, 19, '0')
+     GROUP BY c.kind, c.owner
+)
+SELECT 'purse_sequence', format('kind %%s, %%s', coalesce(s.kind, g.kind),
+              CASE coalesce(s.kind, g.kind) WHEN 1 THEN 'card ending in ' || right((CASE WHEN coalesce(s.owner, g.owner) < 0
+                   THEN coalesce(s.owner, g.owner) + 18446744073709551616 ELSE coalesce(s.owner, g.owner) END)::text, 4)
+                   WHEN 2 THEN 'PSAM ' || lpad(coalesce(s.owner, g.owner)::text, 12, '0') ELSE 'terminal_no ' || coalesce(s.owner, g.owner) END),
+       CASE WHEN g.kind IS NULL THEN 'no row'
+            ELSE format('next %%s, missing all else from %%s on', g.highest + 1, least(g.began_by, lower(s.missing))) END,
+       CASE WHEN s.kind IS NULL THEN 'no row' ELSE format('next %%s, missing %%s', s.next_no, s.missing) END
+  FROM (SELECT kind::integer AS kind, owner, next_no, missing FROM purse_sequence) AS s
+  FULL JOIN got g ON g.kind = s.kind AND g.owner = s.owner
+ WHERE s.kind IS NULL OR g.kind IS NULL
+    OR (NOT g.registered AND s.next_no <> g.highest + 1) OR s.next_no <= g.highest
+    OR s.missing && g.numbers
+    -- A registered card began where the registry said, which may be later.
+    OR int8multirange(int8range(CASE WHEN g.registered THEN coalesce(lower(s.missing), s.next_no)
+                                     ELSE least(g.began_by, lower(s.missing)) END, s.next_no)) - g.numbers <> s.missing
+
+-- name: next_counters
+-- says: a card's next counter is the one that its records lead to
+-- rows: purse, purse_sequence
+SELECT place.of_table, format('card_no %%s in shard %%s, kind 1', p.card_no, p.shard), 'the same next ATC in purse and purse_sequence',
+       format('%%s and %%s', p.next_atc, s.next_no)
+  FROM purse p
+  JOIN purse_sequence s
+    ON s.kind = 1 AND (CASE WHEN s.owner < 0 THEN s.owner + 18446744073709551616 ELSE s.owner END) = p.asn::numeric
+ CROSS JOIN (VALUES ('purse'), ('purse_sequence')) AS place (of_table)
+ WHERE p.next_atc <> s.next_no
+
+-- name: gaps
+-- says: each open gap is a hole of its counter, and each hole is a gap
+-- rows: purse_gap, purse_sequence
+SELECT 'purse_gap', coalesce('gap_no ' || g.gap_no, format('kind %%s', s.kind)), coalesce('missing ' || s.hole, 'no open gap'),
+       CASE WHEN g.gap_no IS NULL THEN 'no open gap' ELSE format('kind %%s, missing %%s', g.kind, g.missing) END
+  FROM (SELECT * FROM purse_gap WHERE closed_at IS NULL) AS g
+  FULL JOIN (SELECT q.kind, q.owner, h.hole FROM purse_sequence q CROSS JOIN LATERAL unnest(q.missing) AS h (hole)) AS s
+    ON s.kind = g.kind AND s.owner = g.owner AND s.hole = g.missing
+ WHERE g.gap_no IS NULL OR s.kind IS NULL
+UNION ALL
+SELECT 'purse_gap', 'gap_no ' || gap_no, 'closed after it was opened', format('%%s, then %%s', opened_at, closed_at)
+  FROM purse_gap WHERE closed_at < opened_at

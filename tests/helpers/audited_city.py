@@ -1,0 +1,456 @@
+"""A city after three business days, made by the code that makes it in earnest: import, book, intake, batch ends, folds, closes.
+
+Two days are closed, the third is open. Everything that the audit looks at has rows.
+"""
+
+import asyncio
+import itertools
+import json
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from switch.clearing.close import CloseTerms, close_day
+from switch.domain.calendar import SHANGHAI
+from switch.domain.decisions import Outcome
+from switch.domain.identifiers import CardNumber
+from switch.domain.money import Fen
+from switch.domain.transactions import (
+    AccountKind,
+    Balance,
+    BatchEnd,
+    CardRequest,
+    Detail,
+    DetailUpload,
+    GroupTotals,
+    Kind,
+    Original,
+    Purchase,
+    Refund,
+    Reversal,
+    Settlement,
+    Void,
+)
+from switch.keys.software_vault import SoftwareVault
+from switch.ledger.book import ShardBook
+from switch.ledger.days import ensure_days, open_day
+from switch.ledger.fold import fold_all
+from switch.ledger.items import Item, Key
+from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
+from switch.messages.answers import DE39
+from switch.operations.commands.registry import enter_day
+from switch.purse.intake import IntakeWriter, Upload, inline_tacs
+from switch.purse.shadow import fold_purses
+from switch.registry.importing import import_registry
+from switch.storage.pool import connect
+from terminal_sim.records import RecordKind
+from tests.helpers.offline import CITY, OWN, Ride, merchant_of, pan_of, psam_of, upload
+
+CENTRE = "99990000"
+SHARDS = 2
+CARDS = 12
+STRAY = 77  # a card of ours that the registry does not know
+ONLINE, MEDICAL = AccountKind.ONLINE, AccountKind.MEDICAL
+
+
+def registry() -> dict[str, Any]:
+    """The city as an import document; terminals and merchants get the numbers that tests.helpers.offline goes by."""
+    return {
+        "format": "citizen-card-registry",
+        "version": 1,
+        "institutions": [
+            {"institution_id": OWN, "name": "own", "role": "ISSUER"},
+            {"institution_id": CITY, "name": "next city", "role": "CITY"},
+        ],
+        "card_issuers": [
+            {"issuer_id": f"{OWN}FFFFFFFF", "institution_id": OWN, "own": True},
+            {"issuer_id": f"{CITY}FFFFFFFF", "institution_id": CITY, "own": False},
+        ],
+        "merchants": [
+            {
+                "merchant_id": f"99335005411{number:04d}",
+                "name": f"shop {number}",
+                "category": "4111",
+                "acquirer_id": CITY if number == 3 else OWN,
+            }
+            for number in (1, 2, 3)
+        ],
+        "terminals": [
+            {
+                "terminal_id": f"335000{number:02d}",
+                "merchant_id": f"99335005411{merchant_of(number):04d}",
+                "mac_algorithm": 5,
+            }
+            for number in range(1, 9)
+        ],
+        "psams": [
+            {
+                "psam_no": psam_of(number).hex(),
+                "merchant_id": f"99335005411{merchant_of(number):04d}",
+                "terminal_id": f"335000{number:02d}",
+            }
+            for number in range(1, 9)
+        ],
+        "fee_rules": [
+            {"account_kind": "ONLINE", "rate_ppm": 3800, "valid_from": "2020-01-01"},
+            {"account_kind": "PURSE", "rate_ppm": 6000, "minimum_fen": 1, "valid_from": "2020-01-01"},
+            {
+                "merchant_id": "993350054110002",
+                "account_kind": "ONLINE",
+                "rate_ppm": 5000,
+                "cap_fen": 30,
+                "valid_from": "2020-01-01",
+            },
+        ],
+        "cards": [
+            {
+                "pan": pan_of(number),
+                "holder": f"holder {number}",
+                "valid_from": "2020-01-01",
+                "valid_through": "2040-12-31",
+                "online_opening_fen": 50_000,
+                "medical_opening_fen": 20_000,
+                "purse_opening_fen": 100_000,
+                "purse_offline_atc": 0,
+            }
+            for number in range(1, CARDS + 1)
+        ],
+    }
+
+
+class City:
+    """The city at work. Requests of terminal n, holders and cards by number."""
+
+    def __init__(self, url: str, vault: SoftwareVault, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self._vault = vault
+        self._stans = itertools.count(1)
+        self._books: list[ShardBook] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._intake: IntakeWriter
+        self._batches: TerminalBatches
+        self._holders: dict[int, tuple[int, int]] = {}
+
+    async def __aenter__(self) -> "City":
+        def opened() -> Any:
+            return connect(self.url)
+
+        self._books = [ShardBook(shard, opened, DE39) for shard in range(SHARDS)]
+        self._intake = IntakeWriter(opened, inline_tacs(self._vault), SHARDS)
+        self._batches = TerminalBatches(opened, SHARDS)
+        self._tasks = [asyncio.create_task(one.run()) for one in self._writers()]
+        async with await connect(self.url) as connection:
+            cursor = await connection.execute("SELECT pan, shard, holder_id FROM card_route")
+            routes = {pan: (shard, holder) for pan, shard, holder in await cursor.fetchall()}
+        self._holders = {number: routes[pan_of(number)] for number in range(1, CARDS + 1)}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for one in self._writers():
+            one.stop()
+        await asyncio.gather(*self._tasks)
+
+    def _writers(self) -> list[ShardBook | IntakeWriter | TerminalBatches]:
+        return [*self._books, self._intake, self._batches]
+
+    def request(
+        self, content: CardRequest, card: int, *, terminal_no: int = 1, stan: int = 0
+    ) -> "tuple[int, asyncio.Future[Outcome | None]]":
+        """Send a card request; its trace number and where its answer will be."""
+        shard, holder_id = self._holders[card]
+        stan = stan or next(self._stans)
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        item = Item(
+            key=Key(terminal_no, 1, stan, 1 if isinstance(content, Reversal) else 0),
+            merchant_no=merchant_of(terminal_no),
+            digest=repr((stan, content)).encode()[-32:].rjust(32),
+            generation=1,
+            since=date.today() - timedelta(days=4),  # noqa: DTZ011  any early day does
+            request=content,
+            holder_id=holder_id,
+            pin=None,
+            pin_unreadable=False,
+            done=future.set_result,
+        )
+        assert self._books[shard].submit(item)
+        return stan, future
+
+    async def ask(self, content: CardRequest, card: int, **how: int) -> tuple[int, Outcome]:
+        """Send and wait."""
+        stan, future = self.request(content, card, **how)
+        outcome = await future
+        assert outcome is not None
+        return stan, outcome
+
+    async def buy(
+        self, card: int, fen: int, *, terminal_no: int = 1, account: AccountKind = ONLINE
+    ) -> tuple[int, Outcome]:
+        """A purchase."""
+        request = Purchase(CardNumber(pan_of(card)), account, Fen(fen), None, "051")
+        return await self.ask(request, card, terminal_no=terminal_no)
+
+    async def undo(
+        self,
+        kind: type[Void] | type[Refund] | type[Reversal],
+        card: int,
+        fen: int,
+        of: tuple[int, Outcome],
+        *,
+        terminal_no: int = 1,
+        account: AccountKind = ONLINE,
+        was: Kind = Kind.PURCHASE,
+    ) -> tuple[int, Outcome]:
+        """A void, refund or reversal of an earlier request."""
+        stan, outcome = of
+        day = outcome.clearing_date or outcome.decided_at.astimezone(SHANGHAI).date()
+        number, original = CardNumber(pan_of(card)), Original(1, stan, day.month, day.day)
+        if kind is Reversal:
+            content: CardRequest = Reversal(number, account, Fen(fen), original, was, "98", "051", "000000")
+            return await self.ask(content, card, terminal_no=terminal_no, stan=stan)
+        if kind is Void:
+            content = Void(number, account, Fen(fen), original, outcome.rrn, outcome.auth_code, "051")
+        else:
+            content = Refund(number, account, Fen(fen), original, outcome.rrn, "051")
+        return await self.ask(content, card, terminal_no=terminal_no)
+
+    async def bring(self, *rides: Ride, terminal_no: int = 1) -> Outcome:
+        """Upload offline records."""
+        return await self.send(upload(*(ride.pack() for ride in rides), terminal_no=terminal_no))
+
+    async def send(self, content: Upload) -> Outcome:
+        """Send an upload as it is."""
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        assert self._intake.submit(content._replace(stan=next(self._stans)), future.set_result)
+        outcome = await future
+        assert outcome is not None
+        assert outcome.answer == "00"
+        return outcome
+
+    async def tell(self, content: Settlement | DetailUpload | BatchEnd, terminal_no: int) -> Outcome:
+        """A message about a batch."""
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        stan = next(self._stans)
+        message = BatchMessage(
+            terminal_no,
+            merchant_of(terminal_no),
+            1,
+            stan,
+            stan.to_bytes(32),
+            1,
+            date.today() - timedelta(days=4),  # noqa: DTZ011  any early day does
+            content,
+            future.set_result,
+        )
+        assert self._batches.submit(message)
+        outcome = await future
+        assert outcome is not None
+        return outcome
+
+    async def fold(self) -> None:
+        """Fold hot balances and purses, as the service does every few seconds."""
+        async with await connect(self.url) as connection:
+            await fold_all(connection, range(SHARDS))
+            await fold_purses(connection)
+
+    async def close(self) -> date:
+        """Close the open day; the next begins."""
+        terms = CloseTerms(
+            own_id=OWN,
+            centre_id=CENTRE,
+            acquirer_code="49993350",
+            shards=tuple(range(SHARDS)),
+            folder=self.folder,
+            is_workday=lambda day: day.weekday() < 5,
+            lead_s=0.05,
+        )
+        async with await connect(self.url) as connection:
+            day = await open_day(connection)
+            assert day is not None
+            await close_day(connection, day.day, terms, "a tester")
+        return day.day
+
+
+async def found(url: str, folder: Path) -> None:
+    """Days, registry, and a session of each terminal with batch 1 open."""
+    async with await connect(url) as connection:
+        await ensure_days(connection, 4)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "city.json"
+    whole = registry()
+    merchants = {kind: whole[kind] for kind in ("format", "version", "institutions", "merchants")}
+    with psycopg.connect(url, autocommit=True) as plain:
+        for document in (*({**merchants, "merchants": whole["merchants"][:n]} for n in (1, 2, 3)), whole):
+            path.write_text(json.dumps(document), encoding="utf-8")
+            import_registry(plain, [path], shards=SHARDS, actor="tests", enter_day=enter_day, pins=_no_pins)
+        plain.execute(
+            "INSERT INTO terminal_session SELECT terminal_no, 1, 1, 1, now() FROM terminal",
+        )
+        plain.execute(
+            "INSERT INTO terminal_batch (terminal_no, batch_no, opened_on) SELECT terminal_no, 1, business_date"
+            " FROM terminal CROSS JOIN business_day WHERE begins_at <= now() AND now() < ends_at"
+        )
+        rows = plain.execute("SELECT terminal_no, terminal_id, merchant_no FROM terminal").fetchall()
+        assert all(row == (row[0], f"335000{row[0]:02d}", merchant_of(row[0])) for row in rows), rows
+
+
+def _no_pins() -> Any:
+    raise AssertionError("no PIN in this city")
+
+
+async def first_day(city: City) -> dict[str, Any]:
+    """Purchases with all that can follow them, rides of every kind, two batches that end. Returns what later days refer to."""
+    bought = {
+        "refunded later": await city.buy(1, 3_000),
+        "voided": await city.buy(2, 1_999),
+        "reversed": await city.buy(3, 777),
+        "partly refunded": await city.buy(4, 5_000, terminal_no=7),
+        "void reversed": await city.buy(5, 400),
+        "medical": await city.buy(6, 1_250, account=MEDICAL, terminal_no=7),
+        "other city": await city.buy(7, 10_000, terminal_no=8),
+    }
+    for card in range(1, CARDS + 1):
+        await city.buy(card, 100 + card, terminal_no=2)
+    _, declined = await city.buy(8, 9_999_999)
+    assert declined.answer == "51"
+    await city.ask(Balance(CardNumber(pan_of(9)), ONLINE, None, "051"), 9)
+    for outcome in (
+        await city.undo(Void, 2, 1_999, bought["voided"]),
+        await city.undo(Reversal, 3, 777, bought["reversed"]),
+        await city.undo(Refund, 4, 1_000, bought["partly refunded"], terminal_no=7),
+        await city.undo(Refund, 4, 500, bought["partly refunded"], terminal_no=7),
+        await city.undo(Refund, 7, 2_500, bought["other city"], terminal_no=8),
+    ):
+        assert outcome[1].answer == "00", outcome
+    voided = await city.undo(Void, 5, 400, bought["void reversed"])
+    assert (await city.undo(Reversal, 5, 400, voided, was=Kind.VOID))[1].answer == "00"
+    lone = Reversal(
+        CardNumber(pan_of(10)),
+        ONLINE,
+        Fen(55),
+        Original(1, 9_000, 1, 1),
+        Kind.PURCHASE,
+        "98",
+        "051",
+        "000000",
+    )
+    assert (await city.ask(lone, 10, stan=9_000))[1].answer == "25"
+    late = Purchase(CardNumber(pan_of(10)), ONLINE, Fen(55), None, "051")
+    assert (await city.ask(late, 10, stan=9_000))[1].answer == "22"
+    await _rides(city)
+    await _batches(city)
+    return bought
+
+
+async def _rides(city: City) -> None:
+    balance_fen = dict.fromkeys(range(1, CARDS + 1), 100000)
+
+    def ride(card: int, atc: int, fen: int = 200, **changes: Any) -> Ride:
+        balance_fen[card] -= fen
+        return Ride(card=card, atc=atc, amount_fen=fen, balance_fen=balance_fen[card] + fen, **changes)
+
+    doubled = Ride(card=1, atc=5, amount_fen=300, psam_serial=900_001).pack()
+    await city.bring(*(ride(card, 0) for card in range(1, 6)))
+    await city.bring(*(ride(card, 1, 150, terminal_no=8) for card in range(1, 4)), terminal_no=8)
+    await city.send(upload(doubled))
+    await city.send(
+        upload(doubled, Ride(card=1, atc=5, amount_fen=301).pack(), b"not a record".ljust(96, b"\0"))
+    )
+    grey = ride(2, 2, 250, kind=RecordKind.GREY)  # evidence comes on the second day
+    unused = Ride(card=3, atc=2, amount_fen=260, balance_fen=balance_fen[3], kind=RecordKind.GREY)
+    waiting = Ride(card=4, atc=9, amount_fen=270, balance_fen=balance_fen[4], kind=RecordKind.GREY)
+    await city.bring(grey, unused, waiting)
+    city_issuer = bytes.fromhex(f"{CITY}FFFFFFFF")
+    await city.bring(
+        Ride(card=50, issuer=city_issuer), Ride(card=STRAY, atc=3), Ride(card=6, atc=0, tac=b"wrng")
+    )
+    await city.bring(
+        Ride(card=6, atc=8, kind=RecordKind.LOCKED, amount_fen=0), Ride(card=6, psam=b"\x99" * 6)
+    )
+    await city.fold()
+
+
+def _figures(url: str, terminal_no: int) -> Settlement:
+    """What the terminal would claim if it had seen everything."""
+    with psycopg.connect(url, autocommit=True) as plain:
+        rows = plain.execute(
+            "SELECT kind, count(*), sum(amount_fen)::bigint FROM journal j WHERE terminal_no = %s AND class = 0"
+            " AND effect_fen <> 0 AND NOT EXISTS (SELECT FROM journal r WHERE r.class = 1 AND r.answer = '00'"
+            "     AND (r.terminal_no, r.batch_no, r.stan) = (j.terminal_no, j.batch_no, j.stan)) GROUP BY kind",
+            (terminal_no,),
+        ).fetchall()
+        taken = plain.execute(
+            "SELECT count(*), coalesce(sum(amount_fen), 0)::bigint FROM purse_record WHERE terminal_no = %s"
+            " AND result IN ('10', '04', '11')",
+            (terminal_no,),
+        ).fetchone()
+    assert taken is not None
+    debit = [row[1:] for row in rows if row[0] == 1]
+    credit = [row[1:] for row in rows if row[0] != 1]
+
+    def total(lines: Sequence[Any]) -> tuple[Fen, int]:
+        return Fen(sum(line[1] for line in lines)), sum(line[0] for line in lines)
+
+    return Settlement(
+        GroupTotals(*total(debit), *total(credit)), GroupTotals(Fen(taken[1]), taken[0], Fen(0), 0)
+    )
+
+
+async def _batches(city: City) -> None:
+    figures = _figures(city.url, 8)
+    assert (await city.tell(figures, 8)).answer == "00"
+    assert (await city.tell(BatchEnd(balanced=True, uploaded=figures.purse.debit_count), 8)).answer == "00"
+    figures = _figures(city.url, 2)
+    claimed = figures._replace(
+        accounts=figures.accounts._replace(debit_fen=Fen(figures.accounts.debit_fen + 5))
+    )
+    assert (await city.tell(claimed, 2)).answer == "00"
+    with psycopg.connect(city.url, autocommit=True) as plain:
+        rows = plain.execute(
+            "SELECT stan, pan, amount_fen FROM journal WHERE terminal_no = 2 AND kind = 1 ORDER BY stan"
+        ).fetchall()
+    details = [Detail("10", stan, pan.rjust(20, "0"), Fen(fen)) for stan, pan, fen in rows[1:7]]
+    details[0] = details[0]._replace(amount_fen=Fen(details[0].amount_fen + 5))
+    details[1] = details[1]._replace(card_number=pan_of(12).rjust(20, "0"))
+    details.append(Detail("10", 777_777, pan_of(1).rjust(20, "0"), Fen(12)))
+    assert (await city.tell(DetailUpload(tuple(details)), 2)).answer == "00"
+    assert (await city.tell(BatchEnd(balanced=False, uploaded=len(details)), 2)).answer == "00"
+
+
+async def second_day(city: City, bought: dict[str, Any]) -> None:
+    """Refunds of yesterday, evidence about grey records, and a merchant below zero."""
+    refunded = await city.undo(Refund, 1, 2_999, bought["refunded later"])
+    assert refunded[1].answer == "00"
+    await city.undo(Refund, 6, 1_250, bought["medical"], terminal_no=7, account=MEDICAL)
+    for card in (1, 2, 3):
+        await city.buy(card, 250, terminal_no=3)
+    await city.bring(
+        Ride(card=2, atc=3, amount_fen=100, balance_fen=100_000 - 200 - 150 - 250, terminal_no=1),
+        Ride(card=3, atc=2, amount_fen=111, balance_fen=100_000 - 200 - 150, terminal_no=1),
+    )
+    await city.fold()
+
+
+async def third_day(city: City) -> None:
+    """An open day with something in it, part of it not folded."""
+    bought = await city.buy(1, 1_111)
+    await city.bring(Ride(card=5, atc=1, amount_fen=120, balance_fen=99_800))
+    await city.fold()
+    await city.undo(Void, 1, 1_111, bought)
+    await city.buy(11, 640)
+    await city.bring(Ride(card=5, atc=2, amount_fen=130, balance_fen=99_680))
+
+
+async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple[date, date]:
+    """The whole history; the two days that are closed."""
+    await found(url, folder)
+    async with City(url, vault, folder) as city:
+        bought = await first_day(city)
+        first = await city.close()
+        await second_day(city, bought)
+        second = await city.close()
+        await third_day(city)
+    return first, second

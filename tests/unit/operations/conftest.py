@@ -1,0 +1,60 @@
+"""A city after three business days, made once for the tests of the audit."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from switch.keys.ceremony import Custodian
+from switch.keys.opening import create_vault
+from switch.keys.records import KeyLevel, KeySpec
+from switch.keys.sealing import UnlockSecret
+from switch.keys.software_vault import SoftwareVault
+from switch.keys.stores import JsonKeyStore
+from tests.conftest import TEMPLATE, database_url
+from tests.helpers.audited_city import live_three_days
+from tests.helpers.offline import ROOT
+
+Audited = tuple[str, Path]  # URL of the database, folder of the clearing files
+
+# What the server would refuse is what the audit must see: checks, unique keys and references go; keys of partitions stay.
+_NO_CONSTRAINTS = """
+SELECT format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, conname)
+  FROM pg_constraint
+ WHERE contype IN ('c', 'f', 'u', 'x') AND connamespace = 'public'::regnamespace AND conislocal AND coninhcount = 0
+   AND conparentid = 0 AND conrelid <> 0
+ ORDER BY contype DESC
+"""
+
+
+@pytest.fixture(scope="session")
+def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
+    """A vault with the roots under which the simulator signs offline records."""
+    store = JsonKeyStore(tmp_path_factory.mktemp("vault") / "keys.json")
+    vault = create_vault(store, UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf"), rehearsal=True)
+    first = bytes(range(100, 116))
+    second = bytes(a ^ b for a, b in zip(first, ROOT, strict=True))
+    for algorithm in ("3DES", "SM4"):
+        spec = KeySpec("DTK", algorithm, 1, "national", KeyLevel.ROOT, 1)
+        Custodian(vault, store).enter(spec, [first, second], ("li wei", "wang fang"))
+    return vault
+
+
+@pytest.fixture(scope="session")
+def audited(
+    server_url: str, tac_vault: SoftwareVault, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Audited]:
+    """Its database, with every constraint but the primary keys taken away, and its clearing files. Tests put back what they change."""
+    folder = tmp_path_factory.mktemp("clearing")
+    url = database_url(server_url, "audited")
+    with psycopg.connect(server_url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE audited TEMPLATE {TEMPLATE}".encode())
+    asyncio.run(live_three_days(url, tac_vault, folder))
+    with psycopg.connect(url, autocommit=True) as connection:
+        for (statement,) in connection.execute(_NO_CONSTRAINTS.encode()).fetchall():
+            connection.execute(statement)
+    yield url, folder
+    with psycopg.connect(server_url, autocommit=True) as server:
+        server.execute("DROP DATABASE audited WITH (FORCE)")

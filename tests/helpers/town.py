@@ -222,12 +222,19 @@ class Town:
         """A card that no other test has."""
         return CardData(pan_of(self._free[kind].pop(0)), "001")
 
-    def card_in_the_shard_of(self, card: CardData) -> CardData:
-        """A plain card whose holder is in the same shard."""
+    def card_in_the_shard_of(self, subject: CardData | Terminal) -> CardData:
+        """A plain card whose holder is in the same shard as another card, or as a terminal's messages without a card."""
         with psycopg.connect(self.database_url) as connection:
-            found = connection.execute(
-                "SELECT a.pan FROM card_route a JOIN card_route b USING (shard) WHERE b.pan = %s", [card.pan]
-            ).fetchall()
+            if isinstance(subject, Terminal):
+                query = (
+                    "SELECT mod(terminal_no, 2)::smallint FROM terminal WHERE terminal_id = %s"  # two shards
+                )
+                name = subject.terminal_id
+            else:
+                query = "SELECT shard FROM card_route WHERE pan = %s"
+                name = subject.pan
+            shard = connection.execute(query, [name]).fetchone()
+            found = connection.execute("SELECT pan FROM card_route WHERE shard = %s", shard).fetchall()
         together = {pan for (pan,) in found}
         free = self._free["plain"]
         number = next(number for number in free if pan_of(number) in together)

@@ -180,7 +180,7 @@ class House:
         return await self._process.wait()
 
     async def kill(self) -> None:
-        """kill -9, as a power cut would."""
+        """SIGKILL, as when the power goes."""
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -106,6 +106,7 @@ class Lookup(Generic[K, V]):
         ] = {}  # in order of arrival; will see the database as it is then
         self._flying: dict[K, asyncio.Future[V | None]] = {}  # its query has left
         self._workers: set[asyncio.Task[None]] = set()
+        self._active = 0  # workers that will still look at the queue; a task that has just ended may be in the set for a turn
         self._trusted = True
         self._closed = False
 
@@ -195,40 +196,47 @@ class Lookup(Generic[K, V]):
         flight = asyncio.get_running_loop().create_future()
         flight.add_done_callback(_look_at)
         self._queued[key] = flight
-        if len(self._workers) < self._queries_max:
+        if self._active < self._queries_max:
+            self._active += 1
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
         return flight
 
     async def _work(self) -> None:
-        while self._queued:
-            batch = dict(islice(self._queued.items(), self._batch_max))
-            for key in batch:
-                del self._queued[key]
-            self._flying.update(batch)
-            try:
-                found = await self._fetch(tuple(batch))
-            except Exception as error:  # noqa: BLE001 - every waiter gets it
-                for key, flight in batch.items():
-                    self._land(key, flight)
-                    if not flight.done():
-                        flight.set_exception(error)
-                continue
-            except asyncio.CancelledError:
-                for flight in batch.values():
-                    flight.cancel()
-                raise
-            absent_until = self._clock() + self._absent_s
+        try:
+            while self._queued:
+                await self._query()
+        finally:
+            self._active -= 1  # in the same turn as the look at the empty queue, or a key queued in between would wait for ever
+
+    async def _query(self) -> None:
+        batch = dict(islice(self._queued.items(), self._batch_max))
+        for key in batch:
+            del self._queued[key]
+        self._flying.update(batch)
+        try:
+            found = await self._fetch(tuple(batch))
+        except Exception as error:  # noqa: BLE001 - every waiter gets it
             for key, flight in batch.items():
-                value = found.get(key)
-                if self._land(key, flight) and self._trusted:
-                    if value is None:
-                        self._absent.put(key, absent_until)
-                    else:
-                        self._found.put(key, value)
+                self._land(key, flight)
                 if not flight.done():
-                    flight.set_result(value)
+                    flight.set_exception(error)
+            return
+        except asyncio.CancelledError:
+            for flight in batch.values():
+                flight.cancel()
+            raise
+        absent_until = self._clock() + self._absent_s
+        for key, flight in batch.items():
+            value = found.get(key)
+            if self._land(key, flight) and self._trusted:
+                if value is None:
+                    self._absent.put(key, absent_until)
+                else:
+                    self._found.put(key, value)
+            if not flight.done():
+                flight.set_result(value)
 
     def _land(self, key: K, flight: asyncio.Future[V | None]) -> bool:
         """Whether nothing was invalidated since this query left."""

@@ -200,3 +200,21 @@ async def test_closing_cancels_what_is_waited_for_and_refuses_more() -> None:
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
     with pytest.raises(Overloaded):
         await lookup.load("c")
+
+
+async def test_a_key_asked_for_in_the_turn_in_which_the_last_query_ends_is_looked_up() -> None:
+    gate = asyncio.Event()
+
+    async def fetch(keys: Sequence[str]) -> dict[str, str]:
+        await gate.wait()
+        return {key: key.upper() for key in keys}
+
+    lookup: Lookup[str, str] = Lookup(fetch, capacity=10, queries_max=1)
+    first = asyncio.create_task(lookup.load("a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gate.set()  # the worker goes on in the next turn, ends in it, and right behind it comes the second
+    second = asyncio.create_task(lookup.load("b"))
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(first, second) == ["A", "B"]
+    await lookup.close()

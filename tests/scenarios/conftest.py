@@ -20,11 +20,12 @@ class Two(NamedTuple):
 
 @pytest.fixture(scope="session")
 def two_processes(built_town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
-    """The town of this folder's tests."""
+    """The town of this folder's tests. When all are done its books are audited."""
     town = built_town.copy(tmp_path_factory.mktemp("two"))
     one = town.serve()
     try:
         yield Two(town, one, town.serve_beside())
+        town.run("audit")
     finally:
         town.stop_all()
 

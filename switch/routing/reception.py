@@ -21,7 +21,7 @@ import structlog
 from psycopg import AsyncConnection, Error
 
 from switch.domain.decisions import APPROVED, BalanceFigure, Outcome
-from switch.domain.errors import DependencyError, FormatError, MacMismatch, SwitchError
+from switch.domain.errors import DependencyError, FormatError, MacMismatch
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
 from switch.domain.transactions import (
@@ -61,6 +61,7 @@ log = structlog.get_logger(__name__)
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 NOT_SUPPORTED = "40"
 SERIALS_LOW = 1_000
+SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
 
 
 class Peer(Protocol):
@@ -145,7 +146,7 @@ class Reception:
     async def close(self) -> None:
         """Wait for the tasks that are on their way; call when nothing more comes in."""
         if self._slow:
-            await asyncio.wait(self._slow)
+            await asyncio.wait(self._slow, timeout=SLOW_S)
 
     # ------------------------------------------------------------------ the way in
 
@@ -443,11 +444,12 @@ class Reception:
     async def _surely(self, visit: Visit, work: Coroutine[Any, Any, None]) -> None:
         """Whatever happens, the peer is answered."""
         try:
-            await work
-        except (DependencyError, Error) as error:
+            async with asyncio.timeout(SLOW_S):
+                await work
+        except (DependencyError, Error, TimeoutError) as error:
             log.warning("look-up failed", terminal=visit.envelope.terminal_id, error=type(error).__name__)
             self._bare(visit, Code.MALFUNCTION)
-        except SwitchError:
+        except Exception:  # our own fault
             log.exception("request failed", terminal=visit.envelope.terminal_id)
             self._bare(visit, Code.MALFUNCTION)
 

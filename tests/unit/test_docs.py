@@ -134,6 +134,37 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert anchor in headings, f"{link}: no such heading"
 
 
+def bounds() -> list[str]:
+    """The `set by` column of the table of bounds."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = text.split("\n## 9. The table of bounds\n", 1)[1].split("\n## 10.", 1)[0]
+    return [
+        row.split(" | ")[2] for row in table.splitlines() if row.startswith("| ") and row.count(" | ") == 3
+    ]
+
+
+def test_every_setting_and_constant_in_the_table_of_bounds_is_in_the_code() -> None:
+    settings = flattened(Settings()).keys()
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "switch").rglob("*.py"))
+    code += "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "switch").rglob("*.sql"))
+    names = {name for cell in bounds() for name in re.findall(r"`([\w./]+)`", cell)}
+    assert len(names) > 50
+    for name in names:
+        if name.endswith((".py", "/")):
+            assert (ROOT / "switch" / name).exists() or list((ROOT / "switch").rglob(name)), name
+        elif re.fullmatch(r"[a-z]+\.[a-z_]+", name):
+            assert name in settings, name
+        else:
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", code), name
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    prose = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", prose)):
+        here = list(ROOT.joinpath("switch").rglob(name)) + list(ROOT.joinpath("tests").rglob(name))
+        assert (ROOT / name).exists() or here, name
+
+
 def committed_text() -> Iterator[tuple[str, str]]:
     skip = {".git", ".venv", "__pycache__", ".hypothesis", "node_modules"}
     for path in ROOT.rglob("*"):

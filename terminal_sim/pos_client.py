@@ -7,7 +7,7 @@ nobody are counted and dropped.
 import asyncio
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from switch.domain.errors import FramingError
 from switch.domain.transactions import AccountKind
@@ -96,8 +96,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not asyncio's by class
 
     def data_received(self, data: bytes) -> None:
         """From asyncio: settle what the bytes complete."""

@@ -82,7 +82,7 @@ async def _sell_late(street: Street, client: CountedClient, random: Random, clos
             street.books.expect("answer while the day is closed", expected="00", found=found)
             if outcome.answer is not None and outcome.receipt is not None:
                 street.books.book(card.holder, outcome.receipt, outcome.answer)
-        await asyncio.sleep(0.005)  # a slow evening
+        await asyncio.sleep(0.02)  # a slow evening
     await closed.wait()
 
 

@@ -16,7 +16,7 @@ from terminal_sim.pos_batch import NotNowError, Receipt
 from terminal_sim.pos_client import NoAnswerError, Outcome, RefusedError
 
 PATIENCE = 40  # tries of a till on a bad line before the city calls it a fault
-_LINE_TROUBLE = (NoAnswerError, UnusableAnswerError, NotNowError, RefusedError)
+LINE_TROUBLE = (NoAnswerError, UnusableAnswerError, NotNowError, RefusedError)
 
 
 def wrong(pin: str) -> str:
@@ -154,7 +154,7 @@ class Till:
         for _ in range(PATIENCE):
             try:
                 answer = await client.insist(request)
-            except _LINE_TROUBLE:
+            except LINE_TROUBLE:
                 continue
             books.expect("answer to a refund", expected="64" if too_much else "00", found=answer.code)
             if answer.receipt is not None:
@@ -167,7 +167,7 @@ class Till:
         await self._ready()
         try:
             answer = await client.balance(wish.card.data, pin=wish.pin, account=wish.account)
-        except _LINE_TROUBLE:
+        except LINE_TROUBLE:
             return  # nothing was asked for that must be undone
         expected = street.expected(wish.card, wish.account, 0, wish.pin)
         street.books.expect("answer to an enquiry", expected=expected, found=answer.code)
@@ -193,7 +193,7 @@ class Till:
         for _ in range(PATIENCE):
             try:
                 await self.client.ready()
-            except _LINE_TROUBLE:
+            except LINE_TROUBLE:
                 continue
             return
         self.street.books.fault(f"{self.client.pos.terminal.terminal_id} could not get ready")
@@ -208,7 +208,7 @@ class Till:
             owed = self.client.pos.reversals[0]
             try:
                 code = (await self.client.insist(owed)).code
-            except _LINE_TROUBLE:
+            except LINE_TROUBLE:
                 continue
         else:
             self.street.books.fault(f"the reversal of a {what} never ended")

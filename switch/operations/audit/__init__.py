@@ -25,7 +25,7 @@ PLACES_MAX: Final = 20
 CHECKS: Final = tuple(
     chain.from_iterable(
         read_checks(f"{part}.sql")
-        for part in ("accounts", "journal", "postings", "purse", "batches", "clearing")
+        for part in ("accounts", "journal", "postings", "purse", "batches", "clearing", "settlement")
     )
 )
 assert len({check.name for check in CHECKS}) == len(CHECKS)
@@ -113,7 +113,7 @@ SELECT p.*, count(*) OVER () FROM (
 _SETTINGS: Final = (
     "SET TIME ZONE 'UTC'",
     "SET DateStyle = 'ISO'",
-    "SET work_mem = '128MB'",
+    "SET work_mem = '64MB'",
     "SET jit = off",
     # Partitions of an open day have no statistics yet, and a nested loop over them would never end.
     "SET enable_nestloop = off",

@@ -7,8 +7,8 @@ A `.sql` file of this package holds checks like this:
     -- rows: account, posting
     SELECT 'account', 'account 110', '500', '501' …
 
-A table expression that several checks need is written once, as `-- part: its_name` up to an empty line, and stands in a query as
-`@its_name`. The four columns are the table, the key in words, what was expected and what was found; all text. A check that names %(first)s
+A table expression that several checks need is written once, in parts.sql, as `-- part: its_name` up to an empty line, and stands
+in a query as `@its_name`. The four columns are the table, the key in words, what was expected and what was found; all text. A check that names %(first)s
 looks at the business dates from there to %(last)s, every other at all that is stored.
 """
 
@@ -38,16 +38,15 @@ class Check(NamedTuple):
 
 def read_checks(file: str) -> tuple[Check, ...]:
     """The checks of one file of this package, in order. Raises ValueError when one lacks a note or a name stands twice."""
-    text = resources.files(__package__ or "").joinpath(file).read_text(encoding="utf-8")
+    folder = resources.files(__package__ or "")
+    text = folder.joinpath(file).read_text(encoding="utf-8")
     _, *parts = _NAME.split(text)
-    parts_of_file = dict(_PART.findall(text))
+    shared = dict(_PART.findall(folder.joinpath("parts.sql").read_text(encoding="utf-8")))
     checks = []
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         notes = dict(_NOTE.findall(body))
         lines = [line for line in body.splitlines() if not line.lstrip().startswith("--")]
-        query = (
-            _USE.sub(lambda use: use[1] + parts_of_file[use[2]], "\n".join(lines)).strip().removesuffix(";")
-        )
+        query = _USE.sub(lambda use: use[1] + shared[use[2]], "\n".join(lines)).strip().removesuffix(";")
         if notes.keys() != {"says", "rows"} or not query:
             raise ValueError(f"{file}: check {name} needs says, rows and a query")
         checks.append(Check(name, notes["says"], tuple(notes["rows"].split(", ")), query))

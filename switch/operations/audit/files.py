@@ -63,7 +63,7 @@ class Charge(NamedTuple):
     """One transaction of a day, as the query has it."""
 
     merchant_no: int
-    at: datetime
+    at: str  # in UTC+8: YDDD, then MMDDhhmmss
     entry_no: int
     merchant_id: str
     terminal_id: str
@@ -73,21 +73,21 @@ class Charge(NamedTuple):
     account_kind: int
     pan: str
     fen: int
-    local_time: datetime
+    local_time: str  # YYYYMMDDhhmmss
     kind: int
     auth_code: str
     entry_mode: str
     category: str
     acquirer_id: str
-    original_stan: int | None
-    original_at: datetime | None
+    original_stan: int
+    original_at: str  # MMDDhhmmss
     other: str
     rate_ppm: int | None
-    minimum_fen: int | None
+    minimum_fen: int
     cap_fen: int | None
-    weight_issuer: int | None
-    weight_switch: int | None
-    weight_acquirer: int | None
+    weight_issuer: int
+    weight_switch: int
+    weight_acquirer: int
 
     def __repr__(self) -> str:  # holds a card number
         return f"Charge(entry_no={self.entry_no})"
@@ -97,10 +97,6 @@ class Charge(NamedTuple):
         """Nearest fen, half away from zero, at least the minimum, at most the cap and the amount."""
         if self.rate_ppm is None or not self.fen:
             return Fee(0, 0, 0)
-        assert self.minimum_fen is not None
-        assert self.weight_issuer is not None
-        assert self.weight_switch is not None
-        assert self.weight_acquirer is not None
         amount = abs(self.fen)
         whole, rest = divmod(amount * self.rate_ppm, 1_000_000)
         fee = min(max(whole + (rest >= 500_000), self.minimum_fen), amount)
@@ -119,11 +115,11 @@ class Charge(NamedTuple):
         """Field 37; of an offline record made of the instant and number under which it was taken."""
         if self.rrn is not None:
             return self.rrn
-        local, digits, number = self.at + EIGHT_HOURS, "", self.entry_no
+        digits, number = "", self.entry_no
         for _ in range(6):
             number, digit = divmod(number, 36)
             digits = _BASE36[digit] + digits
-        return f"{local:%Y%j%H}"[3:] + digits
+        return self.at[:4] + self.at[8:10] + digits
 
 
 def signed(fen: int) -> str:
@@ -143,7 +139,7 @@ def merchant_line(number: int, charge: Charge, day: Day) -> str:
     return (
         f"D{number:08d}{charge.merchant_id}{charge.terminal_id}{charge.batch_no:06d}{charge.stan:06d}{charge.reference}"
         f"{charge.account_kind:02d}{card:20}{signed(charge.fen)}{signed(-fee_fen)}{signed(charge.fen - fee_fen)}"
-        f"{charge.local_time:%Y%m%d%H%M%S}{day.day:%Y%m%d}00"
+        f"{charge.local_time}{day.day:%Y%m%d}00"
     )
 
 
@@ -156,14 +152,12 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
     agent = day.acquirer_code if charge.acquirer_id == day.own_id else charge.acquirer_id
     mti = {_REFUND: "0220", _REVERSAL: "0400", _UPLOAD: "0320"}.get(charge.kind, "0200")
     undoing = charge.kind in (3, _REFUND) or (charge.kind == _REVERSAL and charge.fen > 0)
-    local = charge.at + EIGHT_HOURS
-    original = "0" * 10 if charge.original_at is None else f"{charge.original_at + EIGHT_HOURS:%m%d%H%M%S}"
     issuing, acquiring = member == day.own_id, member == charge.acquirer_id
     fields = (
         f"{agent:11}",
         f"{agent:11}",
         f"{charge.stan:06d}",
-        f"{local:%m%d%H%M%S}",
+        charge.at[4:],
         f"{charge.pan:19}",
         f"{abs(charge.fen):012d}",
         "0" * 12,
@@ -177,7 +171,7 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
         "00",
         f"{charge.auth_code:6}",
         f"{day.own_id:11}",
-        f"{charge.original_stan or 0:06d}",
+        f"{charge.original_stan:06d}",
         "00",
         charge.entry_mode or "000",
         fee_field(fee.issuer_fen if issuing else 0),
@@ -187,7 +181,7 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
         "001",
         "5",
         "0",
-        original,
+        charge.original_at,
         f"{day.own_id:11}",
         "0",
         "01",

@@ -11,10 +11,12 @@ SELECT name, party, party_no, line_count, total_fen, upper(encode(sm3, 'hex')), 
   FROM clearing_file WHERE business_date = %(day)s ORDER BY ordinal;
 
 -- name: charges
--- local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
-SELECT c.merchant_no, c.at, c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, c.account_kind, c.pan, c.fen, c.local_time,
-       c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, c.original_stan, c.original_at, c.other,
-       r.rate_ppm, r.minimum_fen, r.cap_fen, r.weight_issuer, r.weight_switch, r.weight_acquirer
+-- Instants as digits of UTC+8: at is last digit of the year, day of the year, MMDDhhmmss. local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
+SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDMMDDHH24MISS'), c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, c.account_kind, c.pan, c.fen, to_char(c.local_time, 'YYYYMMDDHH24MISS'),
+       c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, coalesce(c.original_stan, 0),
+       coalesce(to_char(c.original_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'), c.other,
+       r.rate_ppm, coalesce(r.minimum_fen, 0), r.cap_fen, coalesce(r.weight_issuer, 0), coalesce(r.weight_switch, 0),
+       coalesce(r.weight_acquirer, 0)
   FROM (SELECT j.merchant_no, j.terminal_no, j.decided_at AS at, j.entry_no, j.batch_no, j.stan, j.rrn, (j.account_id %% 100)::integer AS account_kind, j.pan,
                j.effect_fen AS fen, j.decided_at AT TIME ZONE 'UTC' + interval '8 hours' AS local_time, j.kind::integer AS kind, j.auth_code, j.entry_mode,
                coalesce(j.original_date, j.business_date) AS rule_date, o.stan AS original_stan, o.decided_at AS original_at, '' AS other

@@ -14,7 +14,7 @@ from switch.keys.sealing import UnlockSecret
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import JsonKeyStore
 from tests.conftest import TEMPLATE, database_url
-from tests.helpers.audited_city import live_three_days
+from tests.helpers.audited_days import live_three_days
 from tests.helpers.offline import ROOT
 
 Audited = tuple[str, Path]  # URL of the database, folder of the clearing files

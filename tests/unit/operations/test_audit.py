@@ -268,7 +268,30 @@ def test_the_command_ends_with_1_and_names_the_place_when_a_fen_is_missing(
 
 
 def test_a_check_without_a_reason_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts.sql").touch()
     (tmp_path / "odd.sql").write_text("-- name: odd\n-- says: something\nSELECT 1\n")
     monkeypatch.setattr("switch.operations.audit.checks.resources.files", lambda _package: tmp_path)
     with pytest.raises(ValueError, match="check odd needs says, rows and a query"):
         read_checks("odd.sql")
+
+
+def test_a_value_that_cannot_be_read_is_a_fault_and_not_the_end(audited: Audited) -> None:
+    url, folder = audited
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        row = connection.execute("SELECT entry_no, extra FROM journal WHERE kind = 2").fetchone()
+        assert row is not None
+        change = "UPDATE journal SET extra = %s WHERE entry_no = %s"
+        connection.execute(change, (b"\xff\xfe", row[0]))
+        try:
+            report = report_of(url, folder)
+        finally:
+            connection.execute(change, (row[1], row[0]))
+    assert places_of(report) == [("journal_answer_balances", "journal", "unknown")]
+    assert len(report.verdicts) == len(CHECKS) + 1
+
+
+def test_the_document_names_every_check() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+    for check in CHECKS:
+        assert f"| `{check.name}` | {check.says} |\n" in text

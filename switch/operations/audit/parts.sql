@@ -1,0 +1,36 @@
+-- Table expressions that several checks need; %(first)s and %(last)s bound the business dates.
+
+-- part: closed
+closed AS MATERIALIZED (
+    SELECT c.*, b.sealed_at
+      FROM clearing_day c JOIN business_day b USING (business_date)
+     WHERE b.state = 2 AND c.business_date BETWEEN %(first)s AND %(last)s)
+
+-- part: item
+item AS (
+    SELECT j.business_date, j.entry_no, j.decided_at AS at, j.merchant_no, (j.account_id %% 100)::integer AS account_kind,
+           j.effect_fen AS fen, coalesce(j.original_date, j.business_date) AS rule_date, 2101 AS payable_code
+      FROM journal j JOIN closed USING (business_date)
+     WHERE j.effect_fen <> 0
+    UNION ALL
+    SELECT r.business_date, r.entry_no, r.received_at, r.merchant_no, 50, r.amount_fen, coalesce(r.original_date, r.business_date),
+           r.credit_code
+      FROM purse_record r JOIN closed USING (business_date)
+     WHERE r.result IN ('10', '00') AND r.amount_fen > 0)
+
+-- part: offline
+offline AS (
+    -- Taken on the day, with the result they had at its end; then older grey ones that were decided on it.
+    SELECT r.business_date, true AS taken_now, r.entry_no, r.entry_no AS taken_entry, r.business_date AS taken_on, r.merchant_no,
+           coalesce(r.amount_fen, 0) AS fen, coalesce(v.result, r.result) AS result
+      FROM purse_record r
+      JOIN closed ON closed.business_date = r.business_date
+      LEFT JOIN purse_record v
+        ON v.original_entry = r.entry_no AND v.original_date = r.business_date AND v.business_date = r.business_date
+     WHERE r.original_entry IS NULL
+    UNION ALL
+    SELECT v.business_date, false, v.entry_no, v.original_entry, v.original_date, v.merchant_no, coalesce(v.amount_fen, 0), v.result
+      FROM purse_record v
+      JOIN closed ON closed.business_date = v.business_date
+     WHERE v.original_date < v.business_date)
+

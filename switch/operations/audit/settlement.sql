@@ -1,0 +1,176 @@
+-- Closed days, continued: what follows from the sums of a day. Who settles, fees as posted, the float, and which files there are.
+
+-- name: clearing_positions
+-- says: each institution's position is what it issued and acquired, with the fees between them; with the centre all are zero
+-- rows: clearing_position, clearing_summary
+WITH @closed,
+flow AS (
+    SELECT business_date, s.issuer_id, m.acquirer_id, sum(s.item_count) AS items, sum(s.amount_fen) AS fen, sum(s.issuer_fee_fen) AS issuer_fee,
+           sum(s.switch_fee_fen) AS switch_fee, rank() OVER (PARTITION BY business_date ORDER BY min(s.first_at), min(s.first_entry)) AS place
+      FROM clearing_summary s JOIN closed USING (business_date) JOIN clearing_merchant m USING (business_date, merchant_no)
+     GROUP BY business_date, s.issuer_id, m.acquirer_id
+), side AS (
+    SELECT business_date, issuer_id AS institution_id, place * 2 AS place, items AS issued, -fen AS issued_fen, 0 AS acquired, 0 AS acquired_fen,
+           issuer_fee AS received, 0 AS paid FROM flow
+    UNION ALL
+    SELECT business_date, acquirer_id, place * 2 + 1, 0, 0, items, fen, 0, -(issuer_fee + switch_fee) FROM flow
+), want AS (
+    SELECT business_date, rank() OVER (PARTITION BY business_date ORDER BY min(place)) AS ordinal, institution_id, sum(issued) AS issuing_count,
+           sum(issued_fen) AS issuing_fen, sum(acquired) AS acquiring_count, sum(acquired_fen) AS acquiring_fen, sum(received) AS issuer_fee_fen,
+           sum(paid) AS fees_paid_fen, sum(issued_fen + acquired_fen + received + paid) AS net_fen
+      FROM side GROUP BY business_date, institution_id
+), kept AS (SELECT k.* FROM clearing_position k JOIN closed USING (business_date))
+SELECT 'clearing_position', format('%%s on %%s', coalesce(k.institution_id, w.institution_id), coalesce(k.business_date, w.business_date)),
+       CASE WHEN w.institution_id IS NULL THEN 'no row' ELSE w::text END, CASE WHEN k.institution_id IS NULL THEN 'no row' ELSE k::text END
+  FROM kept k
+  FULL JOIN want w ON w.business_date = k.business_date AND w.institution_id = k.institution_id
+ WHERE k.institution_id IS NULL OR w.institution_id IS NULL
+    OR (k.ordinal, k.issuing_count, k.issuing_fen, k.acquiring_count, k.acquiring_fen, k.issuer_fee_fen, k.fees_paid_fen, k.net_fen)
+       IS DISTINCT FROM
+       (w.ordinal, w.issuing_count, w.issuing_fen, w.acquiring_count, w.acquiring_fen, w.issuer_fee_fen, w.fees_paid_fen, w.net_fen)
+UNION ALL
+SELECT 'clearing_position', 'all of ' || business_date, 'zero with the centre', sum(fen) || ' fen'
+  FROM (SELECT business_date, net_fen AS fen FROM kept
+        UNION ALL SELECT business_date, switch_fee FROM flow) AS every
+ GROUP BY business_date HAVING sum(fen) <> 0
+
+-- name: fee_postings
+-- says: a closed day's fee postings are the shares of its fees, each payer to each receiver
+-- rows: posting, clearing_summary
+WITH @closed,
+share AS (
+    SELECT s.business_date, s.payable_code::integer AS payer, CASE s.payable_code WHEN 2101 THEN s.merchant_no ELSE m.acquirer_id::bigint END AS payer_no,
+           part.to_id IN (c.own_id, c.centre_id) AS ours, part.to_id, part.fen
+      FROM clearing_summary s
+      JOIN closed c ON c.business_date = s.business_date
+      JOIN clearing_merchant m ON m.business_date = s.business_date AND m.merchant_no = s.merchant_no
+     CROSS JOIN LATERAL (VALUES (s.issuer_id, s.issuer_fee_fen), (c.centre_id, s.switch_fee_fen), (m.acquirer_id, s.acquirer_fee_fen))
+           AS part (to_id, fen)
+), owed AS (
+    SELECT business_date, payer, payer_no, CASE WHEN ours THEN 6001 ELSE 2102 END AS receiver,
+           CASE WHEN ours THEN 0 ELSE to_id::bigint END AS receiver_no, fen FROM share
+), want AS (
+    SELECT business_date, payer, payer_no, receiver, receiver_no, sum(fen) AS fen
+      FROM owed
+     WHERE payer <> receiver OR payer_no <> receiver_no
+     GROUP BY business_date, payer, payer_no, receiver, receiver_no HAVING sum(fen) <> 0
+), directed AS (
+    SELECT business_date, CASE WHEN fen > 0 THEN payer ELSE receiver END AS debit_code, CASE WHEN fen > 0 THEN payer_no ELSE receiver_no END AS debit_owner,
+           CASE WHEN fen > 0 THEN receiver ELSE payer END AS credit_code, CASE WHEN fen > 0 THEN receiver_no ELSE payer_no END AS credit_owner,
+           sum(abs(fen)) AS fen, count(*) AS lines
+      FROM want GROUP BY 1, 2, 3, 4, 5
+), posted AS (
+    SELECT p.business_date, p.debit_code::integer AS debit_code, p.debit_owner, p.credit_code::integer AS credit_code, p.credit_owner, sum(p.amount_fen) AS fen,
+           count(*) AS lines, min(p.entry_no) AS entry_no
+      FROM posting p JOIN closed USING (business_date)
+     WHERE p.debit_code IN (2101, 2102, 6001) AND p.credit_code IN (2101, 2102, 6001)
+     GROUP BY 1, 2, 3, 4, 5
+)
+SELECT 'posting', format('%%s, fee of %%s from %%s/%%s to %%s/%%s', coalesce('entry ' || p.entry_no, 'no entry'),
+              coalesce(p.business_date, w.business_date), coalesce(p.debit_code, w.debit_code), coalesce(p.debit_owner, w.debit_owner),
+              coalesce(p.credit_code, w.credit_code), coalesce(p.credit_owner, w.credit_owner)),
+       coalesce(w.fen || ' fen', 'none'), coalesce(format('%%s fen in %%s', p.fen, p.lines), 'none')
+  FROM posted p
+  FULL JOIN directed w
+    ON w.business_date = p.business_date AND w.debit_code = p.debit_code AND w.debit_owner = p.debit_owner
+   AND w.credit_code = p.credit_code AND w.credit_owner = p.credit_owner
+ WHERE (p.fen, p.lines) IS DISTINCT FROM (w.fen, w.lines)
+
+-- name: clearing_float
+-- says: the float statement of a closed day is all postings and accepted records up to it; 9001 is grey records still open
+-- rows: clearing_float, posting, purse_record
+WITH @closed,
+moved AS (
+    SELECT business_date, code, sum(debit) AS debit, sum(credit) AS credit
+      FROM (SELECT business_date, debit_code::integer AS code, amount_fen AS debit, 0 AS credit FROM posting
+            UNION ALL SELECT business_date, credit_code, 0, amount_fen FROM posting
+            UNION ALL SELECT business_date, 2002, amount_fen, 0 FROM purse_record WHERE result IN ('10', '00')
+            UNION ALL SELECT business_date, credit_code, 0, amount_fen FROM purse_record WHERE result IN ('10', '00')
+            UNION ALL SELECT business_date, 9001, amount_fen, 0 FROM purse_record WHERE result = '04'
+            UNION ALL SELECT business_date, 9001, 0, amount_fen FROM purse_record WHERE result IN ('00', '94')) AS every
+     WHERE code IS NOT NULL
+     GROUP BY business_date, code
+), want AS (
+    SELECT c.business_date, n.code, coalesce(sum(m.debit - m.credit) FILTER (WHERE m.business_date < c.business_date), 0) AS opening_fen,
+           coalesce(sum(m.debit) FILTER (WHERE m.business_date = c.business_date), 0) AS debit_fen,
+           coalesce(sum(m.credit) FILTER (WHERE m.business_date = c.business_date), 0) AS credit_fen,
+           coalesce(sum(m.debit - m.credit), 0) AS closing_fen
+      FROM closed c
+     CROSS JOIN unnest(ARRAY[1001, 1002, 1101, 1102, 1103, 2001, 2002, 2003, 2101, 2102, 2201, 6001, 9001]) AS n (code)
+      LEFT JOIN moved m ON m.code = n.code AND m.business_date <= c.business_date
+     GROUP BY c.business_date, n.code
+), kept AS (
+    SELECT k.business_date, k.code::integer AS code, k.opening_fen, k.debit_fen, k.credit_fen, k.closing_fen
+      FROM clearing_float k JOIN closed USING (business_date))
+SELECT 'clearing_float', format('%%s on %%s', coalesce(k.code, w.code), coalesce(k.business_date, w.business_date)),
+       CASE WHEN w.code IS NULL THEN 'no row' ELSE format('opening %%s, debit %%s, credit %%s, closing %%s fen', w.opening_fen, w.debit_fen, w.credit_fen, w.closing_fen) END,
+       CASE WHEN k.code IS NULL THEN 'no row' ELSE format('opening %%s, debit %%s, credit %%s, closing %%s fen', k.opening_fen, k.debit_fen, k.credit_fen, k.closing_fen) END
+  FROM kept k
+  FULL JOIN want w ON w.business_date = k.business_date AND w.code = k.code
+ WHERE (k.opening_fen, k.debit_fen, k.credit_fen, k.closing_fen) IS DISTINCT FROM (w.opening_fen, w.debit_fen, w.credit_fen, w.closing_fen)
+
+-- name: clearing_files
+-- says: there is a file for every member, sender and merchant of a closed day, with the count and total of its lines
+-- rows: clearing_file
+WITH @closed,
+@offline,
+member AS (
+    SELECT business_date, institution_id, min(place) AS place
+      FROM (SELECT business_date, institution_id, ordinal AS place FROM clearing_position JOIN closed USING (business_date)
+            UNION ALL SELECT business_date, own_id, 2147483647 FROM closed) AS every
+     GROUP BY business_date, institution_id
+), merchants AS (
+    SELECT s.business_date, s.merchant_no, m.merchant_id, m.acquirer_id, s.issuer_id, s.account_kind, s.item_count, s.volume_fen, s.fee_fen,
+           s.credit_net_fen
+      FROM clearing_summary s
+      JOIN closed c ON c.business_date = s.business_date
+      JOIN clearing_merchant m ON m.business_date = s.business_date AND m.merchant_no = s.merchant_no
+), quick AS (
+    SELECT o.business_date, m.acquirer_id, o.merchant_no, o.confirmed_fen + o.adjusted_fen - coalesce(f.fee_fen, 0) AS net_fen
+      FROM clearing_offline o
+      JOIN closed c ON c.business_date = o.business_date
+      JOIN clearing_merchant m ON m.business_date = o.business_date AND m.merchant_no = o.merchant_no
+      LEFT JOIN (SELECT business_date, merchant_no, sum(fee_fen) AS fee_fen FROM merchants WHERE account_kind = 50 GROUP BY 1, 2) AS f
+        ON f.business_date = o.business_date AND f.merchant_no = o.merchant_no
+), sender AS (
+    SELECT o.business_date, m.acquirer_id, count(*) FILTER (WHERE o.taken_now) AS came, sum(CASE WHEN o.taken_now THEN o.fen ELSE 0 END) AS came_fen,
+           count(*) FILTER (WHERE o.result <> '10') AS listed, sum(CASE WHEN o.result <> '10' THEN o.fen ELSE 0 END) AS listed_fen
+      FROM offline o JOIN clearing_merchant m ON m.business_date = o.business_date AND m.merchant_no = o.merchant_no
+     GROUP BY o.business_date, m.acquirer_id
+), planned AS (
+    SELECT m.business_date, 'NP' AS kind, m.institution_id AS receiver, m.institution_id AS party, NULL::integer AS party_no,
+           count(p.net_fen) AS lines, coalesce(sum(greatest(p.net_fen, 0)), 0) AS fen, 1 AS part, m.place::bigint AS place, 1 AS file
+      FROM member m LEFT JOIN clearing_position p ON p.business_date = m.business_date GROUP BY 1, 2, 3, 4, m.place
+    UNION ALL
+    SELECT m.business_date, 'CM', m.institution_id, m.institution_id, NULL, coalesce(sum(s.item_count), 0), coalesce(sum(s.volume_fen), 0), 1,
+           m.place, 2
+      FROM member m
+      LEFT JOIN (SELECT business_date, issuer_id AS member_id, item_count, volume_fen FROM merchants
+                 UNION ALL
+                 SELECT business_date, acquirer_id, item_count, volume_fen FROM merchants WHERE acquirer_id <> issuer_id) AS s
+        ON s.business_date = m.business_date AND s.member_id = m.institution_id
+     GROUP BY m.business_date, m.institution_id, m.place
+    UNION ALL
+    SELECT business_date, 'NS', acquirer_id, acquirer_id, NULL, CASE WHEN came > 0 THEN 1 ELSE 0 END, came_fen, 2, acquirer_id::bigint, 1 FROM sender
+    UNION ALL
+    SELECT s.business_date, 'QS', s.acquirer_id, s.acquirer_id, NULL, count(q.net_fen), coalesce(sum(greatest(q.net_fen, 0)), 0), 2, s.acquirer_id::bigint, 2
+      FROM sender s LEFT JOIN quick q ON q.business_date = s.business_date AND q.acquirer_id = s.acquirer_id
+     GROUP BY s.business_date, s.acquirer_id
+    UNION ALL
+    SELECT business_date, 'SS', acquirer_id, acquirer_id, NULL, listed, listed_fen, 2, acquirer_id::bigint, 3 FROM sender
+    UNION ALL
+    SELECT business_date, 'MR', lpad(merchant_no::text, 8, '0'), merchant_id, merchant_no, sum(item_count), sum(credit_net_fen), 3, merchant_no, 1
+      FROM merchants GROUP BY business_date, merchant_no, merchant_id
+), want AS (
+    SELECT business_date, kind || c.centre_id || receiver || to_char(business_date, 'YYYYMMDD') || '001' AS name, party, party_no, lines, fen,
+           row_number() OVER (PARTITION BY business_date ORDER BY part, place, file) AS ordinal
+      FROM planned JOIN closed c USING (business_date)
+), kept AS (SELECT k.* FROM clearing_file k JOIN closed USING (business_date))
+SELECT 'clearing_file', format('%%s of %%s', coalesce(k.name, w.name), coalesce(k.business_date, w.business_date)),
+       CASE WHEN w.name IS NULL THEN 'no row' ELSE format('no. %%s for %%s/%%s: %%s lines, %%s fen', w.ordinal, w.party, w.party_no, w.lines, w.fen) END,
+       CASE WHEN k.name IS NULL THEN 'no row' WHEN k.sm3 IS NULL THEN 'not written'
+            ELSE format('no. %%s for %%s/%%s: %%s lines, %%s fen', k.ordinal, k.party, k.party_no, k.line_count, k.total_fen) END
+  FROM kept k
+  FULL JOIN want w ON w.business_date = k.business_date AND w.name = k.name
+ WHERE k.sm3 IS NULL OR w.name IS NULL
+    OR (k.ordinal, k.party, k.party_no, k.line_count, k.total_fen) IS DISTINCT FROM (w.ordinal, w.party, w.party_no, w.lines, w.fen)

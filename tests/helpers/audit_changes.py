@@ -1,0 +1,307 @@
+"""What the tests of the audit change, one at a time: money, states and keys of every table that holds any."""
+
+from typing import NamedTuple
+
+# How the audit names a row: a part of its key, as SQL over the row.
+KEYS = {
+    "account": "'account ' || account_id",
+    "business_day": "business_date::text",
+    "card": "'card_no ' || card_no",
+    "card_route": "'card_no ' || card_no",
+    "holder": "'holder ' || holder_id",
+    "journal": "'entry ' || entry_no",
+    "posting": "'entry ' || entry_no",
+    "original_use": "'entry ' || entry_no",
+    "folded_balance": "format('%s/%s in shard %s', code, owner, shard)",
+    "fold_watermark": "'shard ' || shard",
+    "purse": "'card_no ' || card_no",
+    "purse_record": "'entry ' || entry_no",
+    "purse_atc": "'entry ' || entry_no",
+    "purse_serial": "'serial ' || psam_serial",
+    "purse_waiting": "'entry ' || entry_no",
+    "purse_quarantine": "'entry ' || entry_no",
+    "purse_stray": "'card_no ' || card_no",
+    "purse_alarm": "'alarm_no ' || alarm_no",
+    "purse_sequence": "'kind ' || kind",
+    "purse_gap": "'gap_no ' || gap_no",
+    "purse_watermark": "'the one'",
+    "registry_change": "'change_no ' || change_no",
+    "terminal_batch": "format('terminal_no %s, batch %s', terminal_no, batch_no)",
+    "terminal_batch_detail": "'entry ' || entry_no",
+    "terminal_batch_difference": "'line ' || line",
+    "clearing_day": "business_date::text",
+    "clearing_step": "step || ' of ' || business_date",
+    "clearing_merchant": "format('merchant_no %s on %s', merchant_no, business_date)",
+    "clearing_rule": "format('merchant_no %s, kind %s', merchant_no, account_kind)",
+    "clearing_original": "'entry ' || entry_no",
+    "clearing_source_line": "'entry ' || entry_no",
+    "clearing_summary": "format('merchant_no %s, kind %s', merchant_no, account_kind)",
+    "clearing_offline": "format('merchant_no %s on %s', merchant_no, business_date)",
+    "clearing_position": "format('%s on %s', institution_id, business_date)",
+    "clearing_float": "format('%s on %s', code, business_date)",
+    "clearing_file": "name",
+    "fee_rule": "'fee_rule ' || rule_no",
+}
+
+
+class Change(NamedTuple):
+    """table.column = value where; value and where are SQL. named: the table that is named instead, where two tables say the same."""
+
+    table: str
+    column: str
+    value: str
+    where: str = "true"
+    named: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column} = {self.value} where {self.where}".replace(" where true", "")
+
+
+def plus(table: str, columns: str, where: str = "true") -> list[Change]:
+    """Each of these columns one more."""
+    return [Change(table, column, f"{column} + 1", where) for column in columns.split()]
+
+
+CHANGES = [
+    # holders
+    *plus("account", "balance_fen account_id holder_id kind"),
+    Change("account", "balance_fen", "balance_fen - 1"),
+    Change("account", "pin_failures", "7"),
+    Change("account", "shard", "1 - shard"),
+    *plus("card_route", "shard holder_id"),
+    Change("card", "shard", "1 - shard", named="card_route"),
+    Change("card", "holder_id", "holder_id + 1", named="card_route"),
+    Change("card", "card_no", "card_no + 1000", named="card_route"),
+    Change("holder", "shard", "1 - shard"),
+    Change(
+        "registry_change",
+        "change",
+        "jsonb_set(change, '{after,online_opening_fen}', '50001')",
+        "subject = 'card 3'",
+    ),
+    Change(
+        "registry_change",
+        "change",
+        "jsonb_set(change, '{after,purse_opening_fen}', '1')",
+        "subject = 'card 3'",
+    ),
+    # journal
+    *[
+        change
+        for what in (
+            "kind = 1 AND answer = '00'",
+            "kind = 3 AND answer = '00'",
+            "kind = 4",
+            "kind = 5 AND answer = '00'",
+            "kind = 20",
+        )
+        for change in plus("journal", "amount_fen", what)
+    ],
+    *plus("journal", "amount_fen", "kind = 2"),
+    *plus("journal", "amount_fen", "kind = 21"),
+    *plus("journal", "effect_fen", "kind = 1 AND answer = '00'"),
+    *plus("journal", "effect_fen", "kind = 4"),
+    *plus("journal", "effect_fen", "kind = 2"),
+    Change("journal", "effect_fen", "-effect_fen", "kind = 1 AND answer = '00'"),
+    Change("journal", "effect_fen", "0", "kind = 5 AND answer = '00'"),
+    Change("journal", "answer", "'51'", "kind = 1 AND answer = '00'"),
+    Change("journal", "answer", "'00'", "answer = '51'"),
+    Change("journal", "answer", "'00'", "answer = '22'"),
+    Change("journal", "kind", "3", "kind = 4"),
+    Change("journal", "kind", "99", "kind = 4"),
+    Change("journal", "class", "1", "kind = 1"),
+    Change("journal", "entry_no", "entry_no + 500000", "kind = 1 AND answer = '00'"),
+    Change("journal", "entry_no", "(SELECT max(entry_no) FROM purse_record)", "kind = 2"),
+    Change("journal", "merchant_no", "2", "merchant_no = 1 AND effect_fen <> 0", named="posting"),
+    Change("journal", "account_id", "account_id + 100", "effect_fen > 0"),
+    Change("journal", "account_id", "account_id + 100", "effect_fen = 0 AND kind = 1"),
+    Change("journal", "terminal_no", "99", "kind = 1"),
+    Change("journal", "decided_at", "decided_at - interval '2 days'", "kind = 1"),
+    Change("journal", "decided_at", "decided_at + interval '1 day'", "kind = 1"),
+    Change("journal", "rrn", "overlay(rrn PLACING '!' FROM 12)", "kind = 1"),
+    Change(
+        "journal",
+        "rrn",
+        "overlay(rrn PLACING CASE substr(rrn, 1, 1) WHEN '1' THEN '2' ELSE '1' END FROM 1)",
+        "kind = 2",
+    ),
+    Change("journal", "rrn", "overlay(rrn PLACING 'Z' FROM 12)", "kind = 5 AND answer = '00'"),
+    Change("journal", "auth_code", "'ABCDEF'", "kind = 1 AND answer = '00'"),
+    Change("journal", "auth_code", "'ABCDEF'", "kind = 3 AND answer = '00'"),
+    Change("journal", "digest", "substr(digest, 2)"),
+    Change("journal", "extra", "convert_to('{\"54\": [[10, 1, 1], [10, 2, 2]]}', 'UTF8')", "kind = 2"),
+    Change(
+        "journal",
+        "extra",
+        "convert_to(replace(convert_from(extra, 'UTF8'), '3130', '3131'), 'UTF8')",
+        "kind = 20",
+    ),
+    Change("journal", "original_entry", "original_entry + 1", "kind = 4"),
+    Change("journal", "original_entry", "NULL", "kind = 4"),
+    Change("journal", "original_date", "original_date + 1", "kind = 3 AND answer = '00'"),
+    # postings
+    *plus("posting", "amount_fen", "debit_code = 2001"),
+    *plus("posting", "amount_fen", "credit_code = 2001 AND debit_code = 2101"),
+    *plus("posting", "amount_fen", "credit_code = 6001"),
+    *plus("posting", "amount_fen", "credit_code = 2102"),
+    *plus("posting", "amount_fen", "debit_code = 2003"),
+    *plus("posting", "debit_owner credit_owner debit_code credit_code line", "debit_code = 2001"),
+    *plus("posting", "credit_owner", "debit_code = 2101 AND credit_code = 2001"),
+    *plus("posting", "debit_owner", "credit_code = 6001"),
+    *plus("posting", "debit_owner", "debit_code = 1001"),
+    Change("posting", "entry_no", "entry_no + 700000", "debit_code = 2001"),
+    Change("posting", "shard", "1 - shard", "debit_code = 2001"),
+    Change("posting", "debit_code", "6001", "debit_code = 1001 AND credit_code = 2001"),  # interest
+    Change("posting", "credit_code", "1001", "debit_code = 2001"),  # cash
+    Change(
+        "posting", "amount_fen", "amount_fen + 1", "debit_code = 1001 AND credit_code = 2001", named="account"
+    ),
+    Change(
+        "posting", "amount_fen", "amount_fen + 1", "debit_code = 1001 AND credit_code = 2002", named="purse"
+    ),
+    Change(
+        "posting",
+        "txid",
+        "1000000000000",
+        "debit_code = 2001 AND business_date = (SELECT min(business_date) FROM business_day)",
+        named="folded_balance",
+    ),
+    # what is derived from them
+    *plus("original_use", "amount_fen"),
+    *plus("original_use", "refunded_fen", "refunded_fen > 0"),
+    *plus("original_use", "undone_by", "undone_by IS NOT NULL"),
+    Change("original_use", "undone_by", "entry_no", "undone_by IS NULL"),
+    Change("original_use", "business_date", "business_date + 1"),
+    *plus("folded_balance", "debit_fen credit_fen", "code = 2101"),
+    *plus("folded_balance", "debit_fen", "code = 1001"),
+    *plus("folded_balance", "credit_fen", "code = 6001"),
+    *plus("folded_balance", "credit_fen debit_fen", "code = 2002"),
+    Change("fold_watermark", "folded_to", "folded_to + 1000000000000"),
+    Change("fold_watermark", "folded_to", "0", named="folded_balance"),
+    Change("purse_watermark", "folded_to", "folded_to + 1000000000000"),
+    Change("purse_watermark", "folded_to", "0", named="purse"),
+    # purses
+    *plus("purse", "loaded_fen spent_fen"),
+    *plus("purse", "next_atc", "card_no = 2"),
+    Change("purse", "online_atc", "70000"),
+    Change("purse", "asn", "'0' || repeat('9', 19)"),
+    Change("purse", "shard", "1 - shard"),
+    *plus(
+        "purse_record",
+        "amount_fen balance_fen atc psam_serial record_serial psam card",
+        "result = '10' AND record_kind = 0",
+    ),
+    *plus("purse_record", "amount_fen", "result = '04'"),
+    *plus("purse_record", "amount_fen", "result = '00'"),
+    *plus("purse_record", "card_no", "result = '10'"),
+    *plus("purse_record", "credit_owner", "credit_code = 2101"),
+    *plus("purse_record", "credit_owner", "credit_code = 2102"),
+    Change("purse_record", "credit_code", "2001", "result = '10' AND credit_code = 2101"),
+    Change("purse_record", "result", "'01'", "result = '10' AND record_kind = 0", named="purse_atc"),
+    Change("purse_record", "result", "'10'", "result = '01'", named="purse_atc"),
+    Change("purse_record", "result", "'94'", "result = '00'", named="purse_waiting"),
+    Change("purse_record", "result", "'XX'", "result = '03'"),
+    Change("purse_record", "shard", "1 - shard", "result = '10'"),
+    Change("purse_record", "happened_at", "happened_at + interval '1 second'", "result = '10'"),
+    Change("purse_record", "received_at", "received_at + interval '1 day'", "result = '10'"),
+    Change("purse_record", "raw", "set_byte(raw, 33, get_byte(raw, 33) # 1)", "result = '10'"),
+    Change(
+        "purse_record",
+        "raw",
+        "set_byte(raw, 56, get_byte(raw, 56) # 1)",
+        "result = '10' AND record_kind = 0",
+        named="purse_atc",
+    ),
+    Change("purse_record", "original_entry", "original_entry + 1", "result = '00'"),
+    Change("purse_record", "merchant_no", "2", "result = '10' AND merchant_no = 1"),
+    Change("purse_record", "terminal_no", "2", "result = '10' AND merchant_no = 1"),
+    *plus("purse_atc", "amount_fen balance_fen entry_no"),
+    Change("purse_atc", "atc", "atc + 50"),
+    Change("purse_atc", "mark", "set_byte(mark, 20, get_byte(mark, 20) # 1)"),
+    Change("purse_atc", "business_date", "business_date + 1"),
+    Change("purse_serial", "atc", "atc + 1"),
+    Change("purse_serial", "card", "card + 1"),
+    Change("purse_serial", "psam_serial", "psam_serial + 70000"),
+    *plus("purse_waiting", "amount_fen balance_fen atc entry_no card"),
+    Change("purse_waiting", "verdict", "'94'", "verdict = '00'"),
+    Change("purse_waiting", "verdict", "'00'", "result = '04' AND verdict IS NULL"),
+    Change("purse_waiting", "decided_on", "decided_on + 1", "verdict = '00'"),
+    Change("purse_waiting", "result", "'04'", "result = '11'"),
+    Change("purse_quarantine", "raw", "set_byte(raw, 3, get_byte(raw, 3) # 1)"),
+    Change("purse_quarantine", "terminal_no", "terminal_no + 1"),
+    Change("purse_stray", "card_no", "card_no + 100", named="purse_record"),
+    Change("purse_alarm", "entry_no", "entry_no + 800000"),
+    *plus("purse_sequence", "next_no"),
+    Change("purse_sequence", "missing", "'{}'", "missing <> '{}' AND kind <> 1"),
+    Change("purse_sequence", "missing", "missing + '{[0,1)}'", "kind = 2"),
+    Change("purse_gap", "missing", "int8range(lower(missing), upper(missing) + 1)", "closed_at IS NULL"),
+    Change("purse_gap", "closed_at", "now()", "closed_at IS NULL", named="purse_gap"),
+    # batches of terminals
+    Change("terminal_batch", "computed", "overlay(computed PLACING '9' FROM 12)", "closed_at IS NOT NULL"),
+    Change("terminal_batch", "computed", "overlay(computed PLACING '9' FROM 46)", "closed_at IS NOT NULL"),
+    Change("terminal_batch", "computed", "overlay(computed PLACING '2' FROM 62)", "closed_at IS NOT NULL"),
+    Change("terminal_batch", "claimed", "overlay(claimed PLACING '9' FROM 12)", "closed_at IS NOT NULL"),
+    Change("terminal_batch", "state", "0", "closed_at IS NOT NULL"),
+    Change("terminal_batch", "settled_at", "settled_at + interval '1 second'", "closed_at IS NOT NULL"),
+    Change("terminal_batch", "closed_at", "closed_at + interval '1 second'", "closed_at IS NOT NULL"),
+    Change(
+        "terminal_batch_detail", "amount_fen", "amount_fen + 1", "line > 3", named="terminal_batch_difference"
+    ),
+    Change("terminal_batch_detail", "entry_no", "entry_no + 1"),
+    Change("terminal_batch_difference", "booked", "booked::bigint + 1", "matter = 'AMOUNT'"),
+    Change("terminal_batch_difference", "claimed", "claimed::bigint + 1", "matter = 'NOT_HERE'"),
+    Change("terminal_batch_difference", "booked", "overlay(booked PLACING '7' FROM 12)", "matter = 'TOTALS'"),
+    Change("terminal_batch_difference", "matter", "'CARD'", "matter = 'AMOUNT'"),
+    # closed days
+    Change("business_day", "ends_at", "ends_at + interval '1 second'", "state = 2"),
+    Change("business_day", "sealed_at", "ends_at - interval '1 second'", "state = 2"),
+    Change("business_day", "state", "1", "business_date = (SELECT min(business_date) FROM business_day)"),
+    Change("clearing_day", "settlement_date", "settlement_date + 1", named="clearing_file"),
+    Change("clearing_day", "created_at", "created_at + interval '1 second'", named="clearing_file"),
+    Change("clearing_day", "acquirer_code", "'49999999'", named="clearing_file"),
+    Change("clearing_day", "own_id", "'99993310'", named="clearing_summary"),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{fee_fen}', '1')", "step = 'fees'"),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{centre_fen}', '999')", "step = 'netting'"),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{net_fen}', '{}')", "step = 'netting'"),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{debits_fen}', '999')", "step = 'postings'"),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{bytes}', '999')", "step = 'files'"),
+    Change("clearing_step", "state", "'RUNNING'", "step = 'fees'", named="business_day"),
+    Change("clearing_merchant", "merchant_id", "'993350054119999'"),
+    Change("clearing_merchant", "acquirer_id", "'12345678'"),
+    Change("clearing_merchant", "category", "'9999'", named="clearing_file"),
+    *plus("clearing_rule", "rate_ppm minimum_fen weight_issuer weight_switch weight_acquirer"),
+    Change("clearing_rule", "cap_fen", "cap_fen + 1", "cap_fen IS NOT NULL"),
+    Change("clearing_rule", "rule_no", "NULL", "rule_no IS NOT NULL"),
+    *[
+        Change("fee_rule", column, f"{column} + 1", "account_kind = 50", "clearing_rule")
+        for column in ("rate_ppm", "minimum_fen")
+    ],
+    Change("fee_rule", "cap_fen", "cap_fen + 1", "cap_fen IS NOT NULL", "clearing_rule"),
+    *plus("clearing_original", "original_stan"),
+    Change("clearing_original", "original_at", "original_at + interval '1 second'"),
+    *plus("clearing_source_line", "source_line"),
+    *plus(
+        "clearing_summary",
+        "item_count volume_fen debit_count debit_fen credit_count credit_fen amount_fen fee_fen issuer_fee_fen switch_fee_fen"
+        " acquirer_fee_fen credit_net_fen first_entry",
+    ),
+    Change("clearing_summary", "first_at", "first_at + interval '1 second'"),
+    *plus(
+        "clearing_offline",
+        "confirmed_count confirmed_fen refused_count refused_fen adjusted_count adjusted_fen adjust_refused_count"
+        " adjust_refused_fen pending_count pending_fen",
+    ),
+    *plus(
+        "clearing_position",
+        "issuing_count issuing_fen acquiring_count acquiring_fen issuer_fee_fen fees_paid_fen net_fen",
+    ),
+    Change("clearing_position", "ordinal", "ordinal + 7"),
+    *plus("clearing_float", "opening_fen debit_fen credit_fen closing_fen", "code = 2101"),
+    *plus("clearing_float", "debit_fen credit_fen", "code = 9001"),
+    *plus("clearing_file", "line_count total_fen size_bytes ordinal"),
+    Change("clearing_file", "sm3", "set_byte(sm3, 0, get_byte(sm3, 0) # 1)"),
+    Change("clearing_file", "party", "'99999999'"),
+]
+
+# Money that nothing else repeats, so that no recomputation can tell.
+UNSEEN: dict[tuple[str, str], str] = {}

@@ -1,0 +1,186 @@
+"""Three business days of the city of `audited_city`: two that are closed and one that is open. Everything that the audit looks at has rows."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from switch.domain.identifiers import CardNumber
+from switch.domain.money import Fen
+from switch.domain.transactions import (
+    Balance,
+    BatchEnd,
+    Detail,
+    DetailUpload,
+    GroupTotals,
+    Kind,
+    Original,
+    Purchase,
+    Refund,
+    Reversal,
+    Settlement,
+    Void,
+)
+from switch.keys.software_vault import SoftwareVault
+from terminal_sim.records import RecordKind
+from tests.helpers.audited_city import CARDS, MEDICAL, ONLINE, City, found
+from tests.helpers.offline import CITY, Ride, pan_of, upload
+
+STRAY = 77  # a card of ours that the registry does not know
+
+
+async def first_day(city: City) -> dict[str, Any]:
+    """Purchases with all that can follow them, rides of every kind, two batches that end. Returns what later days refer to."""
+    bought = {
+        "refunded later": await city.buy(1, 3_000),
+        "voided": await city.buy(2, 1_999),
+        "reversed": await city.buy(3, 777),
+        "partly refunded": await city.buy(4, 5_000, terminal_no=7),
+        "void reversed": await city.buy(5, 400),
+        "medical": await city.buy(6, 1_250, account=MEDICAL, terminal_no=7),
+        "other city": await city.buy(7, 10_000, terminal_no=8),
+    }
+    for card in range(1, CARDS + 1):
+        await city.buy(card, 100 + card, terminal_no=2)
+    _, declined = await city.buy(8, 9_999_999)
+    assert declined.answer == "51"
+    await city.ask(Balance(CardNumber(pan_of(9)), ONLINE, None, "051"), 9)
+    for outcome in (
+        await city.undo(Void, 2, 1_999, bought["voided"]),
+        await city.undo(Reversal, 3, 777, bought["reversed"]),
+        await city.undo(Refund, 4, 1_000, bought["partly refunded"], terminal_no=7),
+        await city.undo(Refund, 4, 500, bought["partly refunded"], terminal_no=7),
+        await city.undo(Refund, 7, 2_500, bought["other city"], terminal_no=8),
+    ):
+        assert outcome[1].answer == "00", outcome
+    voided = await city.undo(Void, 5, 400, bought["void reversed"])
+    assert (await city.undo(Reversal, 5, 400, voided, was=Kind.VOID))[1].answer == "00"
+    lone = Reversal(
+        CardNumber(pan_of(10)),
+        ONLINE,
+        Fen(55),
+        Original(1, 9_000, 1, 1),
+        Kind.PURCHASE,
+        "98",
+        "051",
+        "000000",
+    )
+    assert (await city.ask(lone, 10, stan=9_000))[1].answer == "25"
+    late = Purchase(CardNumber(pan_of(10)), ONLINE, Fen(55), None, "051")
+    assert (await city.ask(late, 10, stan=9_000))[1].answer == "22"
+    await _rides(city)
+    await _batches(city)
+    return bought
+
+
+async def _rides(city: City) -> None:
+    balance_fen = dict.fromkeys(range(1, CARDS + 1), 100000)
+
+    def ride(card: int, atc: int, fen: int = 200, **changes: Any) -> Ride:
+        balance_fen[card] -= fen
+        return Ride(card=card, atc=atc, amount_fen=fen, balance_fen=balance_fen[card] + fen, **changes)
+
+    doubled = Ride(card=1, atc=5, amount_fen=300, psam_serial=900_001).pack()
+    await city.bring(*(ride(card, 0) for card in range(1, 6)))
+    await city.bring(*(ride(card, 1, 150, terminal_no=8) for card in range(1, 4)), terminal_no=8)
+    await city.send(upload(doubled))
+    await city.send(
+        upload(doubled, Ride(card=1, atc=5, amount_fen=301).pack(), b"not a record".ljust(96, b"\0"))
+    )
+    grey = ride(2, 2, 250, kind=RecordKind.GREY)  # evidence comes on the second day
+    unused = Ride(card=3, atc=2, amount_fen=260, balance_fen=balance_fen[3], kind=RecordKind.GREY)
+    waiting = Ride(card=4, atc=9, amount_fen=270, balance_fen=balance_fen[4], kind=RecordKind.GREY)
+    await city.bring(grey, unused, waiting)
+    city_issuer = bytes.fromhex(f"{CITY}FFFFFFFF")
+    await city.bring(
+        Ride(card=50, issuer=city_issuer), Ride(card=STRAY, atc=3), Ride(card=6, atc=0, tac=b"wrng")
+    )
+    await city.bring(
+        Ride(card=6, atc=8, kind=RecordKind.LOCKED, amount_fen=0), Ride(card=6, psam=b"\x99" * 6)
+    )
+    await city.fold()
+
+
+def _figures(url: str, terminal_no: int) -> Settlement:
+    """What the terminal would claim if it had seen everything."""
+    with psycopg.connect(url, autocommit=True) as plain:
+        rows = plain.execute(
+            "SELECT kind, count(*), sum(amount_fen)::bigint FROM journal j WHERE terminal_no = %s AND class = 0"
+            " AND effect_fen <> 0 AND NOT EXISTS (SELECT FROM journal r WHERE r.class = 1 AND r.answer = '00'"
+            "     AND (r.terminal_no, r.batch_no, r.stan) = (j.terminal_no, j.batch_no, j.stan)) GROUP BY kind",
+            (terminal_no,),
+        ).fetchall()
+        taken = plain.execute(
+            "SELECT count(*), coalesce(sum(amount_fen), 0)::bigint FROM purse_record WHERE terminal_no = %s"
+            " AND result IN ('10', '04', '11')",
+            (terminal_no,),
+        ).fetchone()
+    assert taken is not None
+    debit = [row[1:] for row in rows if row[0] == 1]
+    credit = [row[1:] for row in rows if row[0] != 1]
+
+    def total(lines: Sequence[Any]) -> tuple[Fen, int]:
+        return Fen(sum(line[1] for line in lines)), sum(line[0] for line in lines)
+
+    return Settlement(
+        GroupTotals(*total(debit), *total(credit)), GroupTotals(Fen(taken[1]), taken[0], Fen(0), 0)
+    )
+
+
+async def _batches(city: City) -> None:
+    figures = _figures(city.url, 8)
+    assert (await city.tell(figures, 8)).answer == "00"
+    assert (await city.tell(BatchEnd(balanced=True, uploaded=figures.purse.debit_count), 8)).answer == "00"
+    figures = _figures(city.url, 2)
+    claimed = figures._replace(
+        accounts=figures.accounts._replace(debit_fen=Fen(figures.accounts.debit_fen + 5))
+    )
+    assert (await city.tell(claimed, 2)).answer == "00"
+    with psycopg.connect(city.url, autocommit=True) as plain:
+        rows = plain.execute(
+            "SELECT stan, pan, amount_fen FROM journal WHERE terminal_no = 2 AND kind = 1 ORDER BY stan"
+        ).fetchall()
+    details = [Detail("10", stan, pan.rjust(20, "0"), Fen(fen)) for stan, pan, fen in rows[1:7]]
+    details[0] = details[0]._replace(amount_fen=Fen(details[0].amount_fen + 5))
+    details[1] = details[1]._replace(card_number=pan_of(12).rjust(20, "0"))
+    details.append(Detail("10", 777_777, pan_of(1).rjust(20, "0"), Fen(12)))
+    assert (await city.tell(DetailUpload(tuple(details)), 2)).answer == "00"
+    assert (await city.tell(BatchEnd(balanced=False, uploaded=len(details)), 2)).answer == "00"
+
+
+async def second_day(city: City, bought: dict[str, Any]) -> None:
+    """Refunds of yesterday, evidence about grey records, and a merchant below zero."""
+    refunded = await city.undo(Refund, 1, 2_999, bought["refunded later"])
+    assert refunded[1].answer == "00"
+    await city.undo(Refund, 6, 1_250, bought["medical"], terminal_no=7, account=MEDICAL)
+    for card in (1, 2, 3):
+        await city.buy(card, 250, terminal_no=3)
+    await city.bring(
+        Ride(card=2, atc=3, amount_fen=100, balance_fen=100_000 - 200 - 150 - 250, terminal_no=1),
+        Ride(card=3, atc=2, amount_fen=111, balance_fen=100_000 - 200 - 150, terminal_no=1),
+    )
+    await city.fold()
+
+
+async def third_day(city: City) -> None:
+    """An open day with something in it, part of it not folded."""
+    bought = await city.buy(1, 1_111)
+    await city.bring(Ride(card=5, atc=1, amount_fen=120, balance_fen=99_800))
+    await city.fold()
+    await city.undo(Void, 1, 1_111, bought)
+    await city.buy(11, 640)
+    await city.bring(Ride(card=5, atc=2, amount_fen=130, balance_fen=99_680))
+
+
+async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple[date, date]:
+    """The whole history; the two days that are closed."""
+    await found(url, folder)
+    async with City(url, vault, folder) as city:
+        bought = await first_day(city)
+        first = await city.close()
+        await second_day(city, bought)
+        second = await city.close()
+        await third_day(city)
+    return first, second

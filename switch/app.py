@@ -39,7 +39,7 @@ from switch.routing.reception import Reception
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
-from switch.storage.pool import connect
+from switch.storage.pool import connect, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
 from switch.transports.tcp_terminals import Limits, TerminalListener, server_tls
@@ -116,6 +116,7 @@ class Service:
             connect=pool.connection,
             watch=metrics,
             acquirer=settings.institution.acquirer_code,
+            log_answers=settings.telemetry.log_transactions,
         )
         await reception.start()
         self._stack.push_async_callback(reception.close)
@@ -183,7 +184,7 @@ class Service:
             task = asyncio.get_running_loop().create_task(writer.run())
             self._stack.push_async_callback(_finish, writer, task)
         self.metrics.watch("intake_depth", "Offline records waiting", lambda: intake.depth)
-        return BatchDesk(intake, batches)
+        return BatchDesk(intake, batches, self.metrics.taken_in)
 
     def _open_vault(self) -> Vault:
         with psycopg.connect(self.url) as connection:
@@ -193,15 +194,7 @@ class Service:
         return await connect(self.url)
 
     async def _pool(self) -> AsyncConnectionPool[Any]:
-        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            self.url,
-            min_size=1,
-            max_size=self.settings.database.pool_max,
-            max_waiting=2_000,
-            timeout=5.0,
-            kwargs={"autocommit": True, "application_name": "cardswitch"},
-            open=False,
-        )
+        pool = make_pool(self.url, size_max=self.settings.database.pool_max)
         await pool.open()
         self._stack.push_async_callback(pool.close)
         return pool

@@ -8,7 +8,6 @@ from aiohttp import web
 from switch.telemetry.metrics import Metrics
 
 Check = Callable[[], Awaitable[str]]  # "" when all is well, else what is wrong
-CHECK_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True)

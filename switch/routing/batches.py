@@ -1,5 +1,6 @@
 """Messages about a terminal's batch: uploads, settlement, details, batch ends. Where they go, and what a trainee is told."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import date
 
@@ -17,9 +18,15 @@ TEST_RECORD = b"06"
 class BatchDesk:
     """Takes batch messages of authenticated terminals to the writer that knows them."""
 
-    def __init__(self, intake: IntakeWriter, batches: TerminalBatches) -> None:
+    def __init__(
+        self,
+        intake: IntakeWriter,
+        batches: TerminalBatches,
+        on_results: Callable[[Counter[str]], None] = lambda _results: None,
+    ) -> None:
         self._intake = intake
         self._batches = batches
+        self._on_results = on_results  # told the results of each upload that was answered, repeats too
 
     def submit(
         self,
@@ -45,7 +52,16 @@ class BatchDesk:
                 since,
                 content.records,
             )
-            return self._intake.submit(upload, done)
+
+            def answered(outcome: Outcome | None) -> None:
+                if outcome is not None and outcome.field62:
+                    results = outcome.field62[1:]
+                    self._on_results(
+                        Counter(results[at + 4 : at + 6].decode() for at in range(0, len(results), 6))
+                    )
+                done(outcome)
+
+            return self._intake.submit(upload, answered)
         message = BatchMessage(
             key.terminal_no,
             entry.merchant_no,

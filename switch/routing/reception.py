@@ -110,6 +110,7 @@ class Reception:
     """Receives requests of all terminals of this process, whatever line they come by.
 
     acquirer: digits of field 32. slow_max: requests that may wait for a look-up or a session at the same time.
+    log_answers: one line for each answer, with its story.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Reception:
         watch: Watch,
         acquirer: str,
         slow_max: int = 2_000,
+        log_answers: bool = False,
     ) -> None:
         self._vault = vault
         self._terminals = terminals
@@ -134,6 +136,7 @@ class Reception:
         self._watch = watch
         self._acquirer = acquirer
         self._slow_max = slow_max
+        self._log_answers = log_answers
         self._slow: set[asyncio.Task[None]] = set()
         self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
         self._serials = Serials()
@@ -349,9 +352,20 @@ class Reception:
         body = prefix + mab + keys.keys.mac(mab) if keys is not None else prefix + mab
         visit.peer.answer(frame(body), trusted=keys is not None if trusted is None else trusted)
         envelope = visit.envelope
-        self._watch.answered(
-            envelope.mti, envelope.transaction_type, answer, time.monotonic() - visit.started_s
-        )
+        seconds = time.monotonic() - visit.started_s
+        self._watch.answered(envelope.mti, envelope.transaction_type, answer, seconds)
+        if self._log_answers:
+            log.info(
+                "answered",
+                terminal=envelope.terminal_id,
+                mti=envelope.mti,
+                stan=envelope.stan,
+                batch=envelope.batch_no,
+                request=type(visit.content).__name__,
+                amount_fen=getattr(visit.content, "amount_fen", None),
+                answer=answer,
+                ms=round(seconds * 1000, 2),
+            )
 
     def _unreadable(self, error: MessageFormatError, peer: Peer) -> None:
         """Fields that cannot be read: 30, with a MAC when the sender is known and has keys."""

@@ -69,7 +69,7 @@ async def test_postgresql_killed_under_load_comes_back_by_itself_and_nothing_tol
     assert served.one.alive()
     assert served.other.alive()
     for process in (served.one, served.other):
-        await asyncio.to_thread(until, lambda p=process: p.get("/readyz")[0] == 200, BACK_S, "ready again")  # type: ignore[misc]  # bound per turn
+        await asyncio.to_thread(until, process.ready, BACK_S, "ready again")
     check_books(served.town.database_url, [served.seen])
 
 
@@ -94,7 +94,7 @@ async def test_the_switch_that_holds_the_database_killed_takes_it_along_and_both
         served.one = await asyncio.to_thread(town.serve)  # what a supervisor does
         await load.more(TILLS + 500)
     assert served.other.alive()
-    await asyncio.to_thread(until, lambda: served.other.get("/readyz")[0] == 200, BACK_S, "ready again")
+    await asyncio.to_thread(until, served.other.ready, BACK_S, "ready again")
     check_books(town.database_url, [served.seen])
 
 

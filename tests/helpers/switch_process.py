@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from terminal_sim.pos_client import Line
@@ -112,6 +112,10 @@ class SwitchProcess:
             with error:
                 return error.code, error.read().decode()
 
+    def ready(self) -> bool:
+        """Whether it says that terminals should come."""
+        return self.get("/readyz")[0] == 200
+
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of a metric that carry these labels."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
@@ -156,9 +160,8 @@ def postgres_pids(data_dir: Path) -> list[int]:
     return found
 
 
-def until(condition: object, within_s: float, what: str) -> None:
+def until(condition: Callable[[], bool], within_s: float, what: str) -> None:
     """Wait for something outside this process that nobody tells us of. AssertionError when it does not come."""
-    assert callable(condition)
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {within_s:.0f} s"

@@ -49,6 +49,12 @@ class Result:
     lines: dict[str, int] = field(default_factory=dict)  # what the bad lines did
 
     @property
+    def close_greys_refused(self) -> int:
+        """Grey records that the close decided against the merchant."""
+        steps = (step.get("outcome") or {} for step in self.close.get("steps", ()))
+        return sum(int(outcome.get("refused", 0)) for outcome in steps)
+
+    @property
     def good(self) -> bool:
         """Whether everything was as the city expected, and the audit is clean."""
         return not self.books.faults and bool(self.audit.get("clean"))
@@ -70,7 +76,14 @@ class Day:
         self.house = House(folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}")])
         self.folder = folder
         self.random = Random(f"{seed}/day")
+        self.street: Street | None = None
         self._began = now()
+
+    async def end(self) -> None:
+        """Hang up everywhere and stop the switch."""
+        for client in self.street.clients.values() if self.street is not None else ():
+            client.close()
+        await self.house.stop()
 
     async def live(self) -> Result:
         """Everything. Raises when the city cannot go on; what is merely wrong is in the result's books."""
@@ -81,6 +94,7 @@ class Day:
         books = Books(plan, today=self.moment.date())
         tally = Tally(plan.seed)
         street = Street(plan, books, tally, Line(ready.host, ready.port))
+        self.street = street
         result = Result(plan, books, tally, street)
         result.phases["founding"] = now() - self._began
         async with self._bad_lines(street, result) as bad:

@@ -162,14 +162,22 @@ class TerminalLine(asyncio.Protocol):
         if self._paused:
             self._pace()
 
+    def leave_unanswered(self) -> None:
+        """A request gets no answer, and no longer counts."""
+        self.in_flight -= 1
+        if self._paused:
+            self._pace()
+
     def _flush(self) -> None:
-        out, self._out = self._out, []
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        self._write_out()
         if self._strange > self._listener.limits.stranger_frames_max:
             self.close("strange", rule="too many requests without a good MAC")
+
+    def _write_out(self) -> None:
+        out, self._out = self._out, []
+        transport = self._transport
+        if out and transport is not None and not transport.is_closing():
+            transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     # ------------------------------------------------------------------ limits
 
@@ -198,8 +206,9 @@ class TerminalLine(asyncio.Protocol):
         return ""
 
     def close(self, reason: str, *, rule: str = "") -> None:
-        """End the connection by a rule; answers already written still leave."""
+        """End the connection by a rule; answers already given still leave."""
         if self._transport is not None and not self._transport.is_closing():
+            self._write_out()  # of the turn that met the rule
             self._listener.watch.refused(reason)
             log.info("connection closed", reason=reason, rule=rule, address=self._address)
             self._transport.close()

@@ -39,7 +39,7 @@ from switch.routing.reception import Reception
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
-from switch.storage.pool import connect, make_pool
+from switch.storage.pool import connect, connect_writer, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
 from switch.transports.tcp_terminals import Limits, TerminalListener, server_tls
@@ -95,7 +95,7 @@ class Service:
 
         books = Books(
             settings.database.shards,
-            self._connect,
+            self._connect_writer,
             DE39,
             queue_max=settings.ledger.queue_max,
             batch_max=settings.ledger.batch_max,
@@ -173,13 +173,13 @@ class Service:
         settings = self.settings
         shards = settings.database.shards
         intake = IntakeWriter(
-            self._connect,
+            self._connect_writer,
             inline_tacs(vault),
             shards,
             queue_max=settings.purse.queue_max,
             records_max=settings.purse.batch_records_max,
         )
-        batches = TerminalBatches(self._connect, shards, queue_max=settings.purse.queue_max)
+        batches = TerminalBatches(self._connect_writer, shards, queue_max=settings.purse.queue_max)
         for writer in (intake, batches):
             task = asyncio.get_running_loop().create_task(writer.run())
             self._stack.push_async_callback(_finish, writer, task)
@@ -192,6 +192,9 @@ class Service:
 
     async def _connect(self) -> AsyncConnection[Any]:
         return await connect(self.url)
+
+    async def _connect_writer(self) -> AsyncConnection[Any]:
+        return await connect_writer(self.url)
 
     async def _pool(self) -> AsyncConnectionPool[Any]:
         pool = make_pool(self.url, size_max=self.settings.database.pool_max)

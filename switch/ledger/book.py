@@ -32,11 +32,12 @@ from switch.domain.transactions import (
 )
 from switch.ledger import rules
 from switch.ledger.gate import GATE
-from switch.ledger.items import FINANCIAL, KIND, REVERSAL, Item, Key, extra_of, outcome_of
+from switch.ledger.items import FINANCIAL, IN_DOUBT, KIND, REVERSAL, Item, Key, extra_of, outcome_of
 from switch.ledger.rules import Account, Card, Entry, Facts, Ruling
 from switch.ledger.serials import Serials, base36, rrn_head
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
 from switch.storage.pipeline import Parameter, Pipeline
+from switch.storage.pool import LOST
 from switch.storage.sql import load
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ class ShardBook:
     """One queue, one writer, one connection: a process's way into one shard.
 
     queue_max: requests that may wait; one more is refused at once. batch_max: requests per database transaction.
-    de39: field 39 of each reason to decline. retry_for_s: how long a batch outlives a lost database before it is answered 96.
+    de39: field 39 of each reason to decline. retry_for_s: how long requests outlive a lost database before they are answered 96.
     """
 
     def __init__(
@@ -179,6 +180,8 @@ class ShardBook:
         self._wake = asyncio.Event()
         self._busy = False
         self._stopping = False
+        self._lost_s: float | None = None  # since when the database has been lost
+        self._in_doubt = False  # a commit of the running batch was sent, and nobody said what became of it
 
     # ------------------------------------------------------------------ the queue
 
@@ -221,34 +224,60 @@ class ShardBook:
     async def _serve(self, batch: list[Item]) -> None:
         """Bring a batch to its end, whatever it takes, and answer each of its requests exactly once."""
         started = time.monotonic()
+        self._in_doubt = False
         outcomes: Sequence[Outcome | None]
         try:
-            outcomes = await self._settle_surely(batch, started + self._retry_for_s)
+            outcomes = await self._settle_surely(batch)
         except Exception:  # our own fault: 96 for the batch, and the service lives on
             log.exception("batch failed", shard=self.shard, size=len(batch))
             await self._drop_link()
-            outcomes = [None] * len(batch)
+            outcomes = [self._unsettled()] * len(batch)
         self._on_batch(len(batch), time.monotonic() - started)
         for item, outcome in zip(batch, outcomes, strict=True):
-            try:
-                item.done(outcome)
-            except Exception:
-                log.exception("an answer could not be delivered", shard=self.shard)
+            self._tell(item, outcome)
+        if self._lost_s is not None:  # who has queued behind an outage may have gone home by its end
+            while self._queue:
+                self._tell(self._queue.popleft(), None)
 
-    async def _settle_surely(self, batch: list[Item], deadline: float) -> Sequence[Outcome | None]:
-        """Settle; after a lost connection settle again: requests that were committed are then found as repeats."""
+    def _tell(self, item: Item, outcome: Outcome | None) -> None:
+        try:
+            item.done(outcome)
+        except Exception:
+            log.exception("an answer could not be delivered", shard=self.shard)
+
+    def _unsettled(self) -> Outcome | None:
+        """What to tell those of a batch that came to no end: 96 only if surely nothing of it was booked."""
+        return IN_DOUBT if self._in_doubt else None
+
+    async def _settle_surely(self, batch: list[Item]) -> Sequence[Outcome | None]:
+        """Settle; after a lost connection settle again: requests that were committed are then found as repeats.
+
+        The patience of retry_for_s is one for all batches of an outage: what has queued behind the first would otherwise be
+        booked minutes after its terminal gave up.
+        """
         delay_s = 0.05
         while True:
             try:
-                return await self._settle_or_split(batch)
-            except psycopg.OperationalError as error:
+                outcomes = await self._settle_or_split(batch)
+            except LOST as error:
                 await self._drop_link()
-                if time.monotonic() + delay_s > deadline:
-                    log.warning("database lost, batch answered 96", shard=self.shard, size=len(batch))
-                    return [None] * len(batch)
+                now_s = time.monotonic()
+                if self._lost_s is None:
+                    self._lost_s = now_s
+                if self._stopping or now_s + delay_s > self._lost_s + self._retry_for_s:
+                    log.warning(
+                        "database lost, batch given up",
+                        shard=self.shard,
+                        size=len(batch),
+                        in_doubt=self._in_doubt,
+                    )
+                    return [self._unsettled()] * len(batch)
                 log.warning("database lost, batch waits", shard=self.shard, error=type(error).__name__)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, 1.0)
+            else:
+                self._lost_s = None
+                return outcomes
 
     async def _settle_or_split(self, batch: list[Item]) -> Sequence[Outcome | None]:
         """One bad request must not fail its batch: again as a whole, then in halves, until it is alone and gets 96."""
@@ -558,7 +587,13 @@ class ShardBook:
                 },
             )
         queue("commit")
-        await link.round_trip()
+        doubted, self._in_doubt = self._in_doubt, True
+        try:
+            await link.round_trip()
+        except (psycopg.IntegrityError, psycopg.errors.DeadlockDetected, psycopg.DataError):
+            self._in_doubt = doubted  # the server said that this transaction failed
+            raise
+        # It stays set: of a batch in halves, the first may be booked when the second is given up.
 
     def _journal_columns(self, batch: _Batch) -> dict[str, Parameter]:
         items = [item for item, _, _ in batch.written]

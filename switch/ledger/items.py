@@ -1,8 +1,8 @@
 """What goes into a shard's queue, and the stored answer that comes out."""
 
 from collections.abc import Callable
-from datetime import date
-from typing import NamedTuple
+from datetime import UTC, date, datetime
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -46,6 +46,10 @@ POSTS = frozenset(
 )
 
 
+# Told instead of an answer when a commit was sent and nobody can say what became of it. A 96 would be taken for a decline and the
+# money would stay taken; silence makes the terminal ask again or reverse, and either finds the truth.
+IN_DOUBT: Final = Outcome("", "", datetime.min.replace(tzinfo=UTC))
+
 FINANCIAL = int(RequestClass.FINANCIAL)
 REVERSAL = int(RequestClass.REVERSAL)
 
@@ -66,7 +70,7 @@ class Item(NamedTuple):
     generation: number of the key set its MAC was good under.
     since: first business date on which this key can have been booked, or None if its batch is unknown.
     holder_id: 0 for a card that is not ours. pin: the keyed verifier of the PIN that came, if one did.
-    done: called once with the stored answer, or with None when the system failed (96).
+    done: called once with the stored answer, with None when the system failed and nothing was booked (96), or with IN_DOUBT.
     """
 
     key: Key

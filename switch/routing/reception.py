@@ -21,7 +21,7 @@ import structlog
 from psycopg import AsyncConnection, Error
 
 from switch.domain.decisions import APPROVED, BalanceFigure, Outcome
-from switch.domain.errors import DependencyError, FormatError, MacMismatch
+from switch.domain.errors import DependencyError, FormatError, FramingError, MacMismatch
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
 from switch.domain.transactions import (
@@ -42,7 +42,7 @@ from switch.domain.transactions import (
 )
 from switch.keys.pin_blocks import PinBlockError
 from switch.keys.vault import TerminalKeys, Vault
-from switch.ledger.items import Item, Key
+from switch.ledger.items import IN_DOUBT, Item, Key
 from switch.ledger.serials import Serials, rrn_of
 from switch.messages.answers import DE39, Code, Processing, build_answer, build_bare
 from switch.messages.codec import MessageFormatError, decode
@@ -68,7 +68,10 @@ class Peer(Protocol):
     """Where a request came from."""
 
     def answer(self, framed: bytes, *, trusted: bool) -> None:
-        """Take the answer of one request, LEN included; called exactly once. trusted: its MAC was good."""
+        """Take the answer of one request, LEN included. trusted: its MAC was good."""
+
+    def leave_unanswered(self) -> None:
+        """Nobody can say what became of a request: it gets no answer. This or answer is called, exactly once."""
 
 
 class Books(Protocol):
@@ -94,7 +97,7 @@ class Watch(Protocol):
 class Visit:
     """One request and what has been found out about it."""
 
-    __slots__ = ("content", "entry", "envelope", "keys", "message", "peer", "started_s")
+    __slots__ = ("answered", "content", "entry", "envelope", "keys", "message", "peer", "started_s")
 
     def __init__(self, peer: Peer, message: Message, envelope: Envelope) -> None:
         self.peer = peer
@@ -104,6 +107,7 @@ class Visit:
         self.entry: TerminalEntry
         self.keys: KeySet | None = None
         self.content: Request | None = None
+        self.answered = False
 
 
 class Reception:
@@ -165,12 +169,18 @@ class Reception:
             return
         envelope = read_envelope(message)
         visit = Visit(peer, message, envelope)
-        entry = self._terminals.get(envelope.terminal_id)
-        if entry is None:
-            self._later(visit, self._look_up(visit))
-        else:
-            visit.entry = entry
-            self._admit(visit)
+        try:
+            entry = self._terminals.get(envelope.terminal_id)
+            if entry is None:
+                self._later(visit, self._look_up(visit))
+            else:
+                visit.entry = entry
+                self._admit(visit)
+        except FramingError:
+            raise
+        except Exception:  # our own fault, and no reason to end the connection
+            log.exception("request failed", terminal=envelope.terminal_id)
+            self._fail(visit)
 
     def _admit(self, visit: Visit) -> None:
         envelope, entry = visit.envelope, visit.entry
@@ -301,12 +311,18 @@ class Reception:
             return None, True
 
     def _booked(self, visit: Visit, outcome: Outcome | None) -> None:
-        if outcome is None:
-            self._bare(visit, Code.MALFUNCTION)
-        elif outcome.answer == Code.MAC_WRONG:
-            self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
-        else:
-            self._reply(visit, outcome)
+        try:
+            if outcome is None:
+                self._bare(visit, Code.MALFUNCTION)
+            elif outcome is IN_DOUBT:
+                self._leave_unanswered(visit)
+            elif outcome.answer == Code.MAC_WRONG:
+                self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+            else:
+                self._reply(visit, outcome)
+        except Exception:  # booked, but not to be told: silence, and the terminal asks again or reverses
+            log.exception("answer cannot be made", terminal=visit.envelope.terminal_id)
+            self._leave_unanswered(visit)
 
     def _to_desk(self, visit: Visit, since: Any) -> None:
         envelope, keys = visit.envelope, visit.keys
@@ -350,7 +366,9 @@ class Reception:
     ) -> None:
         keys = visit.keys
         body = prefix + mab + keys.keys.mac(mab) if keys is not None else prefix + mab
-        visit.peer.answer(frame(body), trusted=keys is not None if trusted is None else trusted)
+        framed = frame(body)
+        visit.answered = True
+        visit.peer.answer(framed, trusted=keys is not None if trusted is None else trusted)
         envelope = visit.envelope
         seconds = time.monotonic() - visit.started_s
         self._watch.answered(envelope.mti, envelope.transaction_type, answer, seconds)
@@ -366,6 +384,16 @@ class Reception:
                 answer=answer,
                 ms=round(seconds * 1000, 2),
             )
+
+    def _fail(self, visit: Visit) -> None:
+        """96, if nothing has been said yet."""
+        if not visit.answered:
+            self._bare(visit, Code.MALFUNCTION)
+
+    def _leave_unanswered(self, visit: Visit) -> None:
+        if not visit.answered:
+            visit.answered = True
+            visit.peer.leave_unanswered()
 
     def _unreadable(self, error: MessageFormatError, peer: Peer) -> None:
         """Fields that cannot be read: 30, with a MAC when the sender is known and has keys."""
@@ -462,10 +490,10 @@ class Reception:
                 await work
         except (DependencyError, Error, TimeoutError) as error:
             log.warning("look-up failed", terminal=visit.envelope.terminal_id, error=type(error).__name__)
-            self._bare(visit, Code.MALFUNCTION)
+            self._fail(visit)
         except Exception:  # our own fault
             log.exception("request failed", terminal=visit.envelope.terminal_id)
-            self._bare(visit, Code.MALFUNCTION)
+            self._fail(visit)
 
     async def _look_up(self, visit: Visit) -> None:
         entry = await self._terminals.load(visit.envelope.terminal_id)

@@ -30,10 +30,26 @@ _OPTIONS: dict[str, Any] = {
 # SQLSTATE classes and codes after which a connection is of no more use: connection exceptions, shutdown, crash, start-up.
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05")
 
+# What a statement raises when its connection is gone; the second when the server ended a transaction that idled.
+LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
+WRITER_IDLE_MAX_S = 10.0
+
 
 async def connect(url: str) -> AsyncConnection[Any]:
     """Open a connection. psycopg.OperationalError when there is no database to talk to."""
     return await AsyncConnection.connect(url, **_OPTIONS)
+
+
+async def connect_writer(url: str, *, idle_max_s: float = WRITER_IDLE_MAX_S) -> AsyncConnection[Any]:
+    """A connection for one that holds a shard's gate while it decides.
+
+    A process that stops between two statements (suspended, cut off, swapped out) would hold its gate and locks for ever, and
+    with the next close or settlement every other process would wait behind it. The server ends such a transaction after idle_max_s.
+    """
+    connection = await connect(url)
+    milliseconds = round(idle_max_s * 1000)
+    await connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}".encode())
+    return connection
 
 
 def connect_now(url: str) -> psycopg.Connection[Any]:

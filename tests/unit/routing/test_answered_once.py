@@ -1,0 +1,159 @@
+"""Every request is answered once, or left unanswered on purpose, whatever goes wrong behind the reception."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from switch.domain.decisions import BalanceFigure, Outcome
+from switch.domain.money import Fen
+from switch.keys.macs import mac_engine
+from switch.keys.primitives import Algorithm, MacKey
+from switch.keys.terminal_keys import EngineRing, SoftwareTerminalKeys
+from switch.ledger.items import IN_DOUBT, Item
+from switch.messages.codec import decode
+from switch.registry.cards import CardRoute
+from switch.registry.terminals import KeySet, TerminalEntry
+from switch.routing.reception import Reception
+from tests.helpers.frames import frame_of, golden
+
+PURCHASE = "ISO-04-PURCHASE-REQ"
+BALANCE = "ISO-03-BALANCE-REQ"
+
+
+class Wire:
+    """Counts what a request gets."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+        self.left_unanswered = 0
+
+    def answer(self, framed: bytes, *, trusted: bool) -> None:
+        assert trusted
+        self.answers.append(decode(framed[2:]).fields[39])
+
+    def leave_unanswered(self) -> None:
+        self.left_unanswered += 1
+
+
+class Directory:
+    """Knows one terminal and one card; stands for both directories."""
+
+    def __init__(self, entry: TerminalEntry, shard: int) -> None:
+        self._entry = entry
+        self._shard = shard
+
+    def get(self, key: Any) -> Any:
+        return self._entry if isinstance(key, str) else CardRoute(self._shard, 1, 1)
+
+
+class Books:
+    """A ledger that does with an item what the test says."""
+
+    def __init__(self, do: Callable[[Item], bool]) -> None:
+        self.do = do
+
+    def submit(self, shard: int, item: Item) -> bool:
+        return [self.do][shard](item)
+
+    def shard_of_terminal(self, terminal_no: int) -> int:
+        return 0
+
+
+class Vault:
+    """Reads every PIN."""
+
+    def pin_verifier(self, *_args: Any) -> bytes:
+        return bytes(16)
+
+
+class Watch:
+    """Counts nothing."""
+
+    def answered(self, *_args: Any) -> None:
+        """A request was answered."""
+
+    def mac_failed(self) -> None:
+        """A MAC was wrong."""
+
+
+def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0) -> Wire:
+    """What the sender of a golden frame gets."""
+    mak = bytes.fromhex(golden()[vector]["mak"])
+    keys = SoftwareTerminalKeys("33500001", bytes((Algorithm.TDES,)) + bytes(16) + mak, 1, EngineRing())
+    assert mac_engine(1, MacKey(mak, Algorithm.TDES)) is not None
+    message = decode(frame_of(vector)[2:])
+    entry = TerminalEntry(
+        1,
+        message.fields[41],
+        1,
+        message.fields[42],
+        "99993350",
+        1,
+        True,
+        True,
+        int(message.fields[60][2:8]),
+        date(2024, 3, 15),
+        1,
+        (KeySet(1, keys, time.time() + 3600),),
+    )
+    directory: Any = Directory(entry, shard)
+    vault: Any = Vault()
+    nobody: Any = None
+    reception = Reception(
+        vault=vault,
+        terminals=directory,
+        cards=directory,
+        books=Books(do),
+        desk=nobody,
+        connect=nobody,
+        watch=Watch(),
+        acquirer="49993350",
+    )
+    wire = Wire()
+    reception.receive(frame_of(vector)[2:], wire)
+    return wire
+
+
+def telling(outcome: Outcome | None) -> Callable[[Item], bool]:
+    def do(item: Item) -> bool:
+        item.done(outcome)
+        return True
+
+    return do
+
+
+def broken(_item: Item) -> bool:
+    raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize("shard", [0, 7])
+def test_a_fault_behind_a_request_is_answered_96_and_does_not_end_its_connection(shard: int) -> None:
+    wire = receive(
+        PURCHASE, broken, shard=shard
+    )  # shard 7 does not exist: a card imported for more shards than are served
+    assert (wire.answers, wire.left_unanswered) == (["96"], 0)
+
+
+def test_a_request_of_which_nothing_was_booked_is_answered_96() -> None:
+    wire = receive(PURCHASE, telling(None))
+    assert (wire.answers, wire.left_unanswered) == (["96"], 0)
+
+
+def test_a_request_in_doubt_is_left_unanswered_so_that_its_terminal_asks_again_or_reverses() -> None:
+    wire = receive(PURCHASE, telling(IN_DOUBT))
+    assert (wire.answers, wire.left_unanswered) == ([], 1)
+
+
+def test_an_answer_that_cannot_be_made_leaves_the_request_unanswered_and_no_longer_in_flight() -> None:
+    figures = (BalanceFigure(10, 1, Fen(10**13)),)  # more than the twelve digits of field 54
+    outcome = Outcome("00", "407508000004", datetime.now(UTC), balances=figures)
+    wire = receive(BALANCE, telling(outcome))
+    assert (wire.answers, wire.left_unanswered) == ([], 1)
+
+
+def test_a_full_queue_is_answered_96_at_once() -> None:
+    wire = receive(PURCHASE, lambda _item: False)
+    assert (wire.answers, wire.left_unanswered) == (["96"], 0)

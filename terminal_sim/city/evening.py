@@ -113,7 +113,8 @@ async def count_up(street: Street, clients: list[CountedClient], counted: Callab
     async def work(client: CountedClient) -> None:
         while queue:
             card, account = queue.pop()
-            found[0] += await _compare_balance(street, client, card, account)
+            same = await _compare_balance(street, client, card, account)
+            found[0] += same
             counted()
 
     await everyone([asyncio.ensure_future(work(client)) for client in clients])

@@ -232,7 +232,7 @@ def _fee_rules(merchants: list[Merchant]) -> list[FeeRule]:
         FeeRule("ONLINE", 2_500, minimum_fen=1, merchant_id=bookshop.merchant_id),
         FeeRule("MEDICAL", 0),
         FeeRule("PURSE", 3_000),
-        FeeRule("PURSE", 2_000, category="4111"),
+        FeeRule("PURSE", 5_000, category="4111"),
     ]
 
 

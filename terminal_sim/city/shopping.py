@@ -3,11 +3,13 @@
 Every answer is predicted before the request leaves. On a bad line a purchase may come to nothing; then its reversal must.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from switch.domain.transactions import AccountKind
+from terminal_sim.city.house import HouseError
 from terminal_sim.city.plan import CityCard, Holder, Trade
 from terminal_sim.city.street import Street, ask_again, same_answer, unknown_card
 from terminal_sim.city.tally import CountedClient
@@ -15,6 +17,8 @@ from terminal_sim.pos_answers import UnusableAnswerError
 from terminal_sim.pos_batch import NotNowError, Receipt
 from terminal_sim.pos_client import NoAnswerError, Outcome, RefusedError
 
+PAUSE_S = 0.1
+CHOOSY = 2
 PATIENCE = 40  # tries of a till on a bad line before the city calls it a fault
 LINE_TROUBLE = (NoAnswerError, UnusableAnswerError, NotNowError, RefusedError)
 
@@ -73,8 +77,13 @@ class Till:
             # A lost answer leaves open whether a PIN try was counted, so only who has a clean record comes here.
             while street.books.pin_failures[card.holder.number]:
                 card = street.free_card(random, street.good_cards)
-        holder = card.holder
         amount = random.randint(*self.trade.usual_fen)
+        for _ in range(CHOOSY):  # who has no money mostly stays at home
+            balance = street.books.balance_fen(card.holder, AccountKind.ONLINE)
+            if special or self.client.bad_line or (balance is not None and balance >= amount):
+                break
+            card = street.free_card(random, street.good_cards)
+        holder = card.holder
         if random.random() < 0.01:
             amount = 9_000_000  # a gold bar
         account = AccountKind.ONLINE
@@ -190,13 +199,15 @@ class Till:
     # --- bad lines ----------------------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
+        trouble = ""
         for _ in range(PATIENCE):
             try:
                 await self.client.ready()
-            except LINE_TROUBLE:
+            except LINE_TROUBLE as error:
+                trouble = str(error)
                 continue
             return
-        self.street.books.fault(f"{self.client.pos.terminal.terminal_id} could not get ready")
+        raise HouseError(f"till {self.client.pos.terminal.terminal_id} cannot go on: {trouble}")
 
     async def _reversed(self, outcome: Outcome, what: str) -> None:
         """Wait until nothing is owed: only then may the customer go."""
@@ -210,9 +221,10 @@ class Till:
                 code = (await self.client.insist(owed)).code
             except LINE_TROUBLE:
                 continue
+            if self.client.pos.reversals:
+                await asyncio.sleep(PAUSE_S)  # answered, but not to an end
         else:
-            self.street.books.fault(f"the reversal of a {what} never ended")
-            return
+            raise HouseError(f"the reversal of a {what} does not end: answered {code or 'nothing'}")
         if code == "25":
             self.street.happened("requests that never arrived, barred by a tombstone")
         elif code not in ("00", "done"):

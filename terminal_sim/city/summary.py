@@ -181,8 +181,8 @@ def _show_wire(page: _Page, result: Result) -> None:
     page.table("What the terminals sent, and how it was answered", columns, rows)
     tills = len(result.plan.tills)
     page.line(
-        f"{result.requests_per_s:,.0f} requests/s while {tills} tills were shopping, one request in flight each; "
-        "city, switch and database on this machine"
+        f"{result.requests_per_s:,.0f} requests/s while {tills} tills were selling, one customer each; city and switch share "
+        "this machine"
     )
 
 
@@ -264,8 +264,8 @@ def _show_verdict(page: _Page, result: Result) -> None:
             page.line(f"  {check['name']}: {check['says']} ({check['faults']} places)")
     accounts = sum(account is not AccountKind.PURSE for _, account in result.books.balances)
     page.line(
-        f"city: {result.books.checks:,} comparisons of what terminals believe with what the switch says, among them "
-        f"{result.balances_compared:,} of {accounts:,} balances asked over the wire"
+        f"city: {result.books.checks:,} comparisons of what terminals believe with what the switch says, "
+        f"{result.balances_compared:,} of {accounts:,} balances among them"
     )
     for fault in result.books.faults[:FAULTS_SHOWN_MAX]:
         page.line(f"  DIFFERS  {fault}", "red")

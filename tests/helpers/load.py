@@ -15,6 +15,7 @@ from terminal_sim.pos_client import Line
 from tests.helpers.till import LineClosedError, Till
 
 RECOVER_S = 60.0  # how long a till tries before the test has failed
+TRY_S = 5.0  # a switch that cannot say what became of a request says nothing
 PAUSE_S = 0.05
 AGAIN = frozenset({"96"})  # said when nothing is known to have happened
 
@@ -76,8 +77,9 @@ class Load:
                 line = lines[turn % len(lines)]
                 turn += 1
                 try:
-                    code = await self._try(till, request, line)
-                except (LineClosedError, OSError):
+                    async with asyncio.timeout(TRY_S):
+                        code = await self._try(till, request, line)
+                except (LineClosedError, OSError):  # TimeoutError is one
                     till.break_off()
                     self.broken += 1
                     await asyncio.sleep(PAUSE_S)

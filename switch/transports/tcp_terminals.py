@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 WRITE_BUFFER_MAX = 64 * 1024  # unread answers; beyond, the connection is not read from
 SWEEP_S = 1.0
+LAST_WORDS_S = 10.0  # a closed connection may take so long to read its last answers; then it is cut
 
 
 class Receive(Protocol):
@@ -61,7 +62,9 @@ class TerminalLine(asyncio.Protocol):
     __slots__ = (
         "_address",
         "_begun_s",
+        "_closed_s",
         "_connected_s",
+        "_ended",
         "_last_s",
         "_listener",
         "_out",
@@ -70,6 +73,7 @@ class TerminalLine(asyncio.Protocol):
         "_strange",
         "_transport",
         "_trusted",
+        "_waiting",
         "_write_full",
         "in_flight",
     )
@@ -85,7 +89,11 @@ class TerminalLine(asyncio.Protocol):
         self._write_full = False
         self._strange = 0
         self._trusted = False
-        self._begun_s = 0.0
+        self._waiting: list[
+            bytes
+        ] = []  # frames of the last piece that the bound of requests in flight keeps back
+        self._ended = False  # the peer sends no more
+        self._begun_s = self._closed_s = 0.0
         self._connected_s = self._last_s = listener.now_s
 
     # ------------------------------------------------------------------ what the loop calls
@@ -104,33 +112,64 @@ class TerminalLine(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes in pieces of any size."""
-        listener = self._listener
-        self._last_s = listener.now_s
+        self._last_s = now_s = self._listener.now_s
         try:
             bodies = self._reader.feed(data)
-            self._begun_s = listener.now_s if self._reader.pending_bytes else 0.0
+        except FramingError as error:
+            self.close("framing", rule=str(error))
+            return
+        if not self._reader.pending_bytes:
+            self._begun_s = 0.0
+        elif bodies or not self._begun_s:  # a byte now and then does not begin a frame anew
+            self._begun_s = now_s
+        self._waiting = self._waiting + bodies if self._waiting else bodies
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Frames to the reception, as many as may be in flight; the others wait, and nothing more is read."""
+        bodies, self._waiting = self._waiting, []
+        limits = self._listener.limits
+        receive = self._listener.receive
+        handed = 0
+        try:
             for body in bodies:
+                if (
+                    self.in_flight >= limits.in_flight_max
+                    or self._write_full
+                    or self._strange > limits.stranger_frames_max
+                ):
+                    break
+                handed += 1
                 self.in_flight += 1
                 try:
-                    listener.receive(body, self)
+                    receive(body, self)
                 except FramingError:
                     self.in_flight -= 1
                     raise
-            if self._reader.failure is not None:
+            if handed == len(bodies) and self._reader.failure is not None:
                 raise self._reader.failure
         except FramingError as error:
             self.close("framing", rule=str(error))
             return
-        if self.in_flight >= listener.limits.in_flight_max:
+        if handed < len(bodies):
+            self._waiting = bodies[handed:]
+        if self._waiting or self.in_flight >= limits.in_flight_max:
             self._pace()
 
     def eof_received(self) -> bool:
-        """The peer sends no more; it may still read what is in flight."""
-        return self.in_flight > 0
+        """The peer sends no more; it may still read what is in flight (not over TLS, which closes both ways at once)."""
+        self._ended = True
+        transport = self._transport
+        return transport is not None and not transport.get_extra_info("sslcontext") and not self._idle
+
+    @property
+    def _idle(self) -> bool:
+        return not (self.in_flight or self._waiting or self._out)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Requests in flight go on: what they book, their repeat will be told."""
         self._transport = None
+        self._waiting = []
         self._listener.forget(self, self._address)
 
     def pause_writing(self) -> None:
@@ -141,6 +180,8 @@ class TerminalLine(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It reads again."""
         self._write_full = False
+        if self._waiting:
+            self._hand_over()
         self._pace()
 
     # ------------------------------------------------------------------ the peer of a request
@@ -148,8 +189,7 @@ class TerminalLine(asyncio.Protocol):
     def answer(self, framed: bytes, *, trusted: bool) -> None:
         """Send an answer; those of one turn of the loop leave in one write."""
         self.in_flight -= 1
-        transport = self._transport
-        if transport is None:
+        if self._transport is None:
             return
         if not self._out:
             self._listener.call_soon(self._flush)
@@ -165,13 +205,19 @@ class TerminalLine(asyncio.Protocol):
     def leave_unanswered(self) -> None:
         """A request gets no answer, and no longer counts."""
         self.in_flight -= 1
-        if self._paused:
-            self._pace()
+        self._listener.call_soon(self._flush)
 
     def _flush(self) -> None:
+        """At the end of a turn: its answers leave, and what they made room for is handed over."""
         self._write_out()
         if self._strange > self._listener.limits.stranger_frames_max:
             self.close("strange", rule="too many requests without a good MAC")
+        elif self._waiting:
+            self._hand_over()
+        if self._paused:
+            self._pace()
+        if self._ended and self._idle:
+            self.hang_up()
 
     def _write_out(self) -> None:
         out, self._out = self._out, []
@@ -186,7 +232,9 @@ class TerminalLine(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        full = self._write_full or self.in_flight >= self._listener.limits.in_flight_max
+        full = (
+            self._write_full or bool(self._waiting) or self.in_flight >= self._listener.limits.in_flight_max
+        )
         if (full or self._listener.draining) and not self._paused:
             self._paused = True
             transport.pause_reading()
@@ -211,7 +259,7 @@ class TerminalLine(asyncio.Protocol):
             self._write_out()  # of the turn that met the rule
             self._listener.watch.refused(reason)
             log.info("connection closed", reason=reason, rule=rule, address=self._address)
-            self._transport.close()
+            self.hang_up()
 
     def stop_reading(self) -> None:
         """For draining: take no new request."""
@@ -219,8 +267,15 @@ class TerminalLine(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close without a reason to count."""
-        if self._transport is not None:
+        self._waiting = []
+        if self._transport is not None and not self._transport.is_closing():
+            self._closed_s = self._listener.now_s
             self._transport.close()
+
+    def cut_if_stuck(self, now_s: float) -> None:
+        """A peer that does not read its last answers would keep its connection for ever."""
+        if self._closed_s and now_s - self._closed_s > LAST_WORDS_S and self._transport is not None:
+            self._transport.abort()
 
 
 class TerminalListener:
@@ -322,6 +377,7 @@ class TerminalListener:
                 reason = line.overdue(now_s)
                 if reason:
                     line.close(reason)
+                line.cut_if_stuck(now_s)
 
 
 def server_tls(certificate: str, key: str, client_authority: str = "") -> ssl.SSLContext:

@@ -55,7 +55,7 @@ class Books:
 
     plan: CityPlan
     balances: dict[tuple[int, AccountKind], int] = field(default_factory=dict)
-    pin_failures: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    pin_failures: dict[tuple[int, AccountKind], int] = field(default_factory=lambda: defaultdict(int))
     bookings: dict[date, dict[str, Booking]] = field(default_factory=lambda: defaultdict(dict))
     rides: dict[date, dict[str, MerchantDay]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(MerchantDay))
@@ -64,6 +64,12 @@ class Books:
     faults_unsaid: int = 0
     checks: int = 0
     today: date = date.min  # for the year of a clearing date, which has none on the wire
+
+    def has_pin_failures(self, holder_number: int) -> bool:
+        """Whether some account of a holder counts a wrong PIN now."""
+        return any(
+            self.pin_failures[holder_number, account] for account in (AccountKind.ONLINE, AccountKind.MEDICAL)
+        )
 
     def __post_init__(self) -> None:
         for card in (*self.plan.cards, *self.plan.guest_cards):

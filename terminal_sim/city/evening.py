@@ -125,12 +125,12 @@ async def _compare_balance(
     street: Street, client: CountedClient, card: CityCard, account: AccountKind
 ) -> bool:
     books, holder = street.books, card.holder
-    blocked = holder.pin is not None and books.pin_failures[holder.number] >= PIN_FAILURES_MAX
+    blocked = holder.pin is not None and books.pin_failures[holder.number, account] >= PIN_FAILURES_MAX
     answer = await client.balance(card.data, pin=holder.pin, account=account)
     books.expect("answer to a last enquiry", expected="75" if blocked else "00", found=answer.code)
     if blocked or not answer.approved:
         return False
-    books.pin_failures[holder.number] = 0
+    books.pin_failures[holder.number, account] = 0
     return books.expect(
         f"{account.name.lower()} balance of holder {holder.number} in fen",
         expected=books.balance_fen(holder, account),

@@ -75,7 +75,7 @@ class Till:
         card = street.free_card(random, street.special_cards if special else street.good_cards)
         if self.client.bad_line:
             # A lost answer leaves open whether a PIN try was counted, so only who has a clean record comes here.
-            while street.books.pin_failures[card.holder.number]:
+            while street.books.has_pin_failures(card.holder.number):
                 card = street.free_card(random, street.good_cards)
         amount = random.randint(*self.trade.usual_fen)
         for _ in range(CHOOSY):  # who has no money mostly stays at home

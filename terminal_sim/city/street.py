@@ -78,7 +78,7 @@ class Street:
             if (
                 balance is not None
                 and balance >= amount_fen
-                and not self.books.pin_failures[card.holder.number]
+                and not self.books.pin_failures[card.holder.number, AccountKind.ONLINE]
             ):
                 return card
         raise AssertionError("nobody in the city has money left")
@@ -92,15 +92,15 @@ class Street:
         if balance is None:
             return "57"
         if holder.pin is not None:
-            failures = self.books.pin_failures
-            if failures[holder.number] >= PIN_FAILURES_MAX:
+            failures, tries = self.books.pin_failures, (holder.number, account)  # each account counts its own
+            if failures[tries] >= PIN_FAILURES_MAX:
                 return "75"
             if pin is None:
                 return "55"
             if pin != holder.pin:
-                failures[holder.number] += 1
+                failures[tries] += 1
                 return "55"
-            failures[holder.number] = 0
+            failures[tries] = 0
         return "51" if balance < amount_fen else "00"
 
 

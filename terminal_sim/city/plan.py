@@ -95,7 +95,7 @@ class Holder:
     """A person with accounts. None: there is no such account."""
 
     number: int
-    pin: str | None
+    pin: str | None = field(repr=False)
     online_fen: int | None
     medical_fen: int | None
 

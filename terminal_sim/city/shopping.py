@@ -5,7 +5,7 @@ Every answer is predicted before the request leaves. On a bad line a purchase ma
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from switch.domain.transactions import AccountKind
@@ -35,7 +35,7 @@ class Wish:
     card: CityCard
     account: AccountKind
     amount_fen: int
-    pin: str | None
+    pin: str | None = field(repr=False)
 
 
 class Till:

@@ -8,6 +8,7 @@ import pytest
 from tests.helpers.switch_process import SwitchProcess
 from tests.helpers.till import Seen, Wire, check_books
 from tests.helpers.town import Town
+from tests.scenarios.foreign_city import ForeignCity
 
 
 class Two(NamedTuple):
@@ -36,6 +37,23 @@ def two(two_processes: Two) -> Two:
     assert two_processes.one.alive()
     assert two_processes.other.alive()
     return two_processes
+
+
+@pytest.fixture(scope="session")
+def foreign_switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForeignCity]:
+    """A switch with institution, keys and registry of its own, for terminals made from the documents."""
+    city = ForeignCity(tmp_path_factory.mktemp("foreign")).build().serve()
+    try:
+        yield city
+    finally:
+        city.stop()
+
+
+@pytest.fixture
+def foreign_city(foreign_switch: ForeignCity) -> Iterator[ForeignCity]:
+    """The same, whose terminals hang up after each test."""
+    yield foreign_switch
+    foreign_switch.hang_up()
 
 
 @pytest.fixture(autouse=True)

@@ -34,9 +34,6 @@ def pan(serial: int) -> str:
     return luhn(f"31580001{serial:010d}")
 
 
-UNKNOWN_CARD = pan(999)
-
-
 class ForeignCity:
     """One switch with its data below a folder; terminals and cards are numbered by their maker."""
 
@@ -60,6 +57,7 @@ class ForeignCity:
             "CARDSWITCH_INSTITUTION__ISSUER_IDS": ISSUER,
         }
         self.process: SwitchProcess | None = None
+        self._terminals: dict[int, Terminal] = {}
 
     def run(self, *arguments: str) -> str:
         """A command, to its good end; what it printed."""
@@ -104,13 +102,21 @@ class ForeignCity:
             self.process = None
 
     def terminal(self, number: int, *, mac_id: int = 1, merchant: str = SHOP) -> Terminal:
-        """A terminal as its maker knows it. Its registered MAC id is the last digit of its number, where that is 1 to 5."""
-        assert self.process is not None
-        line = self.process.line
-        algorithm: Algorithm = "3DES" if mac_id <= 3 else "SM4"
-        terminal_id = f"58{number:06d}"
-        tmk = terminal_master_key(algorithm, self.roots["TMMK", algorithm], terminal_id)
-        return Terminal((line.host, line.port), terminal_id, merchant, algorithm, mac_id, tmk)
+        """A terminal as its maker knows it: the same each time, since trace and batch outlive a power cut."""
+        if number not in self._terminals:
+            assert self.process is not None
+            line = self.process.line
+            algorithm: Algorithm = "3DES" if mac_id <= 3 else "SM4"
+            terminal_id = f"58{number:06d}"
+            tmk = terminal_master_key(algorithm, self.roots["TMMK", algorithm], terminal_id)
+            terminal = Terminal((line.host, line.port), terminal_id, merchant, algorithm, mac_id, tmk)
+            self._terminals[number] = terminal
+        return self._terminals[number]
+
+    def hang_up(self) -> None:
+        """Close the lines of all terminals."""
+        for terminal in self._terminals.values():
+            terminal.hang_up()
 
 
 def registry() -> dict[str, object]:

@@ -145,7 +145,7 @@ class Session:
         self.now: datetime
         self.today: date
         self.txid = 0
-        self.until: date  # no row can be dated after it
+        self.until: date  # no row of a batch can be dated after it
         self.sessions: dict[int, tuple[int, int]] = {}  # generation, open batch
         self.batches: dict[tuple[int, int], BatchState] = {}
         self._stored: dict[MessageKey, Stored] = {}
@@ -164,16 +164,15 @@ class Session:
         serials: how many will be taken at most, one for each message by default; less than a block.
         more: queues further statements behind these, in the same round trip; what it returns is returned.
         """
-        until = self.until = datetime.now(SHANGHAI).date() + timedelta(days=2)
         terminals = int4s([message.terminal_no for message in messages])
         batches = int4s([message.batch_no for message in messages])
+        unknown_since = datetime.now(SHANGHAI).date() - _UNKNOWN_BATCH_LOOKBACK
         keys = {
             "shards": int2s([self.shard_of(message) for message in messages]),
             "terminals": terminals,
             "batches": batches,
             "stans": int4s([message.stan for message in messages]),
-            "sinces": dates([message.since or until - _UNKNOWN_BATCH_LOOKBACK for message in messages]),
-            "until": until,
+            "sinces": dates([message.since or unknown_since for message in messages]),
         }
         if self._serials.short_of(len(messages) if serials is None else serials):
             await self._refill(connection)
@@ -193,6 +192,8 @@ class Session:
         if row is None:
             raise LookupError("no business day covers this instant: run `cardswitch doctor`")
         self.now, self.today, self.txid = row
+        # The day may change while this transaction runs. Asked of the database: days that are ended by hand run ahead of any calendar.
+        self.until = self.today + timedelta(days=1)
         for terminal_no, batch_no, *rest in await states.fetchall():
             self.batches[terminal_no, batch_no] = BatchState(*rest)
         for at, *rest in await stored.fetchall():

@@ -17,6 +17,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from switch.domain.decisions import Outcome
+from switch.storage.pool import LOST
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,7 @@ MessageT = TypeVar("MessageT")
 
 _PAUSE_FIRST_S = 0.05
 _PAUSE_MAX_S = 1.0
+WRITE_MAX_S = 30.0
 _RECOVERABLE = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.DeadlockDetected)
 
 
@@ -38,7 +40,8 @@ class MessageWriter(ABC, Generic[MessageT]):
     """One queue, one writer, one connection. Subclasses say what a message weighs and how a batch is written.
 
     connect: gives a connection in autocommit mode, for this writer alone. queue_max: weight that may wait, in all; weight_max:
-    weight of one batch (a single heavier message goes alone). retry_for_s: how long a batch outlives a lost database before it is answered 96.
+    weight of one batch (a single heavier message goes alone). retry_for_s: how long messages outlive a lost database before they are answered 96.
+    write_max_s: a batch that takes longer counts as lost with its connection (the server stalls, or somebody holds a lock).
     on_batch: told the weight and the seconds of each batch.
     """
 
@@ -50,6 +53,7 @@ class MessageWriter(ABC, Generic[MessageT]):
         queue_max: int,
         weight_max: int,
         retry_for_s: float,
+        write_max_s: float = WRITE_MAX_S,
         on_batch: Callable[[int, float], None] = lambda _weight, _seconds: None,
     ) -> None:
         self._connect = connect
@@ -59,6 +63,8 @@ class MessageWriter(ABC, Generic[MessageT]):
         self._queue_max = queue_max
         self._weight_max = weight_max
         self._retry_for_s = retry_for_s
+        self._write_max_s = write_max_s
+        self._lost_s: float | None = None  # since when the database has been lost
         self._on_batch = on_batch
         self._wake = asyncio.Event()
         self._stopping = False
@@ -164,7 +170,7 @@ class MessageWriter(ABC, Generic[MessageT]):
         started = time.monotonic()
         outcomes: Sequence[Outcome | None]
         try:
-            outcomes = await self._write_surely(batch, started + self._retry_for_s)
+            outcomes = await self._write_surely(batch)
         except Exception:  # our own fault: 96 for the batch, and the service lives on
             log.exception("batch failed", writer=self._name, messages=len(batch))
             await self._drop_connection()
@@ -181,19 +187,26 @@ class MessageWriter(ABC, Generic[MessageT]):
 
     # ------------------------------------------------------------------ writing, whatever happens
 
-    async def _write_surely(self, batch: Sequence[MessageT], deadline: float) -> Sequence[Outcome | None]:
+    async def _write_surely(self, batch: Sequence[MessageT]) -> Sequence[Outcome | None]:
+        """Patience is one for all batches of an outage, or those behind the first would be answered minutes late."""
         pause_s = _PAUSE_FIRST_S
         while True:
             try:
-                return await self._write_or_split(batch)
-            except psycopg.OperationalError as error:
+                outcomes = await self._write_or_split(batch)
+            except (*LOST, TimeoutError) as error:
                 await self._drop_connection()
-                if time.monotonic() + pause_s > deadline:
+                now_s = time.monotonic()
+                if self._lost_s is None:
+                    self._lost_s = now_s
+                if self._stopping or now_s + pause_s > self._lost_s + self._retry_for_s:
                     log.warning("database lost, batch answered 96", writer=self._name, messages=len(batch))
                     return [None] * len(batch)
                 log.warning("database lost, batch waits", writer=self._name, error=type(error).__name__)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+            else:
+                self._lost_s = None
+                return outcomes
 
     async def _write_or_split(self, batch: Sequence[MessageT]) -> Sequence[Outcome | None]:
         """One bad message must not fail its batch: again as a whole, then in halves, until it is alone and gets 96."""
@@ -212,7 +225,8 @@ class MessageWriter(ABC, Generic[MessageT]):
     async def _write_once(self, batch: Sequence[MessageT]) -> Sequence[Outcome]:
         connection = await self._connected()
         try:
-            return await self.write(connection, batch)
+            async with asyncio.timeout(self._write_max_s):
+                return await self.write(connection, batch)
         except _RECOVERABLE as error:
             await connection.rollback()
             raise CannotBookError from error

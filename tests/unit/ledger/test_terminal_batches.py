@@ -12,6 +12,7 @@ import pytest
 from switch.domain.decisions import Outcome
 from switch.domain.money import Fen
 from switch.domain.transactions import BatchEnd, Detail, DetailUpload, GroupTotals, Kind, Settlement
+from switch.ledger.days import cut_over, ensure_days, open_day
 from switch.ledger.gate import GATE
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
 from switch.storage.pool import connect
@@ -325,3 +326,38 @@ async def test_a_half_finished_settlement_and_end_are_taken_up_by_a_new_message(
     fetch("UPDATE terminal_batch SET state = 2 WHERE terminal_no = 1 RETURNING 1")  # died after closing
     assert (await desk.ask(BatchEnd(True, 3))).answer == "00"
     assert fetch("SELECT closed_at IS NOT NULL FROM terminal_batch WHERE terminal_no = 1") == [(True,)]
+
+
+async def test_days_that_were_ended_by_hand_ahead_of_the_calendar_still_balance(
+    desk: Desk, fetch: Fetch, town: str
+) -> None:
+    connection = await connect(town)
+    for _ in range(5):
+        await ensure_days(connection)
+        current = await open_day(connection)
+        assert current is not None
+        await cut_over(connection, current.day, lead_s=0.0)
+    await connection.close()
+    claim = some_business(fetch)
+    one = message(claim)
+    futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    for future in futures:
+        assert desk.writer.submit(one._replace(done=future.set_result))
+    first, repeat = await asyncio.gather(*futures)
+    assert flags(first) == "11"
+    assert repeat == first
+
+
+async def test_a_lock_that_nobody_gives_back_is_waited_for_within_bounds(
+    open_desk: OpenDesk, fetch: Fetch, town: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(retry_for_s=0.5)
+    monkeypatch.setattr(desk.writer, "_write_max_s", 0.3)
+    holder = await connect(town)
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT 1 FROM terminal_session WHERE terminal_no = 1 FOR UPDATE")
+    waiting = [desk.send(DetailUpload((Detail("00", 1, "0" * 20, Fen(1)),))) for _ in range(3)]
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*waiting) == [None] * 3
+        await holder.close()
+        assert (await desk.ask(some_business(fetch))).answer == "00"

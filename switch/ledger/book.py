@@ -333,7 +333,9 @@ class ShardBook:
         pans: set[str] = set()
         terminals: set[int] = set()
         reversals: set[tuple[int, int]] = set()
-        named: dict[tuple[int, int, int, date], None] = {}
+        named: dict[
+            tuple[int, int, int, date], int
+        ] = {}  # with the merchant, since a terminal may have had another
         for item in items:
             request = item.request
             terminals.add(item.key.terminal_no)
@@ -348,7 +350,8 @@ class ShardBook:
                 reversals.add((item.key.terminal_no, item.key.batch_no))
             if isinstance(request, Void | Refund):
                 day = original_day(request.original, reference)
-                named[(item.key.terminal_no, request.original.batch_no, request.original.stan, day)] = None
+                name = (item.key.terminal_no, request.original.batch_no, request.original.stan, day)
+                named[name] = item.merchant_no
 
         queue = link.queue
         queue("begin")
@@ -376,6 +379,7 @@ class ShardBook:
                     "batches": int4s([key[1] for key in named]),
                     "stans": int4s([key[2] for key in named]),
                     "dates": dates([key[3] for key in named]),
+                    "merchants": int4s(list(named.values())),
                 },
             )
         if reversals:

@@ -54,11 +54,12 @@ SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, 
         LIMIT 8) AS j;
 
 -- name: find_originals
--- Originals named by field 61, on its date or the next; a row for each that is there.
+-- Originals named by field 61, on its date or the next; a row for each that is there. Of the same merchant: a terminal may have
+-- been another's when it sold.
 SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, j.amount_fen, j.effect_fen,
        j.answer, j.rrn, j.auth_code, j.decided_at, j.digest, j.extra, j.original_date, j.original_entry
-  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(dates)b::date[])
-       WITH ORDINALITY AS k (terminal_no, batch_no, stan, day, at)
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(dates)b::date[], %(merchants)b::int[])
+       WITH ORDINALITY AS k (terminal_no, batch_no, stan, day, merchant_no, at)
  CROSS JOIN LATERAL (
        SELECT *
          FROM journal
@@ -68,6 +69,7 @@ SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, 
           AND journal.batch_no = k.batch_no
           AND journal.stan = k.stan
           AND journal.class = 0
+          AND journal.merchant_no = k.merchant_no
         LIMIT 1) AS j;
 
 -- name: read_uses

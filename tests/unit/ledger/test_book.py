@@ -7,7 +7,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Kind, Original, Reversal, Void
+from switch.domain.transactions import AccountKind, Kind, Original, Refund, Reversal, Void
 from switch.ledger.items import REVERSAL
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
 
@@ -191,3 +191,18 @@ async def test_keys_that_were_replaced_get_a0_and_leave_no_trace(pg: Pg, postgre
         outcomes = await book.settle([item(purchase(), since=day)])
     assert outcomes[0].answer == "A0"
     assert await rows_of(pg, "journal") == 0
+
+
+async def test_a_terminal_that_changed_hands_cannot_give_back_at_the_expense_of_its_new_merchant(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    bought = item(purchase(300), since=day)
+    async with a_book(postgres_url) as book:
+        outcome = (await book.settle([bought]))[0]
+        named = Original(1, bought.key.stan, day.month, day.day)
+        refund = Refund(card_of(1), AccountKind.ONLINE, Fen(300), named, outcome.rrn, "051")
+        moved = item(refund, since=day)._replace(merchant_no=2)
+        outcomes = [(await book.settle([one]))[0].answer for one in (moved, item(refund, since=day))]
+    assert outcomes == ["25", "00"]
+    assert await balance_of(pg) == OPENING_FEN

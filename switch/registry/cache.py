@@ -144,8 +144,12 @@ class Lookup(Generic[K, V]):
         return answers
 
     async def reload(self, key: K) -> V | None:
-        """The value as the database has it after this call began, whatever the cache says; waiters share the query."""
-        self.invalidate(key)
+        """The value as the database has it after this call began, whatever the cache says; waiters share the query.
+
+        What is kept serves others until then: a stranger who makes us look must not make everybody else wait.
+        """
+        self._absent.pop(key)
+        self._flying.pop(key, None)
         return await asyncio.shield(self._flight(key))
 
     def invalidate(self, key: K) -> None:
@@ -232,6 +236,7 @@ class Lookup(Generic[K, V]):
             value = found.get(key)
             if self._land(key, flight) and self._trusted:
                 if value is None:
+                    self._found.pop(key)
                     self._absent.put(key, absent_until)
                 else:
                     self._found.put(key, value)

@@ -218,3 +218,20 @@ async def test_a_key_asked_for_in_the_turn_in_which_the_last_query_ends_is_looke
     async with asyncio.timeout(5):
         assert await asyncio.gather(first, second) == ["A", "B"]
     await lookup.close()
+
+
+async def test_a_reload_that_a_stranger_provokes_makes_nobody_else_wait() -> None:
+    shelf = Shelf(a="old")
+    lookup = Lookup(shelf.fetch, capacity=10)
+    await lookup.load("a")
+    shelf.open.clear()
+    provoked = asyncio.create_task(lookup.reload("a"))
+    await _turn()
+    assert lookup.get("a") == "old"
+    del shelf.values["a"]
+    again = asyncio.create_task(lookup.reload("a"))
+    await _turn()
+    shelf.open.set()
+    assert (await provoked, await again) == ("old", None)
+    assert lookup.get("a") is None
+    await lookup.close()

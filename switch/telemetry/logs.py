@@ -1,7 +1,7 @@
 """One line per event, JSON for machines, plain text at a terminal. Masking fails closed.
 
 Values mask themselves (`CardNumber` prints masked). This is the second net: anything under a key that names a secret is
-replaced by its length, and any run of 13 to 19 digits is masked as if it were a PAN.
+replaced by its length, and any run of 13 digits or more is masked as if it were a PAN (an ASN is a PAN with a zero in front).
 """
 
 import logging
@@ -16,7 +16,7 @@ _SECRET = re.compile(
     r"pin|track|key|pan\b|password|passphrase|secret|mab|field_?(2|35|36|52|62|64)$", re.IGNORECASE
 )
 _HARMLESS = frozenset({"key_name", "key_version", "kcv"})
-_LONG_NUMBER = re.compile(r"(?<!\d)(\d{6})\d{3,9}(\d{4})(?!\d)")
+_LONG_NUMBER = re.compile(r"(?<!\d)(\d{6})\d{3,}(\d{4})(?!\d)")
 
 
 def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -129,15 +129,21 @@ async def promote(connection: AsyncConnection[Any], terminal_no: int, generation
     return True
 
 
-async def sign_off(connection: AsyncConnection[Any], terminal_no: int) -> None:
+async def sign_off(connection: AsyncConnection[Any], terminal_no: int, generation: int) -> bool:
     """End the session: all its keys, waiting ones too, are gone, and the next request is told to sign on (77).
 
-    Only for a request whose MAC was good. The batch stays open: it belongs to the terminal, not to its session. Repeating
-    it changes nothing that a terminal could see.
+    Only for a request whose MAC was good, under the key set `generation`. False, and nothing is ended, when a higher one serves by
+    now: an old sign-off that was kept back, or played again, ends no later session. The batch stays open: it belongs to the terminal,
+    not to its session. Repeating it changes nothing that a terminal could see.
     """
     terminal = {"terminal_no": terminal_no}
-    async with connection.transaction(), connection.pipeline():
-        await connection.execute(_SQL["lock_session"], terminal, prepare=True)
-        await connection.execute(_SQL["end_session"], terminal, prepare=True)
-        await connection.execute(_SQL["drop_older_key_sets"], terminal, prepare=True)
-        await connection.execute(_SQL["announce_terminal"], terminal, prepare=True)
+    async with connection.transaction():
+        cursor = await connection.execute(_SQL["lock_session"], terminal, prepare=True)
+        row = await cursor.fetchone()
+        if row is None or row[0] > generation:
+            return False
+        async with connection.pipeline():
+            await connection.execute(_SQL["end_session"], terminal, prepare=True)
+            await connection.execute(_SQL["drop_older_key_sets"], terminal, prepare=True)
+            await connection.execute(_SQL["announce_terminal"], terminal, prepare=True)
+    return True

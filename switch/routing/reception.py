@@ -51,6 +51,7 @@ from switch.messages.envelope import Envelope, read_envelope
 from switch.messages.framing import frame
 from switch.messages.mapping import read_request
 from switch.messages.message import Message
+from switch.messages.structures import TRANSACTION_TYPES
 from switch.registry.cards import CardDirectory
 from switch.registry.sessions import SignOnRefused, promote, sign_off, sign_on
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
@@ -371,7 +372,9 @@ class Reception:
         visit.peer.answer(framed, trusted=keys is not None if trusted is None else trusted)
         envelope = visit.envelope
         seconds = time.monotonic() - visit.started_s
-        self._watch.answered(envelope.mti, envelope.transaction_type, answer, seconds)
+        # A stranger's digits must not become a label each.
+        transaction = envelope.transaction_type if envelope.transaction_type in TRANSACTION_TYPES else "other"
+        self._watch.answered(envelope.mti, transaction, answer, seconds)
         if self._log_answers:
             log.info(
                 "answered",
@@ -467,9 +470,13 @@ class Reception:
         self._send(visit, prefix, mab, APPROVED)
 
     async def _sign_off(self, visit: Visit) -> None:
+        assert visit.keys is not None
         async with self._connect() as connection:
-            await sign_off(connection, visit.entry.terminal_no)
+            ended = await sign_off(connection, visit.entry.terminal_no, visit.keys.generation)
         self._terminals.invalidate(visit.entry.terminal_id)
+        if not ended:
+            self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+            return
         self._reply(visit, self._outcome(APPROVED))
 
     # ------------------------------------------------------------------ what must wait

@@ -213,8 +213,8 @@ async def test_sign_off_ends_all_keys_and_the_batch_stays_open(
 ) -> None:
     _, entry = await signed_on(connection, vault, directory)
     await sign_on(connection, vault, entry, request("005"))
-    await sign_off(connection, entry.terminal_no)
-    await sign_off(connection, entry.terminal_no)
+    assert await sign_off(connection, entry.terminal_no, entry.generation)
+    assert not await sign_off(connection, entry.terminal_no, entry.generation)
     after = await entry_of(directory, SM4_TERMINAL)
     assert after.key_sets == ()
     assert after.generation > entry.generation + 1
@@ -222,6 +222,16 @@ async def test_sign_off_ends_all_keys_and_the_batch_stays_open(
     result, again = await signed_on(connection, vault, directory)
     assert result.batch_no == entry.batch_no
     assert [one.generation for one in again.key_sets] == [again.generation]
+
+
+async def test_an_old_sign_off_that_comes_late_does_not_end_the_session_after_it(
+    connection: Connection, vault: SoftwareVault, directory: TerminalDirectory
+) -> None:
+    _, before = await signed_on(connection, vault, directory)
+    _, after = await signed_on(connection, vault, directory)
+    assert not await sign_off(connection, before.terminal_no, before.generation)
+    assert (await entry_of(directory, SM4_TERMINAL)).generation == after.generation
+    assert (await entry_of(directory, SM4_TERMINAL)).key_sets
 
 
 async def test_a_session_survives_a_restart(

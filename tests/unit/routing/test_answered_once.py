@@ -9,15 +9,14 @@ import pytest
 
 from switch.domain.decisions import BalanceFigure, Outcome
 from switch.domain.money import Fen
-from switch.keys.macs import mac_engine
-from switch.keys.primitives import Algorithm, MacKey
+from switch.keys.primitives import Algorithm
 from switch.keys.terminal_keys import EngineRing, SoftwareTerminalKeys
 from switch.ledger.items import IN_DOUBT, Item
-from switch.messages.codec import decode
+from switch.messages.codec import decode, encode
 from switch.registry.cards import CardRoute
 from switch.registry.terminals import KeySet, TerminalEntry
 from switch.routing.reception import Reception
-from tests.helpers.frames import frame_of, golden
+from tests.helpers.frames import changed, frame_of, golden
 
 PURCHASE = "ISO-04-PURCHASE-REQ"
 BALANCE = "ISO-03-BALANCE-REQ"
@@ -26,12 +25,12 @@ BALANCE = "ISO-03-BALANCE-REQ"
 class Wire:
     """Counts what a request gets."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: "Watch") -> None:
         self.answers: list[str] = []
         self.left_unanswered = 0
+        self.watch = watch
 
     def answer(self, framed: bytes, *, trusted: bool) -> None:
-        assert trusted
         self.answers.append(decode(framed[2:]).fields[39])
 
     def leave_unanswered(self) -> None:
@@ -70,20 +69,22 @@ class Vault:
 
 
 class Watch:
-    """Counts nothing."""
+    """Remembers which transactions were counted."""
 
-    def answered(self, *_args: Any) -> None:
-        """A request was answered."""
+    def __init__(self) -> None:
+        self.transactions: list[str] = []
+
+    def answered(self, _mti: str, transaction: str, _answer: str, _seconds: float) -> None:
+        self.transactions.append(transaction)
 
     def mac_failed(self) -> None:
         """A MAC was wrong."""
 
 
-def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0) -> Wire:
-    """What the sender of a golden frame gets."""
+def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0, body: bytes = b"") -> Wire:
+    """What the sender of a golden frame gets; of a terminal without keys when it sends another body."""
     mak = bytes.fromhex(golden()[vector]["mak"])
     keys = SoftwareTerminalKeys("33500001", bytes((Algorithm.TDES,)) + bytes(16) + mak, 1, EngineRing())
-    assert mac_engine(1, MacKey(mak, Algorithm.TDES)) is not None
     message = decode(frame_of(vector)[2:])
     entry = TerminalEntry(
         1,
@@ -97,10 +98,11 @@ def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0) -> Wire:
         int(message.fields[60][2:8]),
         date(2024, 3, 15),
         1,
-        (KeySet(1, keys, time.time() + 3600),),
+        () if body else (KeySet(1, keys, time.time() + 3600),),
     )
     directory: Any = Directory(entry, shard)
     vault: Any = Vault()
+    watch = Watch()
     nobody: Any = None
     reception = Reception(
         vault=vault,
@@ -109,11 +111,10 @@ def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0) -> Wire:
         books=Books(do),
         desk=nobody,
         connect=nobody,
-        watch=Watch(),
+        watch=watch,
         acquirer="49993350",
     )
-    wire = Wire()
-    reception.receive(frame_of(vector)[2:], wire)
+    reception.receive(body or frame_of(vector)[2:], wire := Wire(watch))
     return wire
 
 
@@ -157,3 +158,10 @@ def test_an_answer_that_cannot_be_made_leaves_the_request_unanswered_and_no_long
 def test_a_full_queue_is_answered_96_at_once() -> None:
     wire = receive(PURCHASE, lambda _item: False)
     assert (wire.answers, wire.left_unanswered) == (["96"], 0)
+
+
+@pytest.mark.parametrize(("custom", "counted"), [("22", "22"), ("99", "other"), ("78", "other")])
+def test_digits_of_a_stranger_become_no_label(custom: str, counted: str) -> None:
+    message = changed(PURCHASE, {60: custom + decode(frame_of(PURCHASE)[2:]).fields[60][2:]})
+    wire = receive(PURCHASE, broken, body=encode(message))
+    assert (wire.answers, wire.watch.transactions) == (["77"], [counted])

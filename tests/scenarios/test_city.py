@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,6 +16,10 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 PURCHASES = "300"
 PATIENCE_S = 240.0
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def command(*arguments: str) -> list[str]:
@@ -50,18 +55,37 @@ def wait_until(good: Any, what: str) -> None:
         time.sleep(0.1)
 
 
-def test_a_day_of_a_small_city_is_as_its_people_believe_and_the_audit_is_clean(tmp_path: Path) -> None:
-    folder = tmp_path / "city"
-    ran = subprocess.run(
-        command("city", "--data-dir", str(folder), "--purchases", PURCHASES, "--seed", "7", "--json"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    told = json.loads(ran.stdout)
-    assert told["good"] is True
+class Held(NamedTuple):
+    """A city that has lived its day and goes on."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    told: dict[str, Any]
+    described: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    """One for all tests here; the last of them kills it."""
+    around = tmp_path_factory.mktemp("city")
+    folder, summary, story = around / "city", around / "summary.json", around / "story.txt"
+    arguments = ("--data-dir", str(folder), "--purchases", PURCHASES, "--seed", "7", "--hold", "--json")
+    with summary.open("wb") as stdout, story.open("wb") as stderr:
+        process = subprocess.Popen(command("city", *arguments), stdout=stdout, stderr=stderr)
+    try:
+        wait_until(lambda: process.poll() is not None or "goes on" in story.read_text(), "the city's day")
+        assert process.poll() is None, story.read_text()[-3000:]
+        described = json.loads((folder / "city.json").read_text())
+        yield Held(process, folder, json.loads(summary.read_text()), described)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_day_of_a_small_city_is_as_its_people_believe_and_the_audit_is_clean(city: Held) -> None:
+    told = city.told
     assert told["faults"] == []
+    assert told["good"] is True
     assert told["checks"] > 1_000
     assert told["balances_compared"] > 200
     assert told["audit"]["clean"] is True
@@ -80,53 +104,33 @@ def test_a_day_of_a_small_city_is_as_its_people_believe_and_the_audit_is_clean(t
     assert {"10", "04", "11", "03", "01", "02", "05", "06", "07"} <= told["offline_records"].keys()
     assert {"00", "51", "none"} <= told["answers"]["purchase"].keys()
     assert {entry["name"][:2] for entry in told["files"]["list"]} >= {"MR", "CM", "NP", "QS", "SS", "NS"}
-    assert processes_of(folder) == []
 
 
-def test_a_held_city_serves_a_single_pos_and_dies_with_its_parent(tmp_path: Path) -> None:
-    folder = tmp_path / "city"
-    output = tmp_path / "described.json"
-    with output.open("w") as stream, (tmp_path / "told.txt").open("w") as told:
-        city = subprocess.Popen(
-            command("city", "--data-dir", str(folder), "--purchases", "100", "--hold", "--describe"),
-            stdout=stream,
-            stderr=told,
-        )
-    try:
-        wait_until(
-            lambda: city.poll() is not None or "goes on" in (tmp_path / "told.txt").read_text(), "the city"
-        )
-        assert city.poll() is None, (tmp_path / "told.txt").read_text()[-3000:]
-        described = json.loads(output.read_text())
-        assert described["rehearsal"] is True
-        assert described["terminals_port"] > 0
-        assert oct((folder / "city.json").stat().st_mode & 0o777) == "0o600"
+def test_a_single_pos_joins_the_held_city_and_shows_no_secret(city: Held) -> None:
+    steps = ("sign-on", "purchase:12.34", "repeat", "balance", "refund:2.00", "echo", "settle")
+    ran = run("pos", *steps, "--city", str(city.folder / "city.json"), "--mac", "3")
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert ran.stdout.count(": 00\n") == len(steps)
+    guests = city.described["guests"]
+    for secret in (guests["terminals"][2]["tmk"], guests["cards"][1]["pan"], guests["cards"][1]["asn"]):
+        assert secret not in ran.stdout
 
-        guest = described["guests"]["terminals"][2]
-        steps = ("sign-on", "purchase:12.34", "repeat", "balance", "refund:2.00", "echo", "settle")
-        ran = subprocess.run(
-            command("pos", *steps, "--city", str(folder / "city.json"), "--mac", "3"),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-        assert ran.stdout.count(": 00\n") == len(steps)
-        assert guest["tmk"] not in ran.stdout
-        assert described["guests"]["cards"][1]["pan"] not in ran.stdout
 
-        second = subprocess.run(
-            command("city", "--data-dir", str(folder)), capture_output=True, text=True, timeout=PATIENCE_S
-        )
-        assert second.returncode == 1
-        assert "is alive" in second.stderr
+def test_what_a_city_describes_is_for_its_owner_only(city: Held) -> None:
+    assert city.described["rehearsal"] is True
+    for name in ("city.json", "keys.json", "registry.json"):
+        assert (city.folder / name).stat().st_mode & 0o777 == 0o600
 
-        serving = processes_of(folder)
-        assert serving
-        os.kill(city.pid, signal.SIGKILL)
-        city.wait()
-        wait_until(lambda: not any(alive(pid) for pid in serving), "serve and its database end")
-    finally:
-        if city.poll() is None:
-            city.kill()
-            city.wait()
+
+def test_a_second_city_is_refused_where_one_lives(city: Held) -> None:
+    second = run("city", "--data-dir", str(city.folder))
+    assert second.returncode == 1
+    assert "is alive" in second.stderr
+
+
+def test_a_city_that_is_killed_leaves_no_switch_and_no_database_behind(city: Held) -> None:
+    serving = processes_of(city.folder)
+    assert serving
+    os.kill(city.process.pid, signal.SIGKILL)
+    city.process.wait()
+    wait_until(lambda: not any(alive(pid) for pid in serving), "serve and its database end")

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from terminal_sim.frames import CardData, build_purchase
 from terminal_sim.pos_client import Line
 from tests.helpers.certificates import Authority, Pair
 from tests.helpers.switch_process import SwitchProcess
@@ -16,10 +15,6 @@ pytestmark = pytest.mark.server
 
 IDLE = 2_000
 IDLE_KB_MAX = 30
-BUSY = 30_000
-WARM = 8_000
-GROWTH_KB_MAX = 4_096
-IN_FLIGHT = 48
 
 
 @pytest.fixture(scope="module")
@@ -118,42 +113,3 @@ async def test_an_idle_terminal_costs_at_most_thirty_kilobytes(
     each_kb = (process.private_kb() - before_kb) / IDLE
     assert each_kb <= IDLE_KB_MAX
     assert (await till.buy(card, 1)).fields[39] == "00"
-
-
-@pytest.mark.slow
-async def test_memory_stays_flat_over_thirty_thousand_authorisations(
-    town: Town, process: SwitchProcess, seen: Seen
-) -> None:
-    tills = [await Till(town.new_terminal(), seen, process.line).sign_on() for _ in range(16)]
-    cards = [town.new_card("rich") for _ in range(16)]
-    trace = 1_000
-
-    async def spend(count: int) -> None:
-        nonlocal trace
-        for start in range(0, count, len(tills) * IN_FLIGHT):
-            for till in tills:
-                assert till.pos.pin_pad is not None
-                (await till.wire()).send(
-                    b"".join(
-                        build_purchase(
-                            till.terminal,
-                            till.pos.pin_pad,
-                            CardData(cards[(start + place) % 16].pan),
-                            1,
-                            batch_no=till.pos.batch_no,
-                            trace=trace + place,
-                        )
-                        for place in range(IN_FLIGHT)
-                    )
-                )
-            trace += IN_FLIGHT
-            for till in tills:
-                wire = await till.wire()
-                for _ in range(IN_FLIGHT):
-                    body = await wire.body()
-                    assert b"00" + till.terminal.terminal_id.encode() in body  # fields 39 and 41
-
-    await spend(WARM)
-    before_kb = process.private_kb()
-    await spend(BUSY - WARM)
-    assert process.private_kb() - before_kb < GROWTH_KB_MAX

@@ -31,6 +31,7 @@ from switch.domain.transactions import (
     Void,
 )
 from switch.ledger import rules
+from switch.ledger.batch_messages import CLOSED, FROZEN
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, IN_DOUBT, KIND, REVERSAL, Item, Key, extra_of, outcome_of
 from switch.ledger.rules import Account, Card, Entry, Facts, Ruling
@@ -451,17 +452,18 @@ class ShardBook:
                 return outcome_of(before)
             rrn = batch.rrn_head + base36(self._serials.take())
             return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn, batch.now)
-        ruling = self._rule(batch, item, account_id, open_batch, frozen=state != 0)
+        ruling = self._rule(batch, item, account_id, open_batch, state)
         return self._enter(batch, item, account_id, ruling)
 
-    def _rule(self, batch: _Batch, item: Item, account_id: int, open_batch: int, *, frozen: bool) -> Ruling:
+    def _rule(self, batch: _Batch, item: Item, account_id: int, open_batch: int, batch_state: int) -> Ruling:
         request, key = item.request, item.key
         if isinstance(request, Refused) and request.answer == self._de39[Decline.FORMAT]:
             return Ruling(Decline.FORMAT)
         if key.rclass == FINANCIAL:
-            if key.batch_no != open_batch:
+            # A closed batch is nobody's open one: 90 would let a terminal wait for what only a sign-on brings.
+            if key.batch_no != open_batch or batch_state == CLOSED:
                 return Ruling(Decline.TERMINAL_MUST_SIGN_ON)
-            if frozen:
+            if batch_state == FROZEN:
                 return Ruling(Decline.BATCH_FROZEN)
             if batch.by_key and (*key[:3], REVERSAL) in batch.by_key:
                 return Ruling(Decline.TOMBSTONED)

@@ -14,8 +14,8 @@ OWN = "88885800"
 NEIGHBOUR = "88885900"
 ISSUER, NEIGHBOUR_ISSUER = f"{OWN}FFFFFFFF", f"{NEIGHBOUR}FFFFFFFF"
 ACQUIRER_CODE = "48885800"
-SHOP, BUSES, CLOSED_SHOP = "888858054110001", "888858041110001", "888858054110009"
-PSAM, OTHER_PSAM = "580000000001", "580000000002"
+SHOP, BUSES, MARKET, CLOSED_SHOP = "888858054110001", "888858041110001", "888858054110002", "888858054110009"
+PSAMS = {BUSES: "580000000001", SHOP: "580000000002", MARKET: "580000000003"}
 PIN = "135790"
 ONLINE_PPM, PURSE_PPM = 6000, 3000
 
@@ -131,6 +131,10 @@ def registry() -> dict[str, object]:
         {"terminal_id": f"58{number:06d}", "merchant_id": BUSES, "mac_algorithm": number % 10}
         for number in (111, 115, 121)
     ]
+    terminals += [
+        {"terminal_id": f"58{number:06d}", "merchant_id": MARKET, "mac_algorithm": number % 10}
+        for number in (201, 205)
+    ]
     terminals.append({"terminal_id": "58000991", "merchant_id": SHOP, "mac_algorithm": 1, "state": "CLOSED"})
     terminals.append({"terminal_id": "58000981", "merchant_id": CLOSED_SHOP, "mac_algorithm": 1})
     cards: list[dict[str, object]] = [{"pan": pan(serial), **rich} for serial in range(1, 21)]
@@ -158,6 +162,7 @@ def registry() -> dict[str, object]:
         "merchants": [
             {"merchant_id": SHOP, "name": "Shop", "category": "5411", "acquirer_id": OWN},
             {"merchant_id": BUSES, "name": "Buses", "category": "4111", "acquirer_id": OWN},
+            {"merchant_id": MARKET, "name": "Market", "category": "5411", "acquirer_id": OWN},
             {
                 "merchant_id": CLOSED_SHOP,
                 "name": "Gone",
@@ -167,10 +172,7 @@ def registry() -> dict[str, object]:
             },
         ],
         "terminals": terminals,
-        "psams": [
-            {"psam_no": PSAM, "merchant_id": BUSES},
-            {"psam_no": OTHER_PSAM, "merchant_id": SHOP},
-        ],
+        "psams": [{"psam_no": psam, "merchant_id": merchant} for merchant, psam in PSAMS.items()],
         "fee_rules": [
             {"account_kind": "ONLINE", "rate_ppm": ONLINE_PPM, "valid_from": "2020-01-01"},
             {"account_kind": "PURSE", "rate_ppm": PURSE_PPM, "valid_from": "2020-01-01"},

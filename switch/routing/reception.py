@@ -230,7 +230,7 @@ class Reception:
             content: Request = read_request(message)
         except FormatError as error:
             log.info("request refused", terminal=envelope.terminal_id, rule=str(error))
-            content = Refused(None, Fen(0), Code.FORMAT, error.rule)
+            content = Refused(_card_named(message), Fen(0), Code.FORMAT, error.rule)
         visit.content = content
         if envelope.training:
             self._reply(visit, self._training(content))
@@ -585,6 +585,14 @@ class Reception:
             log.warning("no serials to be had", error=type(error).__name__)
         finally:
             self._refilling = None
+
+
+def _card_named(message: Message) -> CardNumber | None:
+    """Field 2 where it is a card number: a malformed message meets its original in the shard of the card."""
+    try:
+        return CardNumber(str(message.fields[2]))
+    except (KeyError, ValueError):
+        return None
 
 
 assert set(DE39.values()) >= {Code.FORMAT, Code.SIGN_ON_AGAIN, Code.MALFUNCTION}

@@ -35,8 +35,9 @@ SELECT 'purse_record', format('entry %%s of %%s', entry_no, business_date), f.fa
        WHEN result IN ('10', '00') AND record_kind <> 2 AND num_nonnulls(card_no, credit_code, credit_owner) < 3
             THEN 'purse and creditor of an accepted record'
        WHEN credit_code NOT IN (2101, 2102) THEN '2101 or 2102 credited'
-       WHEN credit_code = 2101 AND credit_owner <> merchant_no THEN 'merchant ' || merchant_no || ' credited'
-       WHEN credit_code = 2102 AND credit_owner <> substr(hex, 127, 8)::bigint THEN 'acquirer ' || substr(hex, 127, 8) || ' credited'
+       -- Not of a 02: that may be a PSAM in the hands of another merchant, and nobody is paid.
+       WHEN result <> '02' AND credit_code = 2101 AND credit_owner <> merchant_no THEN 'merchant ' || merchant_no || ' credited'
+       WHEN result <> '02' AND credit_code = 2102 AND credit_owner <> substr(hex, 127, 8)::bigint THEN 'acquirer ' || substr(hex, 127, 8) || ' credited'
        WHEN record_kind = 2 AND amount_fen <> 0 THEN 'no amount of a lock notice'
        END AS fault) AS f
  WHERE business_date BETWEEN %(first)s AND %(last)s AND f.fault IS NOT NULL

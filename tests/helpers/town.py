@@ -35,6 +35,8 @@ PIN: Final = "123456"
 TERMINALS: Final = {1: 20, 2: 4, 3: 4, 4: 4, 5: 600}
 CLOSED_TERMINAL: Final = 90_000
 OF_CLOSED_MERCHANT: Final = 90_001
+BUSES: Final = 60_000  # terminals of MAC algorithm 5 with a PSAM each
+BUSES_MAX: Final = 16
 
 # how many cards of each kind, and what is special about them
 CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
@@ -46,6 +48,7 @@ CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
     "damaged": (2, {"online_opening_fen": OPENING_FEN, "state": "DAMAGED"}),
     "expired": (2, {"online_opening_fen": OPENING_FEN, "valid_through": "2024-12-31"}),
     "medical only": (2, {"medical_opening_fen": OPENING_FEN}),
+    "purse": (40, {"purse_opening_fen": OPENING_FEN}),
 }
 
 
@@ -61,6 +64,11 @@ def terminal_of(number: int, mac_id: int = 5, **changes: Any) -> Terminal:
     algorithm = crypto.MAC_ALGORITHM[mac_id]
     tmk = crypto.diversify(algorithm, TMMK[algorithm], terminal_id.encode())
     return Terminal(terminal_id, changes.pop("merchant_id", MERCHANT), tmk, mac_id, **changes)
+
+
+def psam_of(terminal_id: str) -> str:
+    """Number of the PSAM in a bus."""
+    return f"3350{terminal_id}"
 
 
 def _cards() -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -93,9 +101,17 @@ def registry() -> dict[str, Any]:
         }
         for number, merchant, state in special
     ]
+    buses = [terminal_of(BUSES + number).terminal_id for number in range(BUSES_MAX)]
+    terminals += [
+        {"terminal_id": terminal_id, "merchant_id": MERCHANT, "mac_algorithm": 5} for terminal_id in buses
+    ]
     return {
         "format": "citizen-card-registry",
         "version": 1,
+        "psams": [
+            {"psam_no": psam_of(terminal_id), "merchant_id": MERCHANT, "terminal_id": terminal_id}
+            for terminal_id in buses
+        ],
         "institutions": [{"institution_id": "99993350", "name": "Test Town", "role": "ISSUER"}],
         "card_issuers": [{"issuer_id": "99993350FFFFFFFF", "institution_id": "99993350", "own": True}],
         "merchants": [
@@ -136,6 +152,7 @@ class Town:
         self.processes: list[SwitchProcess] = []
         self._terminals = {mac_id: count(mac_id * 10_000) for mac_id in TERMINALS}
         self._free = {kind: [n for name, n, _ in _cards() if name == kind] for kind in CARDS}
+        self._buses = count(BUSES)
         self._starts = count(1)
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("CARDSWITCH_")
@@ -217,6 +234,12 @@ class Town:
         number = next(self._terminals[mac_id])
         assert number < mac_id * 10_000 + TERMINALS[mac_id], "the town is out of terminals"
         return terminal_of(number, mac_id, **changes)
+
+    def new_bus(self) -> Terminal:
+        """A terminal with a PSAM that no other test has."""
+        number = next(self._buses)
+        assert number < BUSES + BUSES_MAX, "the town is out of buses"
+        return terminal_of(number)
 
     def new_card(self, kind: str = "plain") -> CardData:
         """A card that no other test has."""

@@ -1,6 +1,7 @@
 """The book on a real database: batches, repeats, culprits."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -206,3 +207,20 @@ async def test_a_terminal_that_changed_hands_cannot_give_back_at_the_expense_of_
         outcomes = [(await book.settle([one]))[0].answer for one in (moved, item(refund, since=day))]
     assert outcomes == ["25", "00"]
     assert await balance_of(pg) == OPENING_FEN
+
+
+async def test_a_batch_leaves_nothing_behind_for_the_garbage_collector(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        await book.settle(
+            [item(purchase(), stan=1, since=day)]
+        )  # the connection is made, statements are prepared
+        gc.collect()
+        gc.disable()
+        try:
+            for stan in range(2, 12):
+                await book.settle([item(purchase(1), stan=stan, since=day)])
+            left = gc.collect()
+        finally:
+            gc.enable()
+    assert left < 10  # fewer than one a batch

@@ -267,7 +267,7 @@ def measure(
     with psycopg.connect(server_url, autocommit=True) as link:
         link.execute(f"CREATE DATABASE {name}")
     try:
-        migrate(url if "://" in url else _as_url(url))
+        migrate(url)
         with tempfile.TemporaryDirectory() as folder:
             figures = uvloop.run(
                 _measure(
@@ -294,13 +294,6 @@ def measure(
         "ratio": figures["records_per_s"] / plain,
         "ratio_with_guards": figures["records_per_s"] / with_guards,
     }
-
-
-def _as_url(conninfo: str) -> str:
-    parts = psycopg.conninfo.conninfo_to_dict(conninfo)
-    return (
-        f"postgresql://{parts.get('user', '')}@/{parts['dbname']}?host={parts['host']}&port={parts['port']}"
-    )
 
 
 def main() -> None:

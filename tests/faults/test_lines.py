@@ -49,7 +49,9 @@ async def neighbour(town: Town, process: SwitchProcess) -> AsyncIterator[Till]:
     async def work() -> None:
         while not working.is_set():
             assert (await till.buy(till_card, 1)).fields[39] == "00"
-            await asyncio.sleep(0.05)  # a till keeps 2 000 receipts of a batch at the most, and a test may take long
+            await asyncio.sleep(
+                0.05
+            )  # a till keeps 2 000 receipts of a batch at the most, and a test may take long
 
     task = asyncio.create_task(work())
     yield till

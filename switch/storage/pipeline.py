@@ -62,6 +62,9 @@ class Pipeline:
         self._transformer = Transformer(connection)
         self._queued = 0
         self._loop = asyncio.get_running_loop()
+        self._socket = connection.pgconn.socket
+        self.watched = False  # whether the loop looks at the socket
+        self._waiter: asyncio.Future[bool] | None = None
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
 
@@ -108,8 +111,12 @@ class Pipeline:
         return rows
 
     async def _synced(self) -> Sequence[pq.abc.PGresult]:
-        self._pg.pipeline_sync()
-        results = await self._results()
+        try:
+            self._pg.pipeline_sync()
+            results = await self._results()
+        except BaseException:
+            self._unwatch()  # libpq may have closed the socket, and its number may be another's in a moment
+            raise
         for result in results:
             if result.status not in _OK:
                 raise psycopg.errors.error_from_result(cast("Any", result))
@@ -142,25 +149,37 @@ class Pipeline:
 
     async def _ready(self, deadline: float, *, write: bool) -> None:
         """Wait for the socket; OperationalError at the deadline."""
-        loop, socket = self._loop, self._pg.socket
+        loop, socket = self._loop, self._socket
         ready: asyncio.Future[bool] = loop.create_future()
-
-        def wake(in_time: bool) -> None:
-            if not ready.done():
-                ready.set_result(in_time)
-
-        loop.add_reader(socket, wake, True)
+        self._waiter = ready
+        if not self.watched:
+            # Once and not at each wait: that took a dozen system calls a batch.
+            loop.add_reader(socket, self._wake, True)
+            self.watched = True
         if write:
-            loop.add_writer(socket, wake, True)
-        late = loop.call_at(deadline, wake, False)
+            loop.add_writer(socket, self._wake, True)
+        late = loop.call_at(deadline, self._wake, False)
         try:
             if not await ready:
                 raise psycopg.OperationalError("the database did not answer in time")
         finally:
+            self._waiter = None
             late.cancel()
-            loop.remove_reader(socket)
             if write:
                 loop.remove_writer(socket)
+
+    def _wake(self, in_time: bool) -> None:
+        waiter = self._waiter
+        if waiter is None:
+            # Between two round trips the server says only goodbye, and a socket at its end is readable for ever.
+            self._unwatch()
+        elif not waiter.done():
+            waiter.set_result(in_time)
+
+    def _unwatch(self) -> None:
+        if self.watched:
+            self.watched = False
+            self._loop.remove_reader(self._socket)
 
     @property
     def closed(self) -> bool:
@@ -169,4 +188,5 @@ class Pipeline:
 
     async def close(self) -> None:
         """Close the connection; an open transaction is rolled back by the server."""
+        self._unwatch()
         await self._connection.close()

@@ -146,3 +146,21 @@ async def test_a_cancelled_round_trip_leaves_no_watch_on_the_socket(pipeline: Pi
 
     await pipeline.close()
     assert pipeline.closed
+
+
+async def test_a_server_that_goes_away_between_two_round_trips_keeps_nobody_busy(
+    pipeline: Pipeline, pg: AsyncConnection[Any], postgres_url: str
+) -> None:
+    pipeline.queue("twice", {"number": 1})
+    await pipeline.round_trip()
+    await pg.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE 'SELECT $1::integer + %'"
+    )
+    async with asyncio.timeout(5):
+        while pipeline.watched:  # the end of a socket is readable for ever: it must be looked at once only
+            await asyncio.sleep(0.01)
+
+    pipeline.queue("twice", {"number": 2})
+    with pytest.raises(psycopg.OperationalError):
+        await pipeline.round_trip()
+    await pipeline.close()

@@ -50,16 +50,20 @@ def _header(count: int, element_oid: int) -> bytes:
     return _HEADER.pack(1, 0, element_oid, count, 1)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _fixed(count: int, code: str) -> struct.Struct:
     return struct.Struct(">" + f"i{code}" * count)
 
 
 def _numbers(values: Sequence[int], width: int, code: str, element_oid: int) -> bytes:
+    # With room for a few more, which are cut off: a struct takes 64 bytes for each element, so one for every size of batch
+    # would come to megabytes that a process seems to leak, size by size.
     count = len(values)
-    flat: list[int] = [width] * (2 * count)
-    flat[1::2] = values
-    return _header(count, element_oid) + _fixed(count, code).pack(*flat)
+    step = 1 << max(0, count.bit_length() - 4)  # four significant bits: at most an eighth too much
+    room = -(-count // step) * step
+    flat: list[int] = [width] * (2 * room)
+    flat[1 : 2 * count : 2] = values
+    return _header(count, element_oid) + _fixed(room, code).pack(*flat)[: count * (4 + width)]
 
 
 def int2s(values: Sequence[int]) -> Int2Array:

@@ -54,6 +54,18 @@ async def test_columns_of_a_thousand_rows_stay_side_by_side(pg: AsyncConnection[
     assert await cursor.fetchall() == rows
 
 
+@pytest.mark.parametrize(("make", "code", "oid"), [(int2s, "h", 21), (int4s, "i", 23), (int8s, "q", 20)])
+def test_an_array_of_any_size_has_the_bytes_of_each_of_its_elements(
+    make: Callable[[Sequence[int]], bytes], code: str, oid: int
+) -> None:
+    for count in range(1, 600):
+        values = [place * 7_919 % 30_000 - 15_000 for place in range(count)]
+        element = struct.Struct(f">i{code}")
+        width = element.size - 4
+        head = struct.pack(">iiIii", 1, 0, oid, count, 1)
+        assert make(values) == head + b"".join(element.pack(width, value) for value in values)
+
+
 @pytest.mark.parametrize(
     ("make", "value"),
     [(int2s, 2**15), (int2s, -(2**15) - 1), (int4s, 2**31), (int8s, 2**63), (int8s, -(2**63) - 1)],

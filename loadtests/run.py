@@ -2,7 +2,7 @@
 
     python -m loadtests.run [--quick] [--processes N] [--only PART,...]
 
-Parts: disk, pgbench, codec, authorisations, idle, offline. Progress goes to stderr, the JSON document to stdout. It refuses to
+Parts: disk, pgbench, codec, authorisations, idle, offline; and memory, a million authorisations, only when asked for. Progress goes to stderr, the JSON document to stdout. It refuses to
 report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
 """
 
@@ -43,6 +43,8 @@ TERMINALS = 1_000
 PGBENCH_FLAGS = "-N -M prepared -s 10"
 PGBENCH_CLIENTS = (8, 16, 32, 64)
 IDLE_TERMINALS = 10_000
+MEMORY_RUN = 1_000_000
+MEMORY_STEPS = 10
 
 console = Console(stderr=True)
 
@@ -201,6 +203,18 @@ class Authorisations:
         return found
 
 
+def memory(serving: Serving, count: int) -> dict[str, Any]:
+    """Resident memory of the serving processes over a run of so many authorisations, KB after each tenth of it."""
+    load = Authorisations(serving)
+    load.load(256, 20)  # connections, caches and prepared statements are there
+    after_kb = [serving.resident_kb()]
+    for step in range(MEMORY_STEPS):
+        console.print(f"memory: {step * count // MEMORY_STEPS} of {count} authorisations, {after_kb[-1]} KB")
+        load.load(256, max(20, count // MEMORY_STEPS // 256))
+        after_kb.append(serving.resident_kb())
+    return {"authorisations": count, "resident_kb": after_kb}
+
+
 async def _hold_idle(serving: Serving, count: int) -> dict[str, Any]:
     before_kb = serving.resident_kb()
     gate = asyncio.Semaphore(200)
@@ -307,6 +321,10 @@ def main() -> None:
     if "idle" in parts:
         document["idle"] = with_town(
             options.processes, lambda serving: idle(serving, int(IDLE_TERMINALS * scale))
+        )
+    if "memory" in parts:
+        document["memory"] = with_town(
+            options.processes, lambda serving: memory(serving, int(MEMORY_RUN * scale))
         )
     if "offline" in parts:
         document["offline"] = offline(scale)

@@ -66,7 +66,9 @@ class Terminals(_Section):
     idle_s: float = Field(900.0, gt=0, description="without a byte, then closed")
     partial_frame_s: float = Field(30.0, gt=0, description="a frame once begun must end")
     stranger_s: float = Field(60.0, gt=0, description="until the first good MAC")
-    stranger_frames_max: int = Field(32, ge=1, description="requests in a row without a good MAC")
+    stranger_frames_max: int = Field(
+        32, ge=1, description="requests turned away (30, 03, 97, A0) without a good MAC between them"
+    )
     key_age_s: float = Field(86_400.0, gt=0, description="working keys serve for at most this long")
     drain_s: float = Field(15.0, ge=0, description="what is in flight at SIGTERM may take this long")
 

@@ -61,6 +61,7 @@ log = structlog.get_logger(__name__)
 
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 NOT_SUPPORTED = "40"
+STRANGE = frozenset({Code.FORMAT, Code.MAC_WRONG, Code.MERCHANT_INVALID, Code.TERMINAL_UNKNOWN})
 SERIALS_LOW = 1_000
 SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
 
@@ -68,8 +69,12 @@ SLOW_S = 20.0  # a look-up or a session may take so long; then the request is an
 class Peer(Protocol):
     """Where a request came from."""
 
-    def answer(self, framed: bytes, *, trusted: bool) -> None:
-        """Take the answer of one request, LEN included. trusted: its MAC was good."""
+    def answer(self, framed: bytes, *, trusted: bool | None) -> None:
+        """Take the answer of one request, LEN included.
+
+        trusted: True when its MAC was good; False when it was turned away as a stranger would be (STRANGE); None when it proved
+        nothing and is no offence: what a registered terminal sends without a MAC, or without keys that serve.
+        """
 
     def leave_unanswered(self) -> None:
         """Nobody can say what became of a request: it gets no answer. This or answer is called, exactly once."""
@@ -354,22 +359,24 @@ class Reception:
         if visit.keys is None and answer in (Code.MAC_WRONG, Code.FORMAT, Code.MALFUNCTION):
             usable = visit.entry.usable_keys(time.time()) if hasattr(visit, "entry") else ()
             visit.keys = usable[0] if usable and visit.envelope.mac_required else None
-            trusted = False
+            proven = False
         else:
-            trusted = visit.keys is not None
+            proven = visit.keys is not None
         with_mac = visit.keys is not None
         now = datetime.now(UTC)
         prefix, mab = build_bare(visit.message, answer, now, with_mac=with_mac, processing=processing)
-        self._send(visit, prefix, mab, answer, trusted=trusted)
+        self._send(visit, prefix, mab, answer, proven=proven)
 
     def _send(
-        self, visit: Visit, prefix: bytes, mab: bytes, answer: str, *, trusted: bool | None = None
+        self, visit: Visit, prefix: bytes, mab: bytes, answer: str, *, proven: bool | None = None
     ) -> None:
         keys = visit.keys
         body = prefix + mab + keys.keys.mac(mab) if keys is not None else prefix + mab
         framed = frame(body)
         visit.answered = True
-        visit.peer.answer(framed, trusted=keys is not None if trusted is None else trusted)
+        if proven is None:
+            proven = keys is not None
+        visit.peer.answer(framed, trusted=True if proven else False if answer in STRANGE else None)
         envelope = visit.envelope
         seconds = time.monotonic() - visit.started_s
         # A stranger's digits must not become a label each.

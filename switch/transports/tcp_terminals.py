@@ -1,8 +1,9 @@
 """Terminals over TCP, plain or TLS: bytes in, frames to the reception, answers out.
 
 Every connection is bounded: the bytes it may hold half-read, the requests it may have in flight (then it is not read from), the
-answers it may leave unread (likewise), the time it may idle, and the requests it may send before one of them has a good MAC.
-A connection has no identity: terminals come by whichever they like, and a concentrator carries many.
+answers it may leave unread (likewise), the time it may idle, the time to its first good MAC, and the requests in a row that may be
+turned away. A connection has no identity: terminals come by whichever they like, and a concentrator carries many. So sign-ons and
+echoes, which have no MAC, are no offence in any number; a line that brings nothing else ends by the time to its first good MAC.
 """
 
 import asyncio
@@ -52,8 +53,8 @@ class Limits:
     in_flight_max: int = 64  # requests of one connection that are not answered yet
     idle_s: float = 900.0  # without a byte
     partial_frame_s: float = 30.0  # a frame once begun must end
-    stranger_s: float = 60.0  # until the first good MAC, or the last good one is followed by another
-    stranger_frames_max: int = 32  # requests in a row without a good MAC
+    stranger_s: float = 60.0  # from connecting to the first good MAC
+    stranger_frames_max: int = 32  # requests turned away (30, 03, 97, A0) without a good MAC between them
 
 
 class TerminalLine(asyncio.Protocol):
@@ -186,7 +187,7 @@ class TerminalLine(asyncio.Protocol):
 
     # ------------------------------------------------------------------ the peer of a request
 
-    def answer(self, framed: bytes, *, trusted: bool) -> None:
+    def answer(self, framed: bytes, *, trusted: bool | None) -> None:
         """Send an answer; those of one turn of the loop leave in one write."""
         self.in_flight -= 1
         if self._transport is None:
@@ -197,7 +198,7 @@ class TerminalLine(asyncio.Protocol):
         if trusted:
             self._strange = 0
             self._trusted = True
-        else:
+        elif trusted is False:
             self._strange += 1
         if self._paused:
             self._pace()
@@ -211,7 +212,7 @@ class TerminalLine(asyncio.Protocol):
         """At the end of a turn: its answers leave, and what they made room for is handed over."""
         self._write_out()
         if self._strange > self._listener.limits.stranger_frames_max:
-            self.close("strange", rule="too many requests without a good MAC")
+            self.close("strange", rule="too many requests turned away, and no good MAC between")
         elif self._waiting:
             self._hand_over()
         if self._paused:

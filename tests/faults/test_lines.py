@@ -12,7 +12,7 @@ from terminal_sim.frames import Terminal
 from terminal_sim.pos_client import Line
 from tests.helpers.switch_process import SwitchProcess
 from tests.helpers.till import LineClosedError, Seen, Till, Wire, check_books, stored
-from tests.helpers.town import Town
+from tests.helpers.town import Town, terminal_of
 
 pytestmark = pytest.mark.server
 
@@ -235,6 +235,83 @@ async def test_thirty_three_bad_macs_in_a_row_end_the_line_and_a_good_one_betwee
         assert (await wire.answer(bad)).fields[39] == "A0"
     assert await wire.closed_by_switch() == []
     assert await till.code(purchase) == "00"  # the terminal's session has nothing to do with the line
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+async def test_a_concentrator_signs_on_a_hundred_terminals_by_one_line(
+    town: Town, process: SwitchProcess, *, pipelined: bool
+) -> None:
+    tills = [Till(town.new_terminal(), Seen(), process.line) for _ in range(100)]
+    sign_ons = [(till, till.pos.sign_on()) for till in tills]
+    wire = await Wire.open(process.line)
+    if pipelined:
+        wire.send(b"".join(till.pos.pack(request) for till, request in sign_ons))
+        bodies = [await wire.body() for _ in sign_ons]
+    else:
+        bodies = [await wire.ask(till.pos.pack(request)) for till, request in sign_ons]
+    answered = {decode(body).fields[41]: body for body in bodies}
+    for till, request in sign_ons:
+        assert till.pos.take(request, answered[till.terminal.terminal_id]).code == "00"
+    for till in tills[:40]:  # and the line is as good as before
+        assert (await wire.answer(till.pos.pack(till.pos.echo()))).fields[39] == "00"
+        till.hang_up()
+
+
+async def test_a_concentrator_whose_terminals_are_all_told_to_sign_on_again_keeps_its_line(
+    town: Town, process: SwitchProcess
+) -> None:
+    wire = await Wire.open(process.line)
+    card = town.new_card()
+    tills = [Till(town.new_terminal(), Seen(), process.line) for _ in range(40)]
+    for till in tills:
+        await till.sign_on()
+        pad = till.pos.pin_pad
+        assert await till.code(till.pos.sign_off()) == "00"
+        till.pos.pin_pad = pad
+        refused = await wire.answer(till.pos.pack(till.pos.purchase(card, 1)))
+        assert refused.fields[39] == "77"
+        till.hang_up()
+    till = tills[0]
+    request = till.pos.sign_on()
+    assert till.pos.take(request, await wire.ask(till.pos.pack(request))).code == "00"
+    assert (await wire.answer(till.pos.pack(till.pos.purchase(card, 1)))).fields[39] == "00"
+
+
+async def test_a_terminal_that_only_echoes_after_a_good_mac_keeps_its_line(
+    town: Town, process: SwitchProcess, strict: SwitchProcess
+) -> None:
+    till = await Till(town.new_terminal(), Seen(), process.line).sign_on()
+    wire = await Wire.open(strict.line)
+    assert (await wire.answer(till.pos.pack(till.pos.purchase(town.new_card(), 1)))).fields[39] == "00"
+    echo = till.pos.pack(till.pos.echo())
+    for _ in range(50):  # more than strangers may send, for longer than strangers may stay
+        assert (await wire.answer(echo)).fields[39] == "00"
+        await asyncio.sleep(0.1)
+
+
+async def test_a_line_that_never_brings_a_mac_ends_however_good_its_sign_ons_are(
+    town: Town, strict: SwitchProcess
+) -> None:
+    till = Till(town.new_terminal(), Seen(), strict.line)
+    wire = await Wire.open(strict.line)
+    answers = 0
+    try:
+        while True:
+            assert (await wire.answer(till.pos.pack(till.pos.sign_on()))).fields[39] == "00"
+            answers += 1
+            await asyncio.sleep(0.05)
+    except (LineClosedError, OSError):
+        assert answers > 32
+
+
+async def test_a_stranger_without_a_registered_terminal_is_cut_off_by_number(
+    town: Town, process: SwitchProcess
+) -> None:
+    unknown = Till(terminal_of(99_999), Seen(), process.line)
+    wire = await Wire.open(process.line)
+    for _ in range(33):
+        assert (await wire.answer(unknown.pos.pack(unknown.pos.sign_on()))).fields[39] == "97"
+    assert await wire.closed_by_switch() == []
 
 
 async def test_a_terminal_that_reads_no_answers_is_not_read_from_and_memory_stays_bounded(

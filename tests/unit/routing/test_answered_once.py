@@ -30,7 +30,7 @@ class Wire:
         self.left_unanswered = 0
         self.watch = watch
 
-    def answer(self, framed: bytes, *, trusted: bool) -> None:
+    def answer(self, framed: bytes, *, trusted: bool | None) -> None:
         self.answers.append(decode(framed[2:]).fields[39])
 
     def leave_unanswered(self) -> None:

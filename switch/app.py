@@ -23,7 +23,7 @@ from switch.domain.errors import ConfigurationError, DependencyError
 from switch.keys.opening import open_vault
 from switch.keys.vault import Vault
 from switch.ledger.books import Books
-from switch.ledger.days import ensure_days
+from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
@@ -82,6 +82,8 @@ class Service:
         pool = await self._pool()
         async with pool.connection() as connection:
             await require_shards(connection, settings.database.shards)
+            if await adopt_cluster(connection):
+                log.warning("the database has come from another cluster; transactions go on from its numbers")
             if self.worker == 0:
                 await ensure_days(connection, settings.ledger.days_ahead, settings.clearing.cut_off)
 

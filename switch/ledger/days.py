@@ -75,10 +75,14 @@ async def ensure_days(
 ) -> tuple[date, ...]:
     """Make business days and their partitions up to `ahead_days` after the open one. Idempotent, safe from two processes.
 
+    Whoever is going to book calls this first, so here the books also learn that they have been loaded into another cluster,
+    whose transactions are numbered otherwise (migration 0007).
+
     Returns the dates whose row was made now. Partitions are made one by one with a short lock time-out, so that a writer
     never waits longer than that for us. Raises DependencyError when a lock could not be had within the bounded tries.
     connection: in autocommit mode and not in a transaction.
     """
+    await adopt_cluster(connection)
     made = await _ensure_rows(connection, ahead_days, cut_off)
     cursor = await connection.execute(
         "SELECT d.business_date, t.name FROM business_day d CROSS JOIN unnest(%s::text[]) AS t (name)"
@@ -89,6 +93,12 @@ async def ensure_days(
     for day, table in await cursor.fetchall():
         await _make_partition(connection, table, day)
     return made
+
+
+async def adopt_cluster(connection: Connection) -> bool:
+    """Go on from the numbers of the cluster that the database came from; False when it is in the same as before."""
+    cursor = await connection.execute("SELECT adopt_cluster()")
+    return await cursor.fetchone() == (True,)
 
 
 async def _ensure_rows(connection: Connection, ahead_days: int, cut_off: time) -> tuple[date, ...]:

@@ -125,7 +125,7 @@ SELECT %(shard)b::smallint, n.entry_no, n.business_date, n.amount_fen, n.refunde
 -- name: fold_postings
 -- Only postings older than every transaction still running, so that none can appear behind the watermark later.
 WITH line AS MATERIALIZED (
-    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS upto),
+    SELECT transaction_horizon() AS upto),
 moved AS (
     SELECT p.debit_code, p.debit_owner, p.credit_code, p.credit_owner, sum(p.amount_fen)::bigint AS fen
       FROM posting p
@@ -145,7 +145,8 @@ written AS (
      ORDER BY code, owner
         ON CONFLICT (shard, code, owner) DO UPDATE
        SET debit_fen = f.debit_fen + excluded.debit_fen, credit_fen = f.credit_fen + excluded.credit_fen)
-UPDATE fold_watermark SET folded_to = (SELECT upto FROM line) WHERE shard = %(shard)b;
+-- Never back: what is behind it would be folded a second time.
+UPDATE fold_watermark SET folded_to = greatest(folded_to, (SELECT upto FROM line)) WHERE shard = %(shard)b;
 
 -- name: lock_watermark
 SELECT folded_to FROM fold_watermark WHERE shard = %(shard)b FOR UPDATE;

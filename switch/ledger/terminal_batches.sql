@@ -15,7 +15,7 @@ SELECT terminal_no, generation, batch_no
 -- name: read_instant
 -- After the locks: the instant that decides times, and the business date of the whole transaction.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
-SELECT clock.now, d.business_date, pg_current_xact_id()::text::bigint
+SELECT clock.now, d.business_date, transaction_number()
   FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
 
 -- name: read_batches

@@ -14,7 +14,7 @@ SELECT r.entry_no, r.business_date, r.shard, r.card_no, r.card, r.atc, r.amount_
    AND r.business_date >= (SELECT min(business_date) - 7 FROM business_day WHERE state < 2);
 
 -- name: read_horizon
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+SELECT transaction_horizon();
 
 -- name: count_collected
 SELECT count(*) FROM folding;
@@ -128,7 +128,8 @@ SELECT 'SHADOW_NEGATIVE', f.entry_no, f.business_date, f.card, 'shadow balance i
     ON CONFLICT DO NOTHING;
 
 -- name: move_watermark
-UPDATE purse_watermark SET folded_to = %(upto)s;
+-- Never back: what is behind it would be folded a second time.
+UPDATE purse_watermark SET folded_to = greatest(folded_to, %(upto)s);
 
 -- name: lock_greys
 SELECT card, atc, amount_fen, balance_fen, mark, entry_no, business_date

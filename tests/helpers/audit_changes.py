@@ -25,6 +25,7 @@ KEYS = {
     "purse_sequence": "'kind ' || kind",
     "purse_gap": "'gap_no ' || gap_no",
     "purse_watermark": "'the one'",
+    "transaction_numbers": "'the one'",
     "registry_change": "'change_no ' || change_no",
     "terminal_batch": "format('terminal_no %s, batch %s', terminal_no, batch_no)",
     "terminal_batch_detail": "'entry ' || entry_no",
@@ -180,6 +181,8 @@ CHANGES = [
     Change("fold_watermark", "folded_to", "0", named="folded_balance"),
     Change("purse_watermark", "folded_to", "folded_to + 1000000000000"),
     Change("purse_watermark", "folded_to", "0", named="purse"),
+    Change("transaction_numbers", "ahead", "ahead + 1"),
+    Change("transaction_numbers", "cluster_id", "cluster_id + 1"),
     # purses
     *plus("purse", "loaded_fen spent_fen"),
     *plus("purse", "next_atc", "card_no = 2"),

@@ -148,6 +148,10 @@ class City:
     def _writers(self) -> list[ShardBook | IntakeWriter | TerminalBatches]:
         return [*self._books, self._intake, self._batches]
 
+    def trace_from(self, stan: int) -> None:
+        """Go on with another trace number: one that an earlier city in the same books has not used."""
+        self._stans = itertools.count(stan)
+
     def request(
         self, content: CardRequest, card: int, *, terminal_no: int = 1, stan: int = 0
     ) -> "tuple[int, asyncio.Future[Outcome | None]]":

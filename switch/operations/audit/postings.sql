@@ -162,14 +162,26 @@ SELECT 'folded_balance', format('%%s/%%s in shard %%s', coalesce(f.code, w.code)
   FULL JOIN want w ON w.shard = f.shard AND w.code = f.code AND w.owner = f.owner
  WHERE (coalesce(f.debit_fen, 0), coalesce(f.credit_fen, 0)) <> (coalesce(w.debit_fen, 0), coalesce(w.credit_fen, 0))
 
+-- name: transaction_numbers
+-- says: transactions are numbered for the cluster that the database is in, and both functions that number them agree
+-- rows: transaction_numbers
+SELECT 'transaction_numbers', 'the one', format('cluster %%s, offsets %%s and %%s', cluster_id, ahead, ahead),
+       format('cluster %%s, offsets %%s and %%s', here, horizon, number)
+  FROM (SELECT cluster_id, ahead, (SELECT system_identifier FROM pg_control_system()) AS here,
+               transaction_horizon() - pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+               transaction_number() - pg_current_xact_id()::text::bigint AS number
+          FROM transaction_numbers) AS n
+ WHERE (cluster_id, ahead, ahead) <> (here, horizon, number)
+
 -- name: watermarks
 -- says: no watermark is beyond the oldest transaction that is still running
 -- rows: fold_watermark, purse_watermark
-SELECT place, key, 'at most ' || pg_snapshot_xmin(pg_current_snapshot()), folded_to::text
+SELECT place, key, 'at most ' || highest, folded_to::text
   FROM (SELECT 'fold_watermark' AS place, 'shard ' || shard AS key, folded_to FROM fold_watermark
         UNION ALL
         SELECT 'purse_watermark', 'the one', folded_to FROM purse_watermark) AS mark
- WHERE folded_to < 0 OR folded_to > pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+ CROSS JOIN (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + ahead AS highest FROM transaction_numbers) AS n
+ WHERE folded_to < 0 OR folded_to > highest
 
 -- name: cover
 -- says: deposits and receivables cover what is owed to holders, merchants and others

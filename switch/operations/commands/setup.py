@@ -13,7 +13,7 @@ import typer
 from switch.domain.errors import InputRefused
 from switch.keys.opening import create_vault, open_vault, unlock_secret
 from switch.keys.stores import DatabaseKeyStore
-from switch.ledger.days import ensure_days
+from switch.ledger.days import adopt_cluster, ensure_days
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.migrate import migrate as run_migrations
@@ -43,6 +43,11 @@ def _make_vault(url: str, settings: Settings, *, rehearsal: bool) -> bool:
             return False
         create_vault(store, unlock_secret(settings.unlock), rehearsal=rehearsal)
         return True
+
+
+async def _adopt_cluster(url: str) -> bool:
+    async with await connect(url) as connection:
+        return await adopt_cluster(connection)
 
 
 async def _make_days(url: str, settings: Settings) -> None:
@@ -89,12 +94,15 @@ def init(
 
 
 def migrate(as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False) -> None:
-    """Bring the schema up to this version; says what was applied."""
+    """Bring the schema up to this version, and the books into the cluster they are in now; says what was done."""
     settings = load_settings()
     with open_database(settings) as url:
         applied = run_migrations(url)
+        moved = asyncio.run(_adopt_cluster(url))
     if as_json:
-        typer.echo(json.dumps({"applied": applied}))
+        typer.echo(json.dumps({"applied": applied, "moved": moved}))
     else:
         for line in [f"migration {name} applied" for name in applied] or ["the schema is current"]:
             typer.echo(line)
+        if moved:
+            typer.echo("the database has come from another cluster; transactions go on from its numbers")

@@ -12,10 +12,12 @@ This room refuses to know sockets and tables: a Peer takes the answer, books and
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 from psycopg import AsyncConnection, Error
@@ -53,7 +55,7 @@ from switch.messages.mapping import read_request
 from switch.messages.message import Message
 from switch.messages.structures import TRANSACTION_TYPES
 from switch.registry.cards import CardDirectory
-from switch.registry.sessions import SignOnRefused, promote, sign_off, sign_on
+from switch.registry.sessions import SignOnRefused, SignOnResult, promote, sign_off, sign_on
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
 
@@ -63,6 +65,9 @@ Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 NOT_SUPPORTED = "40"
 STRANGE = frozenset({Code.FORMAT, Code.MAC_WRONG, Code.MERCHANT_INVALID, Code.TERMINAL_UNKNOWN})
 SERIALS_LOW = 1_000
+SIGN_ONS_MAX = (
+    32  # of one terminal that wait for keys; a real one has one on its way, or two when it lost patience
+)
 SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
 
 
@@ -98,6 +103,14 @@ class Watch(Protocol):
 
     def mac_failed(self) -> None:
         """A MAC was wrong under every key that may be used."""
+
+
+class SignOnKind(NamedTuple):
+    """Sign-ons that can be answered with the same keys."""
+
+    terminal_no: int
+    sm4: bool
+    with_track_key: bool
 
 
 class Visit:
@@ -149,6 +162,9 @@ class Reception:
         self._log_answers = log_answers
         self._slow: set[asyncio.Task[None]] = set()
         self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._sign_ons: dict[SignOnKind, asyncio.Task[SignOnResult | SignOnRefused]] = {}  # yet to begin
+        self._signing_on: Counter[int] = Counter()  # requests by terminal
         self._serials = Serials()
         self._refilling: asyncio.Task[None] | None = None
 
@@ -458,16 +474,24 @@ class Reception:
         if isinstance(content, Echo | StatusUpload):
             self._reply(visit, self._outcome(APPROVED))
         elif isinstance(content, SignOn):
-            self._later(visit, self._sign_on(visit, content))
+            terminal_no = visit.entry.terminal_no
+            if self._signing_on[terminal_no] >= SIGN_ONS_MAX:
+                self._bare(visit, Code.MALFUNCTION)
+            elif self._later(visit, self._sign_on(visit, content)):
+                self._signing_on[terminal_no] += 1  # before the task begins, which counts it out
         elif isinstance(content, SignOff):
             self._later(visit, self._sign_off(visit))
         else:
             self._reply(visit, self._outcome(NOT_SUPPORTED))
 
     async def _sign_on(self, visit: Visit, content: SignOn) -> None:
-        async with self._connect() as connection:
-            result = await sign_on(connection, self._vault, visit.entry, content)
-        self._terminals.invalidate(visit.entry.terminal_id)
+        terminal_no = visit.entry.terminal_no
+        try:
+            result = await self._sign_on_with_others(visit.entry, content)
+        finally:
+            self._signing_on[terminal_no] -= 1
+            if not self._signing_on[terminal_no]:
+                del self._signing_on[terminal_no]
         if isinstance(result, SignOnRefused):
             log.info("sign-on refused", terminal=visit.entry.terminal_id, rule=result.rule)
             self._reply(visit, self._outcome(result.answer))
@@ -475,6 +499,37 @@ class Reception:
         outcome = self._outcome(APPROVED, field62=result.field62)
         prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, batch_no=result.batch_no)
         self._send(visit, prefix, mab, APPROVED)
+
+    async def _sign_on_with_others(
+        self, entry: TerminalEntry, content: SignOn
+    ) -> SignOnResult | SignOnRefused:
+        """Share the next sign-on of this terminal with all requests that came before it began.
+
+        Each would wait for the lock on the terminal's session with a pooled connection in its hands, and anybody can send sign-ons:
+        a flood for one terminal would keep every other from the database. Keys handed out twice are no harm: only the terminal can
+        read them. One that has begun is not shared: it may have seen a batch that was closed since.
+        """
+        kind = SignOnKind(entry.terminal_no, content.sm4, content.with_track_key)
+        task = self._sign_ons.get(kind)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._sign_on_in_turn(kind, entry, content))
+            self._sign_ons[kind] = task
+            task.add_done_callback(_taken_notice_of)
+        return await asyncio.shield(task)
+
+    async def _sign_on_in_turn(
+        self, kind: SignOnKind, entry: TerminalEntry, content: SignOn
+    ) -> SignOnResult | SignOnRefused:
+        turn = self._turns.setdefault(kind.terminal_no, asyncio.Lock())
+        try:
+            async with asyncio.timeout(SLOW_S), turn:
+                del self._sign_ons[kind]
+                async with self._connect() as connection:
+                    return await sign_on(connection, self._vault, entry, content)
+        finally:
+            if self._sign_ons.get(kind) is asyncio.current_task():
+                del self._sign_ons[kind]
+            self._terminals.invalidate(entry.terminal_id)
 
     async def _sign_off(self, visit: Visit) -> None:
         assert visit.keys is not None
@@ -488,14 +543,16 @@ class Reception:
 
     # ------------------------------------------------------------------ what must wait
 
-    def _later(self, visit: Visit, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, visit: Visit, work: Coroutine[Any, Any, None]) -> bool:
+        """Do it in a task of its own; False when there are too many, and then the request is answered."""
         if len(self._slow) >= self._slow_max:
             work.close()
             self._bare(visit, Code.MALFUNCTION)
-            return
+            return False
         task = asyncio.get_running_loop().create_task(self._surely(visit, work))
         self._slow.add(task)
         task.add_done_callback(self._slow.discard)
+        return True
 
     async def _surely(self, visit: Visit, work: Coroutine[Any, Any, None]) -> None:
         """Whatever happens, the peer is answered."""
@@ -592,6 +649,12 @@ class Reception:
             log.warning("no serials to be had", error=type(error).__name__)
         finally:
             self._refilling = None
+
+
+def _taken_notice_of(task: asyncio.Task[Any]) -> None:
+    """Whoever waited was told or has given up: an error is no news for the loop."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _card_named(message: Message) -> CardNumber | None:

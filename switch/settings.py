@@ -48,17 +48,17 @@ class Database(_Section):
 class Terminals(_Section):
     """The port of the terminals, and what a stranger may take of us."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address of the terminals' port")
     port: int = Field(8583, ge=0, le=65535, description="0: any free one")
     processes: int = Field(1, ge=1, le=64, description="serving processes that share the port (SO_REUSEPORT)")
     tls_certificate: Path | None = Field(
         None, description="PEM chain; with it the port speaks TLS 1.2 or newer only"
     )
-    tls_key: Path | None = None
+    tls_key: Path | None = Field(None, description="its private key, PEM; both or neither")
     tls_client_authority: Path | None = Field(
         None, description="terminals must show a certificate of this authority"
     )
-    connections_max: int = Field(20_000, ge=1)
+    connections_max: int = Field(20_000, ge=1, description="per process; one more is closed at once")
     connections_per_address_max: int = Field(
         20_000, ge=1, description="lower it where terminals do not share addresses"
     )
@@ -84,16 +84,16 @@ class Terminals(_Section):
 class Http(_Section):
     """Health and metrics."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address; there is no password, so keep it inside")
     port: int = Field(8080, ge=0, le=65535, description="0: any free one")
 
 
 class Vault(_Section):
     """How the keys are unlocked; exactly one of the three secrets. `cardswitch init` makes a passphrase file."""
 
-    passphrase: SecretStr | None = None
-    passphrase_file: Path | None = None
-    key_file: Path | None = None
+    passphrase: SecretStr | None = Field(None, description="for tests; it lies open here")
+    passphrase_file: Path | None = Field(None, description="mode 600, at least 12 characters")
+    key_file: Path | None = Field(None, description="mode 600, 32 to 4096 random bytes")
     production: bool = Field(False, description="refuse a vault that is marked for rehearsal")
 
 
@@ -154,14 +154,18 @@ class Clearing(_Section):
 class Telemetry(_Section):
     """What is written down about the service itself."""
 
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
     log_transactions: bool = Field(False, description="one line per answered request")
 
 
 class Settings(_Section):
     """All of them. data_dir holds the embedded database, its socket, the vault's passphrase file and the files of the day."""
 
-    data_dir: Path = Path("var")
+    data_dir: Path = Field(
+        Path("var"), description="embedded database, vault passphrase of init, clearing files"
+    )
     database: Database = Database()
     terminals: Terminals = Terminals()
     http: Http = Http()
@@ -210,12 +214,20 @@ def _listed(path: list[str], value: str) -> Any:
     return tuple(value.split(",")) if path == ["institution", "issuer_ids"] else value
 
 
+def chosen_file(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Path | None:
+    """The settings file that is read: the one named, else ./cardswitch.toml if it is there."""
+    environment = os.environ if environment is None else environment
+    if file is not None:
+        return file
+    if environment.get(FILE_VARIABLE):
+        return Path(environment[FILE_VARIABLE])
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
 def _from_file(file: Path | None, environment: Mapping[str, str]) -> tuple[dict[str, Any], Path | None]:
-    chosen = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
+    chosen = chosen_file(file, environment)
     if chosen is None:
-        if not DEFAULT_FILE.is_file():
-            return {}, None
-        chosen = DEFAULT_FILE
+        return {}, None
     try:
         return tomllib.loads(chosen.read_text(encoding="utf-8")), chosen
     except OSError as error:

@@ -18,11 +18,12 @@ READY_S = 60.0
 END_S = 60.0
 
 
-def cardswitch(*arguments: str, environment: Mapping[str, str]) -> str:
-    """Run a command to its end; what it printed. AssertionError, with what it said, when it fails."""
+def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | None = None) -> str:
+    """Run a command to its end, in a folder; what it printed. AssertionError, with what it said, when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "switch", *arguments],
         env=environment,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -188,7 +188,7 @@ class Town:
 
     def run(self, *arguments: str) -> str:
         """One command of this town; what it printed."""
-        return cardswitch(*arguments, environment=self.environment)
+        return cardswitch(*arguments, environment=self.environment, folder=self.folder)
 
     @property
     def database_url(self) -> str:

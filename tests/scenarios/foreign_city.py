@@ -61,7 +61,7 @@ class ForeignCity:
 
     def run(self, *arguments: str) -> str:
         """A command, to its good end; what it printed."""
-        return cardswitch(*arguments, environment=self.environment)
+        return cardswitch(*arguments, environment=self.environment, folder=self.folder)
 
     def build(self) -> "ForeignCity":
         """Make the data directory, bring in keys and registry."""

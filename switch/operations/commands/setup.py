@@ -14,7 +14,8 @@ from switch.domain.errors import InputRefused
 from switch.keys.opening import create_vault, open_vault, unlock_secret
 from switch.keys.stores import DatabaseKeyStore
 from switch.ledger.days import adopt_cluster, ensure_days
-from switch.settings import Settings, load_settings
+from switch.operations.settings_file import write_settings_file
+from switch.settings import DEFAULT_FILE, Settings, chosen_file, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.migrate import migrate as run_migrations
 from switch.storage.pool import connect
@@ -68,6 +69,16 @@ def initialise(settings: Settings, url: str, *, rehearsal: bool) -> list[str]:
     return done
 
 
+def _make_settings_file() -> list[str]:
+    if chosen_file() is not None:
+        return []
+    try:
+        written = write_settings_file(DEFAULT_FILE)
+    except OSError as error:  # a folder that is not ours: nothing needs the file
+        return [f"settings file {DEFAULT_FILE} not written: {error.strerror}"]
+    return [f"settings file {DEFAULT_FILE} written: every setting, commented out"] if written else []
+
+
 def init(
     production: Annotated[
         bool,
@@ -77,7 +88,7 @@ def init(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Make data directory, database, schema, vault and business days. Again: completes what is missing."""
+    """Make settings file, data directory, database, schema, vault and business days. Again: completes what is missing."""
     settings = load_settings()
     if production and settings.unlock.passphrase_file == settings.default_passphrase_file:
         raise InputRefused(
@@ -86,6 +97,7 @@ def init(
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open_database(settings) as url:
         done = initialise(settings, url, rehearsal=not production)
+    done += _make_settings_file()
     if as_json:
         typer.echo(json.dumps({"done": done}, ensure_ascii=False))
     else:

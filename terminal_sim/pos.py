@@ -17,8 +17,8 @@ from switch.domain.calendar import SHANGHAI
 from switch.domain.transactions import AccountKind, Kind
 from switch.messages.message import Message
 from switch.messages.terminal_1987 import ANSWER_MTI
-from terminal_sim import frames
-from terminal_sim.crypto import CheckValueError, unwrap_working_keys
+from terminal_sim import frames, sm2
+from terminal_sim.crypto import CheckValueError, check_value, unwrap_working_keys
 from terminal_sim.frames import RECORDS_PER_UPLOAD, CardData, Fields, OriginalRef, PinPad, Terminal
 from terminal_sim.pos_answers import (
     MAC_WRONG,
@@ -31,6 +31,7 @@ from terminal_sim.pos_answers import (
 )
 from terminal_sim.pos_batch import RECEIPTS_MAX, Batch, NotNowError, Receipt, answers_upload
 
+MASTER_KEY_ENVELOPE_BYTES = 182
 TRACE_MAX = 999_999
 REVERSALS_MAX = 64
 REVERSAL_FINAL = frozenset(("00", "12", "25"))
@@ -127,6 +128,34 @@ class Pos:
     def sign_off(self) -> Request:
         """簽退."""
         return self.management("002", "0820")
+
+    def master_key_download(self, public_key: bytes) -> Request:
+        """終端主密鑰下載, 811: the terminal's SM2 public key and its serial number."""
+        field62 = public_key + self.terminal.serial_number.encode("ascii")
+        fields = frames.management_fields(
+            self.terminal, "811", batch_no=self.batch_no, trace=self.next_trace(), field62=field62
+        )
+        return self._request("811", "0800", fields, with_mac=False)
+
+    def master_key_confirm(self, kcv: bytes) -> Request:
+        """終端主密鑰確認, 812."""
+        fields = frames.management_fields(
+            self.terminal, "812", batch_no=self.batch_no, trace=self.next_trace(), field62=kcv
+        )
+        return self._request("812", "0800", fields, with_mac=False)
+
+    def open_master_key(self, envelope: bytes, pair: sm2.Pair, centre_key: bytes) -> bytes:
+        """The TMK out of field 62 of the answer to 811, 182 bytes.
+
+        sm2.Sm2Error when the key centre has not signed it or it is not for this pair; CheckValueError when the check value differs.
+        """
+        if len(envelope) != MASTER_KEY_ENVELOPE_BYTES or envelope[0] != self.terminal.algorithm:
+            raise sm2.Sm2Error("the envelope has the wrong form")
+        sm2.verify(centre_key, envelope[:118], envelope[118:])
+        tmk = sm2.decrypt(pair.private, envelope[1:114])
+        if check_value(self.terminal.algorithm, tmk) != envelope[114:118]:
+            raise CheckValueError("the master key has another check value")
+        return tmk
 
     def management(self, code: str, mti: str = "0800", field62: bytes = b"") -> Request:
         """Any other administrative message with a MAC: 360, 361, 362, 390, 391."""

@@ -114,6 +114,11 @@ def _raw_public(public: bytes) -> bytes:
     return raw
 
 
+def require_point(public: bytes) -> None:
+    """Sm2Error unless this is a public key of the right form, on the curve."""
+    _raw_public(public)
+
+
 def user_digest(public: bytes, user_id: bytes = USER_ID) -> bytes:
     """Z, 32 bytes: SM3 over the length of the user id in bits, the id, the curve and the public key."""
     return sm3((len(user_id) * 8).to_bytes(2) + user_id + _CURVE + _raw_public(public))

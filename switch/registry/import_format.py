@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from switch.domain.identifiers import CardNumber, asn_of, luhn_holds
 from switch.domain.money import FIELD4_MAX
 from switch.domain.transactions import AccountKind
+from switch.keys.sm2 import Sm2Error, require_point
 
 FORMAT: Final = "citizen-card-registry"
 VERSION: Final = 1
@@ -115,6 +116,17 @@ def pan(value: object) -> str:
             return value
         raise ValueError("the check digit (Luhn) is wrong")
     raise ValueError("must be 13 to 19 digits, as text")
+
+
+def sm2_public_key(value: object) -> str:
+    """An SM2 public key that is a point of the curve: 04, x and y in upper-case hex."""
+    digits = shape("04[0-9A-F]{128}", "130 upper-case hex digits that begin with 04")(value)
+    assert isinstance(digits, str)
+    try:
+        require_point(bytes.fromhex(digits))
+    except Sm2Error as error:
+        raise ValueError("must be a point of the SM2 curve") from error
+    return digits
 
 
 def _same(words: str) -> dict[str, str]:
@@ -261,6 +273,7 @@ KINDS: Final = (  # in the order in which they depend on each other
             Column("terminal_id", terminal_id, required=True),
             Column("merchant_id", merchant_id, required=True),
             Column("mac_algorithm", whole(1, 5), "smallint", required=True),
+            Column("sm2_public_key", sm2_public_key),
             Column("state", party_state, default="ACTIVE"),
         ),
         (Reference("merchant_id", "merchants"),),

@@ -15,6 +15,9 @@ SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id
  WHERE t.terminal_id = ANY(%(terminal_ids)b)
  ORDER BY t.terminal_no, k.generation = s.generation DESC, k.generation DESC
 
+-- name: terminal_public_key
+SELECT sm2_public_key FROM terminal WHERE terminal_no = %(terminal_no)b
+
 -- name: merchants_by_id
 SELECT merchant_id, state = 'ACTIVE'
   FROM merchant

@@ -32,6 +32,8 @@ from switch.domain.transactions import (
     CardRequest,
     DetailUpload,
     Echo,
+    MasterKeyConfirm,
+    MasterKeyDownload,
     OfflineUpload,
     PreAuthorisation,
     Purchase,
@@ -55,6 +57,7 @@ from switch.messages.mapping import read_request
 from switch.messages.message import Message
 from switch.messages.structures import TRANSACTION_TYPES
 from switch.registry.cards import CardDirectory
+from switch.registry.master_keys import MasterKeyDesk
 from switch.registry.sessions import SignOnRefused, SignOnResult, promote, sign_off, sign_on
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
@@ -164,6 +167,7 @@ class Reception:
         self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
         self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._sign_ons: dict[SignOnKind, asyncio.Task[SignOnResult | SignOnRefused]] = {}  # yet to begin
+        self._master_keys = MasterKeyDesk(vault)
         self._signing_on: Counter[int] = Counter()  # requests by terminal
         self._serials = Serials()
         self._refilling: asyncio.Task[None] | None = None
@@ -365,8 +369,9 @@ class Reception:
 
     # ------------------------------------------------------------------ answers
 
-    def _reply(self, visit: Visit, outcome: Outcome) -> None:
-        processing = Processing.SIGN_ON if outcome.answer == Code.SIGN_ON_AGAIN else Processing.NONE
+    def _reply(self, visit: Visit, outcome: Outcome, *, sign_on_next: bool = False) -> None:
+        sign_on_next = sign_on_next or outcome.answer == Code.SIGN_ON_AGAIN
+        processing = Processing.SIGN_ON if sign_on_next else Processing.NONE
         prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, processing=processing)
         self._send(visit, prefix, mab, outcome.answer)
 
@@ -481,6 +486,8 @@ class Reception:
                 self._signing_on[terminal_no] += 1  # before the task begins, which counts it out
         elif isinstance(content, SignOff):
             self._later(visit, self._sign_off(visit))
+        elif isinstance(content, MasterKeyDownload | MasterKeyConfirm):
+            self._later(visit, self._master_key(visit, content))
         else:
             self._reply(visit, self._outcome(NOT_SUPPORTED))
 
@@ -530,6 +537,20 @@ class Reception:
             if self._sign_ons.get(kind) is asyncio.current_task():
                 del self._sign_ons[kind]
             self._terminals.invalidate(entry.terminal_id)
+
+    async def _master_key(self, visit: Visit, content: MasterKeyDownload | MasterKeyConfirm) -> None:
+        async with self._connect() as connection:
+            if isinstance(content, MasterKeyDownload):
+                told = await self._master_keys.download(connection, visit.entry, content.public_key)
+            else:
+                told = await self._master_keys.confirm(connection, visit.entry, content.kcv)
+        if told.rule:
+            log.info("master key refused", terminal=visit.entry.terminal_id, rule=told.rule)
+        confirmed = told.answer == APPROVED and isinstance(content, MasterKeyConfirm)
+        outcome = self._outcome(told.answer, field62=told.field62)
+        self._reply(
+            visit, outcome, sign_on_next=confirmed
+        )  # its working keys are under the key it had before
 
     async def _sign_off(self, visit: Visit) -> None:
         assert visit.keys is not None

@@ -1,5 +1,6 @@
 """Imports against a real PostgreSQL: whole or nothing, the same again changes nothing, money in double entry."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ import psycopg
 import pytest
 
 from switch.domain.errors import ConfigurationError, InputRefused
+from switch.keys import sm2
+from switch.registry.exporting import export_json
 from switch.registry.import_files import ImportRefused
+from switch.registry.import_format import KINDS
 from tests.unit.registry.helpers import (
     DAY,
     MERCHANT,
@@ -112,7 +116,13 @@ def test_a_city_comes_in_with_its_money_in_double_entry(db: psycopg.Connection[A
     assert _one(db, "SELECT count(*), count(DISTINCT actor) FROM registry_change") == (14, 1)
     assert _one(db, "SELECT change FROM registry_change WHERE subject = 'terminal 33500005'") == {
         "before": None,
-        "after": {"terminal_id": "33500005", "merchant_id": MERCHANT, "mac_algorithm": 5, "state": "ACTIVE"},
+        "after": {
+            "terminal_id": "33500005",
+            "merchant_id": MERCHANT,
+            "mac_algorithm": 5,
+            "sm2_public_key": None,
+            "state": "ACTIVE",
+        },
     }
     assert _one(db, "SELECT count(*) FROM registry_change WHERE subject LIKE %s", f"%{pan_of(1)[6:-4]}%") == 0
 
@@ -162,6 +172,27 @@ def test_changed_attributes_are_updated_and_written_down_and_balances_are_left_a
             "state": "ACTIVE",
         },
     }
+
+
+def test_a_terminals_public_key_comes_in_goes_out_and_must_be_a_point_of_the_curve(
+    db: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    public = sm2.generate().public.hex().upper()
+    document = city()
+    document["terminals"][0]["sm2_public_key"] = public
+    run_import(db, write(tmp_path, document))
+    asked = "SELECT sm2_public_key FROM terminal WHERE terminal_id = '33500001'"
+    assert _one(db, asked) == public
+    printed = io.StringIO()
+    export_json(db, printed, KINDS, lambda _kind, _count: None)
+    assert printed.getvalue().count(public) == 1
+    wrong = (public.lower(), public[:-2], "02" + public[2:], "04" + "00" * 64, public[:-1] + "GG")
+    for value in (*wrong, public[:-1] + ("0" if public[-1] != "0" else "1")):
+        document["terminals"][0]["sm2_public_key"] = value
+        assert _faults(db, write(tmp_path, document)) == {("terminals[0]", "sm2_public_key")}
+    del document["terminals"][0]["sm2_public_key"]
+    run_import(db, write(tmp_path, document))
+    assert _one(db, asked) is None
 
 
 def test_all_faults_of_all_files_are_listed_and_nothing_is_changed(

@@ -12,12 +12,10 @@ This room refuses to know sockets and tables: a Peer takes the answer, books and
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
-from weakref import WeakValueDictionary
+from typing import Any, Protocol
 
 import structlog
 from psycopg import AsyncConnection, Error
@@ -58,9 +56,10 @@ from switch.messages.message import Message
 from switch.messages.structures import TRANSACTION_TYPES
 from switch.registry.cards import CardDirectory
 from switch.registry.master_keys import MasterKeyDesk
-from switch.registry.sessions import SignOnRefused, SignOnResult, promote, sign_off, sign_on
+from switch.registry.sessions import SignOnRefused, promote, sign_off
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
+from switch.routing.sign_ons import SignOnDesk
 
 log = structlog.get_logger(__name__)
 
@@ -68,9 +67,6 @@ Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 NOT_SUPPORTED = "40"
 STRANGE = frozenset({Code.FORMAT, Code.MAC_WRONG, Code.MERCHANT_INVALID, Code.TERMINAL_UNKNOWN})
 SERIALS_LOW = 1_000
-SIGN_ONS_MAX = (
-    32  # of one terminal that wait for keys; a real one has one on its way, or two when it lost patience
-)
 SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
 
 
@@ -106,14 +102,6 @@ class Watch(Protocol):
 
     def mac_failed(self) -> None:
         """A MAC was wrong under every key that may be used."""
-
-
-class SignOnKind(NamedTuple):
-    """Sign-ons that can be answered with the same keys."""
-
-    terminal_no: int
-    sm4: bool
-    with_track_key: bool
 
 
 class Visit:
@@ -165,10 +153,8 @@ class Reception:
         self._log_answers = log_answers
         self._slow: set[asyncio.Task[None]] = set()
         self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        self._sign_ons: dict[SignOnKind, asyncio.Task[SignOnResult | SignOnRefused]] = {}  # yet to begin
+        self._sign_ons = SignOnDesk(connect, vault, terminals)
         self._master_keys = MasterKeyDesk(vault)
-        self._signing_on: Counter[int] = Counter()  # requests by terminal
         self._serials = Serials()
         self._refilling: asyncio.Task[None] | None = None
 
@@ -480,10 +466,10 @@ class Reception:
             self._reply(visit, self._outcome(APPROVED))
         elif isinstance(content, SignOn):
             terminal_no = visit.entry.terminal_no
-            if self._signing_on[terminal_no] >= SIGN_ONS_MAX:
+            if not self._sign_ons.admit(terminal_no):
                 self._bare(visit, Code.MALFUNCTION)
-            elif self._later(visit, self._sign_on(visit, content)):
-                self._signing_on[terminal_no] += 1  # before the task begins, which counts it out
+            elif not self._later(visit, self._sign_on(visit, content)):
+                self._sign_ons.dismiss(terminal_no)
         elif isinstance(content, SignOff):
             self._later(visit, self._sign_off(visit))
         elif isinstance(content, MasterKeyDownload | MasterKeyConfirm):
@@ -492,13 +478,7 @@ class Reception:
             self._reply(visit, self._outcome(NOT_SUPPORTED))
 
     async def _sign_on(self, visit: Visit, content: SignOn) -> None:
-        terminal_no = visit.entry.terminal_no
-        try:
-            result = await self._sign_on_with_others(visit.entry, content)
-        finally:
-            self._signing_on[terminal_no] -= 1
-            if not self._signing_on[terminal_no]:
-                del self._signing_on[terminal_no]
+        result = await self._sign_ons.take(visit.entry, content)
         if isinstance(result, SignOnRefused):
             log.info("sign-on refused", terminal=visit.entry.terminal_id, rule=result.rule)
             self._reply(visit, self._outcome(result.answer))
@@ -506,37 +486,6 @@ class Reception:
         outcome = self._outcome(APPROVED, field62=result.field62)
         prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, batch_no=result.batch_no)
         self._send(visit, prefix, mab, APPROVED)
-
-    async def _sign_on_with_others(
-        self, entry: TerminalEntry, content: SignOn
-    ) -> SignOnResult | SignOnRefused:
-        """Share the next sign-on of this terminal with all requests that came before it began.
-
-        Each would wait for the lock on the terminal's session with a pooled connection in its hands, and anybody can send sign-ons:
-        a flood for one terminal would keep every other from the database. Keys handed out twice are no harm: only the terminal can
-        read them. One that has begun is not shared: it may have seen a batch that was closed since.
-        """
-        kind = SignOnKind(entry.terminal_no, content.sm4, content.with_track_key)
-        task = self._sign_ons.get(kind)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._sign_on_in_turn(kind, entry, content))
-            self._sign_ons[kind] = task
-            task.add_done_callback(_taken_notice_of)
-        return await asyncio.shield(task)
-
-    async def _sign_on_in_turn(
-        self, kind: SignOnKind, entry: TerminalEntry, content: SignOn
-    ) -> SignOnResult | SignOnRefused:
-        turn = self._turns.setdefault(kind.terminal_no, asyncio.Lock())
-        try:
-            async with asyncio.timeout(SLOW_S), turn:
-                del self._sign_ons[kind]
-                async with self._connect() as connection:
-                    return await sign_on(connection, self._vault, entry, content)
-        finally:
-            if self._sign_ons.get(kind) is asyncio.current_task():
-                del self._sign_ons[kind]
-            self._terminals.invalidate(entry.terminal_id)
 
     async def _master_key(self, visit: Visit, content: MasterKeyDownload | MasterKeyConfirm) -> None:
         async with self._connect() as connection:
@@ -546,11 +495,9 @@ class Reception:
                 told = await self._master_keys.confirm(connection, visit.entry, content.kcv)
         if told.rule:
             log.info("master key refused", terminal=visit.entry.terminal_id, rule=told.rule)
-        confirmed = told.answer == APPROVED and isinstance(content, MasterKeyConfirm)
-        outcome = self._outcome(told.answer, field62=told.field62)
-        self._reply(
-            visit, outcome, sign_on_next=confirmed
-        )  # its working keys are under the key it had before
+        # Its working keys are under the master key that it had before.
+        sign_on_next = told.answer == APPROVED and isinstance(content, MasterKeyConfirm)
+        self._reply(visit, self._outcome(told.answer, field62=told.field62), sign_on_next=sign_on_next)
 
     async def _sign_off(self, visit: Visit) -> None:
         assert visit.keys is not None
@@ -670,12 +617,6 @@ class Reception:
             log.warning("no serials to be had", error=type(error).__name__)
         finally:
             self._refilling = None
-
-
-def _taken_notice_of(task: asyncio.Task[Any]) -> None:
-    """Whoever waited was told or has given up: an error is no news for the loop."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _card_named(message: Message) -> CardNumber | None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from switch.messages.codec import decode
-from switch.routing.reception import SIGN_ONS_MAX
+from switch.routing.sign_ons import SIGN_ONS_MAX
 from terminal_sim.frames import Terminal
 from tests.helpers.switch_process import SwitchProcess
 from tests.helpers.till import Seen, Till, Wire, check_books

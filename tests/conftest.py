@@ -7,12 +7,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import AsyncConnection
 
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import migrate
 from switch.storage.pool import connect
 from tests.helpers.town import Town
+
+settings.register_profile("here", deadline=None)  # machines are shared: how long an example took says nothing
+settings.load_profile("here")
 
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)

@@ -52,7 +52,7 @@ def take(body: bytes) -> None:
 
 
 @given(st.binary(max_size=300) | damaged())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_body_of_noise_raises_nothing_else(body: bytes) -> None:
     for raw in (body, body[2:]):
         with contextlib.suppress(PeerError, FramingError):
@@ -60,7 +60,7 @@ def test_a_body_of_noise_raises_nothing_else(body: bytes) -> None:
 
 
 @given(damaged())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_could_be_read_of_a_damaged_frame_can_be_answered(raw: bytes) -> None:
     caught: MessageFormatError | None = None
     try:
@@ -80,7 +80,7 @@ def test_what_could_be_read_of_a_damaged_frame_can_be_answered(raw: bytes) -> No
 
 
 @given(st.lists(st.binary(max_size=200) | damaged() | st.sampled_from(GOLDEN), max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_stream_of_noise_is_bounded_and_ends_in_a_framing_error_or_waits(chunks: list[bytes]) -> None:
     reader = FrameReader()
     for chunk in chunks:
@@ -95,7 +95,7 @@ def test_a_stream_of_noise_is_bounded_and_ends_in_a_framing_error_or_waits(chunk
 
 
 @given(st.binary(max_size=300) | damaged())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_is_described_is_described(raw: bytes) -> None:
     for with_len in (True, False):
         found = describe(Piece(raw, with_len=with_len))
@@ -105,7 +105,7 @@ def test_whatever_is_described_is_described(raw: bytes) -> None:
 
 
 @given(st.binary(max_size=255))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_field_55_of_noise_is_refused_or_taken_apart_completely(raw: bytes) -> None:
     try:
         items = read_tlvs(raw)

@@ -23,9 +23,7 @@ NAMES = st.sampled_from(sorted({column.name for kind in BY_NAME.values() for col
 RECORD = st.dictionaries(
     NAMES | st.text(max_size=5), ANY | st.from_regex(r"[0-9]{4,20}", fullmatch=True), max_size=8
 )
-relaxed = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+relaxed = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _read(path: Path) -> tuple[list[Any], Faults]:

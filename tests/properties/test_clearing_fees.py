@@ -30,7 +30,7 @@ SELECT f.fee, f.fee * wi / (wi + ws + wa), f.fee * ws / (wi + ws + wa)
 
 
 @pytest.mark.server
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items=st.lists(st.tuples(AMOUNTS, RULES), min_size=1, max_size=200))
 def test_the_databases_fee_is_the_pure_fee(postgres_url: str, items: list[tuple[int, FeeRule]]) -> None:
     columns = [

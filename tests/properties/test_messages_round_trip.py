@@ -51,7 +51,7 @@ MESSAGES = st.builds(
 
 
 @given(MESSAGES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_message_survives_the_wire(message: Message) -> None:
     body = encode(message)
     if len(body) > 2048:
@@ -70,7 +70,7 @@ def test_a_message_survives_the_wire(message: Message) -> None:
 
 
 @given(st.lists(MESSAGES, max_size=4), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_stream_may_be_cut_anywhere(messages: list[Message], chance: Any) -> None:
     bodies = [body for body in map(encode, messages) if len(body) <= 2048]
     stream = b"".join(map(frame, bodies))
@@ -110,7 +110,7 @@ def test_a_stream_may_be_cut_anywhere(messages: list[Message], chance: Any) -> N
     st.integers(0, 7),
     st.text("0123456789", min_size=1, max_size=11),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_answer_to_any_request_can_be_read(
     mti: str, request: Message, outcome: Outcome, processing: int, acquirer: str
 ) -> None:

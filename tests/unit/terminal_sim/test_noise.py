@@ -22,7 +22,7 @@ COMMANDS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(COMMANDS, st.binary(max_size=300)), max_size=30))
 def test_a_card_survives_noise_and_its_balance_does_not_move(commands: list[bytes]) -> None:
     card = selected(make_card(capp_ids=[1]))
@@ -33,7 +33,7 @@ def test_a_card_survives_noise_and_its_balance_does_not_move(commands: list[byte
     assert isinstance(card, CardOs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.binary(max_size=60), st.binary(min_size=36, max_size=36)), max_size=20))
 def test_a_psam_survives_noise(data: list[bytes]) -> None:
     psam = make_psam()

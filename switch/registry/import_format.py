@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final, NamedTuple
 
+from switch.domain.circles import Circle
 from switch.domain.identifiers import CardNumber, asn_of, luhn_holds
 from switch.domain.money import FIELD4_MAX
 from switch.domain.transactions import AccountKind
@@ -32,6 +33,8 @@ CARD_STATES: Final = {  # stored numbers; their meaning is in docs/registry.md
     "CANCEL_PENDING": 7,
     "CANCELLED": 8,
 }
+BINS_MAX: Final = 100  # of one issuer
+_BIN: Final = re.compile("[0-9]{2,12}", re.ASCII).fullmatch
 ACCOUNT_KINDS: Final = {kind.name: int(kind) for kind in AccountKind}
 
 
@@ -129,6 +132,16 @@ def sm2_public_key(value: object) -> str:
     return digits
 
 
+def bins(value: object) -> str:
+    """Leading digits of card numbers, told apart by blanks; read in any order, kept in one."""
+    parts = value.split(" ") if isinstance(value, str) and len(value) <= BINS_MAX * 13 else []
+    if not 0 < len(parts) <= BINS_MAX or not all(_BIN(part) for part in parts):
+        raise ValueError(f"must be 1 to {BINS_MAX} numbers of 2 to 12 digits with a blank between them")
+    if len(set(parts)) != len(parts):
+        raise ValueError("names the same leading digits twice")
+    return " ".join(sorted(parts))
+
+
 def _same(words: str) -> dict[str, str]:
     return {one: one for one in words.split()}
 
@@ -139,6 +152,7 @@ institution_id = shape("[0-9]{8}", "8 digits")
 merchant_id = shape("[ -~]{15}", "exactly 15 printable ASCII characters")
 terminal_id = shape("[ -~]{8}", "exactly 8 printable ASCII characters")
 category = shape("[0-9]{4}", "4 digits (ISO 18245)")
+circle = word({one.name: one.name for one in Circle})
 party_state = word(_same("ACTIVE CLOSED"))
 
 
@@ -185,6 +199,15 @@ Record = dict[str, Value]
 def _one_scope(record: Record) -> tuple[str, str] | None:
     if record["merchant_id"] is not None and record["category"] is not None:
         return "category", "a rule is for a merchant, for a category, or for all (neither)"
+    return None
+
+
+def _circle(record: Record) -> tuple[str, str] | None:
+    """Our own cards are at home here. Of another issuer we know no better than that it is somewhere in the country."""
+    if record["circle"] is None:
+        record["circle"] = Circle.LOCAL.name if record["own"] else Circle.NATION.name
+    elif record["own"] and record["circle"] != Circle.LOCAL.name:
+        return "circle", "an own issuer is LOCAL"
     return None
 
 
@@ -235,6 +258,7 @@ KINDS: Final = (  # in the order in which they depend on each other
             Column("institution_id", institution_id, required=True),
             Column("name", text(100), required=True),
             Column("role", word(_same("ISSUER ACQUIRER BANK CITY CENTRE")), required=True),
+            Column("scope", circle, default=Circle.NATION.name),
         ),
     ),
     Kind(
@@ -249,8 +273,12 @@ KINDS: Final = (  # in the order in which they depend on each other
             ),
             Column("institution_id", institution_id, required=True),
             Column("own", truth, "boolean", required=True),
+            Column("bins", bins),
+            Column("circle", circle),
+            Column("scope", circle, default=Circle.NATION.name),
         ),
         (Reference("institution_id", "institutions"),),
+        (_circle,),
     ),
     Kind(
         "merchants",

@@ -238,6 +238,7 @@ def _as_json(alias: str, names: Sequence[str]) -> sql.Composed:
 
 def _checks() -> Iterable[tuple[str, str]]:
     """Rules that look at several rows: kind to which the faulty rows belong, and the query for them."""
+    yield "card_issuers", _SQL["check_bin_owner"].format(stored_card_issuers=_SQL["stored_card_issuers"])
     yield "terminals", _SQL["check_terminal_move"]
     yield "merchants", _SQL["check_acquirer_move"]
     yield "psams", _SQL["check_psam_terminal"]

@@ -3,10 +3,11 @@
 
 -- name: stored_institutions
 -- The stored_ queries show what is known in the columns of the files; exports read them too.
-SELECT institution_id AS subject, institution_id, name, role FROM institution
+SELECT institution_id AS subject, institution_id, name, role, scope FROM institution
 
 -- name: stored_card_issuers
-SELECT upper(encode(issuer_id, 'hex')) AS subject, upper(encode(issuer_id, 'hex')) AS issuer_id, institution_id, own
+SELECT upper(encode(issuer_id, 'hex')) AS subject, upper(encode(issuer_id, 'hex')) AS issuer_id, institution_id, own,
+       bins, coalesce(circle, CASE WHEN own THEN 'LOCAL' ELSE 'NATION' END) AS circle, scope
   FROM card_issuer
 
 -- name: stored_merchants
@@ -32,6 +33,23 @@ SELECT concat_ws(' ', coalesce(m.merchant_id, '*'), coalesce(f.category, '*'), f
 -- name: one_import
 -- One import at a time; another waits.
 SELECT pg_advisory_xact_lock(hashtext('registry import'))
+
+-- name: check_bin_owner
+-- Leading digits that a file gives name one issuer. Longer ones of another may lie within them: the longest that fit decide.
+WITH coming AS (
+    SELECT file_no, place, subject, issuer_id, bins FROM staged_card_issuers
+    UNION ALL
+    SELECT NULL, NULL, subject, issuer_id, bins
+      FROM ({stored_card_issuers}) i
+     WHERE NOT EXISTS (SELECT FROM staged_card_issuers s WHERE s.subject = i.subject)
+), digits AS (
+    SELECT file_no, place, subject, bins IS NOT NULL AS given,
+           unnest(string_to_array(coalesce(bins, '31' || substr(issuer_id, 5, 4)), ' ')) AS bin
+      FROM coming
+)
+SELECT DISTINCT a.file_no, a.place, 'bins', 'are leading digits of another issuer too'
+  FROM digits a JOIN digits b ON a.bin = b.bin AND a.subject <> b.subject
+ WHERE a.file_no IS NOT NULL AND a.given
 
 -- name: check_terminal_move
 -- The figures of a batch belong to one merchant.
@@ -103,14 +121,16 @@ SELECT d.file_no, d.place, 'valid_from',
         OR coalesce((d.before ->> 'valid_to')::date, 'infinity') < closed.day)
 
 -- name: save_institutions
-INSERT INTO institution (institution_id, name, role)
-SELECT institution_id, name, role FROM differing_institutions
-    ON CONFLICT (institution_id) DO UPDATE SET name = excluded.name, role = excluded.role
+INSERT INTO institution (institution_id, name, role, scope)
+SELECT institution_id, name, role, scope FROM differing_institutions
+    ON CONFLICT (institution_id) DO UPDATE SET name = excluded.name, role = excluded.role, scope = excluded.scope
 
 -- name: save_card_issuers
-INSERT INTO card_issuer (issuer_id, institution_id, own)
-SELECT decode(issuer_id, 'hex'), institution_id, own FROM differing_card_issuers
-    ON CONFLICT (issuer_id) DO UPDATE SET institution_id = excluded.institution_id, own = excluded.own
+INSERT INTO card_issuer (issuer_id, institution_id, own, bins, circle, scope)
+SELECT decode(issuer_id, 'hex'), institution_id, own, bins, circle, scope FROM differing_card_issuers
+    ON CONFLICT (issuer_id) DO UPDATE
+   SET institution_id = excluded.institution_id, own = excluded.own, bins = excluded.bins, circle = excluded.circle,
+       scope = excluded.scope
 
 -- name: save_merchants
 INSERT INTO merchant (merchant_id, name, category, acquirer_id, state)

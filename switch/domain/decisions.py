@@ -20,6 +20,8 @@ class Decline(Enum):
     TOMBSTONED = "a reversal of this request came first"
     CARD_UNKNOWN = "no such card"
     ISSUER_UNKNOWN = "no such issuer"
+    CARD_OUT_OF_SCOPE = "card may not be used so far from home"
+    ACQUIRER_OUT_OF_SCOPE = "acquirer takes no cards from so far"
     NO_ROUTE = "no host for this account"
     CARD_NOT_ACTIVE = "card not handed over"
     CARD_RESTRICTED = "card damaged, replaced or cancelled"

@@ -29,6 +29,8 @@ DE39: Mapping[Decline, str] = MappingProxyType(
         Decline.TOMBSTONED: "22",
         Decline.CARD_UNKNOWN: "14",
         Decline.ISSUER_UNKNOWN: "15",
+        Decline.CARD_OUT_OF_SCOPE: "57",
+        Decline.ACQUIRER_OUT_OF_SCOPE: "58",
         Decline.NO_ROUTE: "92",
         Decline.CARD_NOT_ACTIVE: "21",
         Decline.CARD_RESTRICTED: "62",

@@ -6,7 +6,7 @@
 SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id, t.mac_algorithm,
        t.state = 'ACTIVE', m.state = 'ACTIVE',
        coalesce(s.batch_no, 0), b.opened_on, coalesce(s.generation, 0),
-       k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8
+       k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8, m.category
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session s ON s.terminal_no = t.terminal_no

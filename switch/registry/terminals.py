@@ -57,6 +57,7 @@ class TerminalEntry(NamedTuple):
     key_sets: tuple[
         KeySet, ...
     ]  # the one that serves, then those waiting for their first good MAC, youngest first
+    category: str = ""  # of the merchant, 4 digits
 
     def serves(self, merchant_id: str) -> bool:
         """Whether terminal and merchant are active and belong together."""
@@ -147,7 +148,7 @@ class TerminalDirectory:
         """A change announced by some process; see registry/invalidation.py."""
         if payload.startswith("terminal:"):
             self._entries.invalidate(payload.removeprefix("terminal:"))
-        elif not payload.startswith("card"):
+        elif not payload.startswith(("card", "routes")):
             self._entries.clear()
             self._merchants.clear()
 
@@ -229,4 +230,5 @@ def _entry_of(row: Sequence[Any]) -> TerminalEntry:
         batch_opened_on=row[9],
         generation=row[10],
         key_sets=(),
+        category=sys.intern(row[14]),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from switch.operations.commands import config, iso8583, keys, registry
+from switch.operations.commands import config, iso8583, keys, registry, routes
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
@@ -26,5 +26,6 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "iso8583": iso8583.app,
     "keys": keys.app,
     "registry": registry.app,
+    "routes": routes.app,
     "files": files,
 }

@@ -37,6 +37,9 @@ class Way(Enum):
     REFUSE = "REFUSE"
 
 
+LEDGERS_OWN: Final = frozenset(
+    {int(AccountKind.ONLINE), int(AccountKind.PURSE)}
+)  # of our cards: money that only we have
 _ACCOUNTS: Final = frozenset(map(int, AccountKind))
 REFUSALS: Final = {
     "15": Decline.ISSUER_UNKNOWN,
@@ -137,16 +140,19 @@ class Tried(NamedTuple):
 class RouteTable:
     """Rows compiled against the issuers of one moment. Immutable: who holds one decides by it to the end.
 
-    version: 0 when only what is built in is in force. own_accounts: see _own_accounts. Raises TooManyCandidates.
+    version: 0 when only what is built in is in force. own_accounts: see _own_accounts. Raises TooManyCandidates, if bounded: a table that was
+    checked once must serve on, if more slowly, whatever the registry has become.
     """
 
-    def __init__(self, rows: Sequence[Row], participants: Participants, *, version: int = 0) -> None:
+    def __init__(
+        self, rows: Sequence[Row], participants: Participants, *, version: int = 0, bounded: bool = True
+    ) -> None:
         self.version = version
         self.rows = tuple(sorted(rows, key=lambda row: row.precedence))
         self.participants = participants
         self._timed = any(row.timed for row in self.rows)
         self._cut()
-        self._index()
+        self._index(bounded=bounded)
         self.own_accounts = self._own_accounts()
 
     # ------------------------------------------------------------------ compiling
@@ -194,8 +200,8 @@ class RouteTable:
             if not _card_miss(row, self.starts[segment], self.issuers[segment]):
                 yield segment
 
-    def _index(self) -> None:
-        """Each row into one index: merchant, else cards, else category, else the rest. A full place stops taking."""
+    def _index(self, *, bounded: bool) -> None:
+        """Each row into one index: merchant, else cards, else category, else the rest."""
         by_merchant: dict[str, list[Row]] = {}
         by_segment: list[list[Row]] = [[] for _ in self.starts]
         by_category: dict[str, list[Row]] = {}
@@ -211,7 +217,7 @@ class RouteTable:
                 places = [general]
             for place in places:
                 place.append(row)
-                if len(place) > CANDIDATES_MAX:
+                if bounded and len(place) > CANDIDATES_MAX:
                     raise TooManyCandidates(row.precedence)
         nothing: tuple[Row, ...] = ()
         self._by_merchant: Mapping[str, tuple[Row, ...]] = {k: tuple(v) for k, v in by_merchant.items()}
@@ -265,6 +271,8 @@ class RouteTable:
     def _decided(self, row: Row | None, ask: Ask, issuer: Issuer | None) -> Decision:
         if row is not None:
             to = row.to
+            if to[0].linked and ask.account in LEDGERS_OWN and (ask.own or _is_own(issuer)):
+                to = (LEDGER,)  # the check keeps such rows out, but digits can become ours after it
         elif ask.own or _is_own(issuer):
             to = (LEDGER,)
         elif issuer is None:

@@ -18,10 +18,9 @@ from datetime import date
 from typing import Final, NamedTuple
 
 from switch.domain.money import FIELD4_MAX
-from switch.domain.transactions import AccountKind
 from switch.registry.import_files import Fault, Faults
 from switch.registry.issuers import Participants
-from switch.routing.destinations import RouteTable, Row, TooManyCandidates, Way
+from switch.routing.destinations import LEDGERS_OWN, RouteTable, Row, TooManyCandidates, Way
 from switch.routing.route_format import ACCOUNTS, KINDS
 
 WORK_MAX: Final = 1_000_000  # comparisons of two boxes or ranges: some seconds
@@ -29,7 +28,6 @@ PIECES_MAX: Final = 2_000  # of what is left of one box
 WARNINGS_MAX: Final = 100
 
 Box = tuple[int, ...]
-_LEDGERS_OWN: Final = frozenset({int(AccountKind.ONLINE), int(AccountKind.PURSE)})
 _CATEGORY_MAX: Final = 9_999
 _MINUTE_MAX: Final = 24 * 60 - 1
 _DAY_MAX: Final = date.max.toordinal()
@@ -282,7 +280,7 @@ class _Axes:
     def of_own(self, segments: Iterable[int]) -> Box:
         """Every request on the ledger's own accounts by cards of some segments."""
         whole = self.box(Row(0, ()))
-        own = _mask(_LEDGERS_OWN, ACCOUNTS.values())
+        own = _mask(LEDGERS_OWN, ACCOUNTS.values())
         return (own, *whole[1:_CARDS], _bits(segments, len(self._table.starts)))
 
 

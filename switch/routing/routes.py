@@ -29,7 +29,7 @@ from switch.registry.import_files import Faults
 from switch.registry.issuers import Participants
 from switch.registry.route_versions import NOTHING, Stored, read_active
 from switch.registry.terminals import TerminalEntry
-from switch.routing.destinations import LEDGER, Ask, Destination, RouteTable, TooManyCandidates, number_of
+from switch.routing.destinations import LEDGER, Ask, Destination, RouteTable, number_of
 from switch.routing.route_format import ACCOUNTS, read_rows
 
 log = structlog.get_logger(__name__)
@@ -222,10 +222,7 @@ def compiled(stored: Stored, participants: Participants) -> RouteTable:
     rows = read_rows(stored.content, f"version {stored.version}", faults)
     if faults.found:
         raise ConfigurationError(f"routing table: {faults.found[0]}")
-    try:
-        return RouteTable(rows, participants, version=stored.version)
-    except TooManyCandidates as error:
-        raise ConfigurationError(f"routing table: version {stored.version}: {error}") from error
+    return RouteTable(rows, participants, version=stored.version, bounded=False)
 
 
 def _account(request: Routed) -> int:

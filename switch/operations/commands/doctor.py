@@ -16,6 +16,7 @@ import typer
 from switch.domain.errors import SwitchError
 from switch.keys.opening import open_vault
 from switch.ledger.days import PARTITIONED
+from switch.operations.commands.routes import examine as examine_routes
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import holder, open_database
 from switch.storage.migrate import pending
@@ -138,6 +139,20 @@ def _schema(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[Find
         )
 
 
+def _routes(connection: psycopg.Connection[tuple[object, ...]], settings: Settings) -> Iterator[Finding]:
+    """The registry can change under a table: digits given to another issuer, a city that is none any more."""
+    if pending(connection):
+        return
+    version, faults = examine_routes(connection, frozenset(settings.institution.issuer_ids))
+    text = f"{faults[0]}" + (f" and {len(faults) - 1} more" if len(faults) > 1 else "") if faults else ""
+    yield Finding(
+        "warn" if faults else "ok",
+        "routing table",
+        text or (f"version {version} is in force" if version else "none, only what is built in"),
+        "see `cardswitch routes check`, import a better one",
+    )
+
+
 def _vault(connection: psycopg.Connection[tuple[object, ...]], settings: Settings) -> Iterator[Finding]:
     try:
         vault = open_vault(connection, settings.unlock)
@@ -169,6 +184,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 lambda: _database(connection),
                 lambda: _schema(connection),
                 lambda: _vault(connection, settings),
+                lambda: _routes(connection, settings),
             ]
             for part in parts:
                 yield from part()

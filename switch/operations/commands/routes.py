@@ -63,6 +63,16 @@ def _checked(
     return table, warned
 
 
+def examine(connection: Connection, own_ids: frozenset[str]) -> tuple[int, list[str]]:
+    """The version in force and what is wrong with it by the registry as it is now."""
+    stored = store.active(connection)
+    try:
+        _checked(connection, own_ids, _rows(stored), Faults(), f"version {stored.version}")
+    except ImportRefused as refusal:
+        return stored.version, [str(fault) for fault in refusal.faults]
+    return stored.version, []
+
+
 def _stored(connection: Connection, version: int | None) -> store.Stored:
     return store.active(connection) if version is None else store.version_of(connection, version)
 

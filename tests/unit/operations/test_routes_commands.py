@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from switch.domain.errors import InputRefused
-from switch.operations.commands.routes import app
+from switch.operations.commands.routes import app, examine
 from tests.unit.registry.helpers import MERCHANT, PAN, city, open_day, run_import, write
 from tests.unit.routing.tables import text
 from tests.unit.routing.tables import write as write_rows
@@ -142,6 +142,7 @@ def test_an_old_version_that_the_registry_has_overtaken_is_not_put_in_force(
     ]
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         run_import(connection, write(tmp_path, city(card_issuers=ours)))
+        assert examine(connection, frozenset({"99993350FFFFFFFF"})) == (0, [])
     refused = run("activate", "1")
     assert refused.exit_code == 1
     assert "row 10: to: takes requests on own online accounts" in refused.output
@@ -224,6 +225,24 @@ def test_who_is_asked_about_must_be_there(run: Run, arguments: list[str], rule: 
     with pytest.raises(InputRefused, match=rule) as refused:
         run("check", *arguments)
     assert "3133" not in str(refused.value)
+
+
+def test_a_table_in_force_that_the_registry_has_overtaken_is_found(
+    run: Run, tmp_path: Path, postgres_url: str
+) -> None:
+    run("import", write_rows(tmp_path, "10 cards=62335 HOST:icbc"))
+    ours = [
+        {"issuer_id": "99993350FFFFFFFF", "institution_id": "99993350", "own": True, "bins": "313350 62335"}
+    ]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        assert examine(connection, frozenset()) == (1, [])
+        run_import(connection, write(tmp_path, city(card_issuers=ours)))
+        version, faults = examine(connection, frozenset())
+    assert version == 1
+    assert "own online accounts" in faults[0]
+    assert run("check").exit_code == 1
+    explained = said(run("check", "--pan", "623350000000", "--json"))
+    assert (explained["decided_by"], explained["to"]) == (10, ["LEDGER"])
 
 
 def test_a_table_of_ten_thousand_rows_is_taken_in_and_one_more_row_is_not(run: Run, tmp_path: Path) -> None:

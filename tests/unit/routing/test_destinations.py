@@ -10,6 +10,7 @@ from switch.domain.decisions import Decline
 from switch.messages.answers import DE39
 from switch.routing.destinations import (
     CANDIDATES_MAX,
+    LEDGER,
     Destination,
     RouteTable,
     TooManyCandidates,
@@ -165,6 +166,14 @@ def test_a_card_of_ours_under_a_number_of_others_is_ours() -> None:
     assert table.decide(ask("313310", own=True)).to == (Destination(Way.LEDGER),)
 
 
+def test_own_money_stays_even_when_digits_became_ours_after_the_table_was_checked() -> None:
+    table = table_of("10 cards=3-6 HOST:icbc")
+    for own in (True, False):
+        assert table.decide(ask("313350", own=own)).to == (LEDGER,)
+        assert str(table.decide(ask("313350", own=own, account="BANK")).to[0]) == "HOST:icbc"
+    assert str(table.decide(ask("622202")).to[0]) == "HOST:icbc"
+
+
 def test_longer_digits_of_an_issuer_go_before_shorter_ones() -> None:
     table = table_of()
     issuers = [
@@ -182,3 +191,10 @@ def test_a_look_up_never_has_to_try_more_rows_than_the_bound() -> None:
         table_of(*rows)
         with pytest.raises(TooManyCandidates, match=f"row {CANDIDATES_MAX + 1}"):
             table_of(*rows, f"{CANDIDATES_MAX + 1} {asked} HOST:ccb")
+        more = rows_of(*rows, f"{CANDIDATES_MAX + 1} {asked} HOST:ccb")
+        slow = RouteTable(
+            more, PARTICIPANTS, bounded=False
+        )  # checked before the registry made it so: it serves on
+        last = slow.decide(ask("622202", account="BANK", amount_fen=10**6)).row
+        assert last is not None
+        assert last.precedence == CANDIDATES_MAX + 1

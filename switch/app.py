@@ -36,6 +36,7 @@ from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.reception import Reception
+from switch.routing.routes import Routes
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
@@ -91,9 +92,13 @@ class Service:
         cards = CardDirectory(pool.connection)
         self._stack.push_async_callback(terminals.close)
         self._stack.push_async_callback(cards.close)
-        registry = RegistryListener(self._connect, [terminals, cards])
+        routes = Routes(pool.connection, own_ids=settings.institution.issuer_ids)
+        self._stack.push_async_callback(routes.close)
+        registry = RegistryListener(self._connect, [terminals, cards, routes])
         self._background(registry.run())
         await asyncio.wait_for(registry.listening.wait(), 10.0)
+        await routes.start()
+        metrics.watch("route_table", "Version of the routing table", lambda: routes.version)
 
         books = Books(
             settings.database.shards,
@@ -113,6 +118,7 @@ class Service:
             vault=vault,
             terminals=terminals,
             cards=cards,
+            routes=routes,
             books=books,
             desk=desk,
             connect=pool.connection,
@@ -127,10 +133,10 @@ class Service:
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
-        await self._open_to_the_world(pool, registry, reception)
+        await self._open_to_the_world(pool, registry, routes, reception)
 
     async def _open_to_the_world(
-        self, pool: AsyncConnectionPool[Any], registry: RegistryListener, reception: Reception
+        self, pool: AsyncConnectionPool[Any], registry: RegistryListener, routes: Routes, reception: Reception
     ) -> None:
         settings, metrics = self.settings, self.metrics
 
@@ -147,7 +153,10 @@ class Service:
         async def changes() -> str:
             return "" if registry.listening.is_set() else "registry changes are not heard"
 
-        self.readiness.checks = {"database": database, "registry": changes}
+        async def table() -> str:
+            return routes.problem
+
+        self.readiness.checks = {"database": database, "registry": changes, "routes": table}
         port = settings.http.port + self.worker if settings.http.port else 0
         app = health_app(self.readiness, metrics)
         runner, self.http_port = await _listening("http", start_http(app, settings.http.host, port))

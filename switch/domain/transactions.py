@@ -38,7 +38,7 @@ class Kind(IntEnum):
     SETTLEMENT = 21
     DETAIL_UPLOAD = 22
     BATCH_END = 23
-    REFUSED = 30  # a request that could not become one of the above: 30, 40 or 57
+    REFUSED = 30  # a request that could not become one of the above (30, 40, 57) or has no way to go (15, 57, 58, 92)
 
 
 class RequestClass(IntEnum):
@@ -264,7 +264,7 @@ class LoadConfirm(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A request that no rule could ever approve: the answer is settled by its form (14, 30, 40 or 57)."""
+    """A request that no rule could ever approve: the answer is settled by its form (14, 30, 40, 57) or its route (15, 57, 58, 92)."""
 
     card: CardNumber | None
     amount_fen: Fen

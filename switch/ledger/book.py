@@ -69,6 +69,14 @@ UNKNOWN_BATCH_DAYS = (
 NO_DATE = date(2000, 1, 1)  # stands for NULL in the arrays, which hold none
 
 
+_REFUSALS = (  # by the form of a request, or by routing
+    Decline.CASH_FORBIDDEN,
+    Decline.NOT_SUPPORTED,
+    Decline.CARD_UNKNOWN,
+    Decline.ISSUER_UNKNOWN,
+    Decline.ACQUIRER_OUT_OF_SCOPE,
+    Decline.NO_ROUTE,
+)
 _KIND = {request: int(kind) for request, kind in KIND.items()}
 
 
@@ -643,7 +651,7 @@ class ShardBook:
 
 
 def _refusal(request: Refused, de39: Mapping[Decline, str]) -> Decline:
-    for decline in (Decline.CASH_FORBIDDEN, Decline.NOT_SUPPORTED, Decline.CARD_UNKNOWN):
+    for decline in _REFUSALS:
         if de39[decline] == request.answer:
             return decline
-    raise AssertionError("a refused request names 14, 30, 40 or 57")
+    raise AssertionError("a refused request names one of the codes that form or routing can give")

@@ -51,8 +51,8 @@ class CardDirectory:
         return {card: found[card.reveal()] for card in cards}
 
     def notice(self, payload: str) -> None:
-        """A change elsewhere: only absence can be out of date. Terminals are no concern of this cache."""
-        if not payload.startswith("terminal:"):
+        """A change elsewhere: only absence can be out of date. Terminals and routes are no concern of this cache."""
+        if not payload.startswith(("terminal:", "routes")):
             self._routes.forget_absent()
 
     def distrust(self) -> None:

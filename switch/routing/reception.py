@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import structlog
 from psycopg import AsyncConnection, Error
 
-from switch.domain.decisions import APPROVED, BalanceFigure, Outcome
+from switch.domain.decisions import APPROVED, BalanceFigure, Decline, Outcome
 from switch.domain.errors import DependencyError, FormatError, FramingError, MacMismatch
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
@@ -54,11 +54,13 @@ from switch.messages.framing import frame
 from switch.messages.mapping import read_request
 from switch.messages.message import Message
 from switch.messages.structures import TRANSACTION_TYPES
-from switch.registry.cards import CardDirectory
+from switch.registry.cards import CardDirectory, CardRoute
 from switch.registry.master_keys import MasterKeyDesk
 from switch.registry.sessions import SignOnRefused, promote, sign_off
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
+from switch.routing.destinations import LEDGER, RouteTable
+from switch.routing.routes import Routes
 from switch.routing.sign_ons import SignOnDesk
 
 log = structlog.get_logger(__name__)
@@ -133,6 +135,7 @@ class Reception:
         vault: Vault,
         terminals: TerminalDirectory,
         cards: CardDirectory,
+        routes: Routes,
         books: Books,
         desk: BatchDesk,
         connect: Connect,
@@ -144,6 +147,7 @@ class Reception:
         self._vault = vault
         self._terminals = terminals
         self._cards = cards
+        self._routes = routes
         self._books = books
         self._desk = desk
         self._connect = connect
@@ -278,8 +282,35 @@ class Reception:
         route = self._cards.get(card)
         if route is None:
             self._later(visit, self._find_card(visit, since, card))
+        elif self._routes.may_move_own:
+            self._route(visit, since, route)
         else:
             self._enqueue(visit, since, route.shard, route.holder_id)
+
+    def _route(self, visit: Visit, since: Any, card: CardRoute | None) -> None:
+        """By the table in force at this moment, which may have to be read."""
+        table = self._routes.table
+        if table is None:
+            self._later(visit, self._read_table(visit, since, card))
+        else:
+            self._send_on(visit, since, card, table)
+
+    async def _read_table(self, visit: Visit, since: Any, card: CardRoute | None) -> None:
+        self._send_on(visit, since, card, await self._routes.current())
+
+    def _send_on(self, visit: Visit, since: Any, card: CardRoute | None, table: RouteTable) -> None:
+        """To the ledger: to be booked, or to be refused there, so that a repeat finds the same answer."""
+        request: CardRequest = visit.content  # type: ignore[assignment]  # _proceed sorted the others out
+        way = self._routes.route(table, request, visit.entry, own=card is not None)
+        if way != LEDGER:
+            why = way if isinstance(way, Decline) else Decline.NO_ROUTE  # no link is served yet
+            visit.content = Refused(
+                request.card, getattr(request, "amount_fen", Fen(0)), DE39[why], why.value
+            )
+        if card is None:
+            self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0)
+        else:
+            self._enqueue(visit, since, card.shard, card.holder_id)
 
     def _enqueue(self, visit: Visit, since: Any, shard: int, holder_id: int) -> None:
         envelope, entry, keys = visit.envelope, visit.entry, visit.keys
@@ -600,9 +631,8 @@ class Reception:
 
     async def _find_card(self, visit: Visit, since: Any, card: CardNumber) -> None:
         route = (await self._cards.load([card]))[card]
-        if route is None:
-            shard = self._books.shard_of_terminal(visit.entry.terminal_no)
-            self._enqueue(visit, since, shard, 0)
+        if route is None or self._routes.may_move_own:
+            self._send_on(visit, since, route, await self._routes.current())
         else:
             self._enqueue(visit, since, route.shard, route.holder_id)
 

@@ -48,6 +48,12 @@ class Directory:
         return self._entry if isinstance(key, str) else CardRoute(self._shard, 1, 1)
 
 
+class Routes:
+    """A table that has nothing to say about cards of ours."""
+
+    may_move_own = False
+
+
 class Books:
     """A ledger that does with an item what the test says."""
 
@@ -104,10 +110,12 @@ def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0, body: by
     vault: Any = Vault()
     watch = Watch()
     nobody: Any = None
+    routes: Any = Routes()
     reception = Reception(
         vault=vault,
         terminals=directory,
         cards=directory,
+        routes=routes,
         books=Books(do),
         desk=nobody,
         connect=nobody,

@@ -287,15 +287,15 @@ class Reception:
         else:
             self._enqueue(visit, since, route.shard, route.holder_id)
 
-    def _route(self, visit: Visit, since: Any, card: CardRoute | None) -> None:
-        """By the table in force at this moment, which may have to be read."""
+    def _route(self, visit: Visit, since: Any, card: CardRoute) -> None:
+        """A card of ours, by the table in force at this moment, which may have to be read."""
         table = self._routes.table
         if table is None:
             self._later(visit, self._read_table(visit, since, card))
         else:
             self._send_on(visit, since, card, table)
 
-    async def _read_table(self, visit: Visit, since: Any, card: CardRoute | None) -> None:
+    async def _read_table(self, visit: Visit, since: Any, card: CardRoute) -> None:
         self._send_on(visit, since, card, await self._routes.current())
 
     def _send_on(self, visit: Visit, since: Any, card: CardRoute | None, table: RouteTable) -> None:

@@ -66,9 +66,10 @@ class Routes:
         self._own_ids = frozenset(own_ids)
         self._has = has
         self._trusted = True
-        self._changes = 0  # heard of; a table read before the last of them is not kept
+        self._changes = 0  # heard of
+        self._hearing = 0  # how often that began or ended; what was read across such a moment is not kept
         self._last: RouteTable | None = (
-            None  # compiled before; versions never change, so it serves again while nobody else did
+            None  # compiled last; serves again while neither it nor the registry changed
         )
         self._reading: asyncio.Task[RouteTable] | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -147,12 +148,13 @@ class Routes:
     def distrust(self) -> None:
         """Changes are not heard: keep nothing."""
         self._trusted = False
-        self._changes += 1
+        self._hearing += 1
         self._take(None)
 
     def trust(self) -> None:
         """Changes are heard again."""
         self._trusted = True
+        self._hearing += 1
         self._changed()
 
     async def close(self) -> None:
@@ -173,22 +175,34 @@ class Routes:
         pause_s = RETRY_S
         try:
             while self._trusted:
-                seen = self._changes
-                try:
-                    table = await self._load()
-                except (DependencyError, Error, OSError, ConfigurationError) as error:
-                    self.problem = "the routing table in force cannot be read"
-                    why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
-                    log.warning(self.problem, error=why)
+                seen, hearing = self._changes, self._hearing
+                table = await self._try()
+                if table is None:
                     await asyncio.sleep(pause_s)
                     pause_s = min(pause_s * 2, RETRY_MAX_S)
                     continue
-                if self._trusted and seen == self._changes:
-                    self.problem = ""
+                if self._trusted and hearing == self._hearing:
+                    # Newer than the one at hand, if not the newest: in a storm of changes that would never come.
                     self._take(table)
+                if seen == self._changes:
                     return
         finally:
             self._refreshing = None
+
+    async def _try(self) -> RouteTable | None:
+        """What is in force, or None when it cannot be read."""
+        try:
+            table = await self._load()
+        except (DependencyError, Error, OSError, ConfigurationError) as error:
+            why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+            log.warning("the routing table in force cannot be read", error=why)
+        except Exception:  # our own fault, and no reason never to try again
+            log.exception("the routing table in force cannot be read")
+        else:
+            self.problem = ""
+            return table
+        self.problem = "the routing table in force cannot be read"
+        return None
 
     async def _load(self) -> RouteTable:
         async with self._connect() as connection:

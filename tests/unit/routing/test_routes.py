@@ -273,3 +273,23 @@ async def test_a_database_that_is_away_is_tried_again(postgres_url: str) -> None
     await until(lambda: kept.table is not None)
     assert not kept.problem
     await kept.close()
+
+
+async def test_changes_that_never_cease_do_not_keep_an_old_table_in_force(
+    postgres_url: str, routes: Routes
+) -> None:
+    async with listening(postgres_url, routes):
+        await until(lambda: routes.table is not None)
+        put(postgres_url, "10 cards=622202 HOST:icbc")
+
+        async def rain() -> None:
+            while True:
+                routes.notice("all")
+                await asyncio.sleep(0)
+
+        raining = asyncio.create_task(rain())
+        try:
+            await until(lambda: routes.table is not None and routes.table.version == 1)
+        finally:
+            raining.cancel()
+            await asyncio.gather(raining, return_exceptions=True)

@@ -27,18 +27,20 @@ def takes(content: str) -> None:
         assert len(str(fault)) < 600
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_refused_or_read(content: str) -> None:
     takes(content)
     takes(HEADER + "\n" + content)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.characters(exclude_categories=("Cs",)))
 def test_a_good_file_with_one_other_character_is_refused_or_read(place: int, character: str) -> None:
     takes(GOOD[:place] + character + GOOD[place + 1 :])
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(

@@ -72,7 +72,7 @@ def explain(connection: psycopg.Connection[Any], table: RouteTable, question: Qu
     elif not question.amount_fen and question.kind != "BALANCE":
         remark = "an amount of zero is answered 13 whatever the table says"
     card = mask_pan(digits) if whole else f"{digits[:6]}******..."
-    return Explained(question, table.version, card, own, decision, tried, _outcome(chosen), remark)
+    return Explained(question, table.version, card, own, decision, tried, _outcome(decision, chosen), remark)
 
 
 def _a_card_of(table: RouteTable, issuer_id: str) -> str:
@@ -82,8 +82,11 @@ def _a_card_of(table: RouteTable, issuer_id: str) -> str:
     raise InputRefused("issuer: is no registered card issuer with card numbers")
 
 
-def _outcome(chosen: Destination | Decline) -> str:
-    return f"answered {DE39[chosen]}: {chosen.value}" if isinstance(chosen, Decline) else str(chosen)
+def _outcome(decision: Decision, chosen: Destination | Decline) -> str:
+    if not isinstance(chosen, Decline):
+        return str(chosen)
+    by_row = decision.refusal is None and decision.row is not None and decision.to[-1].way is Way.REFUSE
+    return f"answered {DE39[chosen]}: {'as the row says' if by_row else chosen.value}"
 
 
 def answer_of(explained: Explained, *, every: bool) -> dict[str, Any]:

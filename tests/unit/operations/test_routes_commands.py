@@ -1,6 +1,8 @@
 """`cardswitch routes` against a real PostgreSQL, as an operator uses it."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,6 +245,22 @@ def test_a_table_in_force_that_the_registry_has_overtaken_is_found(
     assert run("check").exit_code == 1
     explained = said(run("check", "--pan", "623350000000", "--json"))
     assert (explained["decided_by"], explained["to"]) == (10, ["LEDGER"])
+
+
+def test_the_example_of_the_documents_is_taken_and_explained_as_it_stands_there(
+    run: Run, tmp_path: Path, postgres_url: str
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "routing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    table = next(block for block in blocks if block.startswith("precedence,"))
+    command, _, answer = next(block for block in blocks if block.startswith("$ ")).partition("\n")
+    issuers = [one | ({} if one["own"] else {"circle": "HANGZHOU"}) for one in city()["card_issuers"]]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        run_import(connection, write(tmp_path, city(card_issuers=issuers)))
+    path = tmp_path / "example.csv"
+    path.write_text(table)
+    assert run("import", str(path)).exit_code == 0
+    assert run(*shlex.split(command)[3:]).stdout == answer
 
 
 def test_a_table_of_ten_thousand_rows_is_taken_in_and_one_more_row_is_not(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
--- depends: 0006_holder
+-- depends: 0008_terminal_public_keys
 -- Whose cards are whose, and how far they may be used. Circles lie within each other: LOCAL, HANGZHOU, DELTA, NATION.
 
 -- NULL stands for what a registry from before these columns means.

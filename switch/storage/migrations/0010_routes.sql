@@ -1,4 +1,4 @@
--- depends: 0037_interop
+-- depends: 0009_interop
 -- The routing table in versions. What was ever in force, from when and by whose word can be told for ever.
 
 CREATE TABLE route_table (

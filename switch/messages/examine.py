@@ -81,7 +81,7 @@ def examine(body: bytes) -> Examination:
             rule = "not a field of this dialect: its length is unknown"
             faults.append(Fault(str(number), rule, BITMAP_AT + (number - 1) // 8))
             return Examination(message, tuple(slots), tuple(faults), at)
-        slot, fault = _read(spec, body, at)
+        slot, fault = read_field(spec, body, at)
         if fault is not None:
             faults.append(fault)
         if slot is None:
@@ -110,7 +110,7 @@ def _header_faults(header: bytes) -> list[Fault]:
     return []
 
 
-def _read(spec: FieldSpec, body: bytes, start: int) -> tuple[Slot | None, Fault | None]:
+def read_field(spec: FieldSpec, body: bytes, start: int) -> tuple[Slot | None, Fault | None]:
     """One field: its slot if its end is known, and its fault if it has one."""
     kind = spec.kind
     name = str(spec.number)

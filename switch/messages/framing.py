@@ -3,16 +3,29 @@
 A stream that breaks a rule here has lost its place, and nothing after it can be trusted: FramingError, close.
 """
 
+from typing import NamedTuple
+
 from switch.domain.errors import FramingError
 from switch.messages.terminal_1987 import BODY_BYTES_MAX, FIELDS_AT, TPDU_IDENTIFIER
 
 LEN_BYTES = 2
 
 
-def frame(body: bytes) -> bytes:
+class FrameRules(NamedTuple):
+    """What the first bytes of every frame of a stream must be. first: the bytes that a body may begin with."""
+
+    shortest: int
+    first: bytes
+    first_rule: str
+
+
+TERMINAL_FRAMES = FrameRules(FIELDS_AT, bytes([TPDU_IDENTIFIER]), "first TPDU byte is not 60")
+
+
+def frame(body: bytes, rules: FrameRules = TERMINAL_FRAMES) -> bytes:
     """LEN + body. ValueError when the body is shorter or longer than a frame may be."""
-    if not FIELDS_AT <= len(body) <= BODY_BYTES_MAX:
-        raise ValueError(f"a frame body has {FIELDS_AT} to {BODY_BYTES_MAX} bytes")
+    if not rules.shortest <= len(body) <= BODY_BYTES_MAX:
+        raise ValueError(f"a frame body has {rules.shortest} to {BODY_BYTES_MAX} bytes")
     return len(body).to_bytes(LEN_BYTES, "big") + body
 
 
@@ -24,9 +37,10 @@ class FrameReader:
     call raises. So a caller serves what it got and then closes if `failure` is not None.
     """
 
-    __slots__ = ("_pending", "failure")
+    __slots__ = ("_pending", "_rules", "failure")
 
-    def __init__(self) -> None:
+    def __init__(self, rules: FrameRules = TERMINAL_FRAMES) -> None:
+        self._rules = rules
         self._pending = b""
         self.failure: FramingError | None = None
 
@@ -43,15 +57,16 @@ class FrameReader:
             data = self._pending + data
             self._pending = b""
         size = len(data)
+        shortest, first, first_rule = self._rules
         bodies: list[bytes] = []
         at = 0
         while size - at >= LEN_BYTES:
             length = data[at] << 8 | data[at + 1]
-            if not FIELDS_AT <= length <= BODY_BYTES_MAX:
-                return self._broken(_length_rule(length), bodies)
+            if not shortest <= length <= BODY_BYTES_MAX:
+                return self._broken(_length_rule(length, shortest), bodies)
             start = at + LEN_BYTES
-            if size > start and data[start] != TPDU_IDENTIFIER:
-                return self._broken("first TPDU byte is not 60", bodies)
+            if size > start and data[start] not in first:
+                return self._broken(first_rule, bodies)
             end = start + length
             if size < end:
                 break
@@ -68,9 +83,9 @@ class FrameReader:
         return bodies
 
 
-def _length_rule(length: int) -> str:
+def _length_rule(length: int, shortest: int) -> str:
     if length == 0:
         return "LEN is 0"
     if length > BODY_BYTES_MAX:
         return f"LEN is above {BODY_BYTES_MAX}"
-    return f"LEN is below {FIELDS_AT}: no room for TPDU, header, MTI and bitmap"
+    return f"LEN is below {shortest}: no room for what stands before the fields"

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 DIGITS = frozenset("0123456789")
+_ASCII_DIGITS = range(0x30, 0x3A)
 HEX_DIGITS = frozenset("0123456789ABCDEF")
 TRACK_CHARACTERS = frozenset("0123456789ABC=EF")
 
@@ -17,7 +18,9 @@ class Encoding(Enum):
 
     BCD_LEFT = "n"  # packed BCD, left-aligned, an odd count is filled with a zero nibble behind
     BCD_RIGHT = "nr"  # packed BCD, right-aligned, an odd count is filled with a zero nibble in front
+    DIGITS = "n "  # ASCII digits, a byte each
     TRACK = "z"  # as n; the separator `=` is nibble D; encrypted tracks may hold any nibble
+    TRACK_TEXT = "z "  # the same alphabet, a byte each
     ALPHANUMERIC = "an"  # ASCII letters, digits and padding spaces, a byte each
     PRINTABLE = "ans"  # printable ASCII, a byte each
     GB18030 = "ans "  # GB18030 text, counted in bytes, no control characters
@@ -37,29 +40,50 @@ class KindError(Exception):
 
 
 class FieldKind(NamedTuple):
-    """Encoding plus the number of BCD length bytes in front (0 fixed, 1 LL, 2 LLL).
+    """Encoding plus the number of length bytes in front: in BCD 0 fixed, 1 LL, 2 LLL; in ASCII 0, 2, 3.
 
     Lengths count digits where the encoding is of nibbles, bytes elsewhere ("units").
     """
 
     encoding: Encoding
     prefix_bytes: int = 0
+    ascii_prefix: bool = False
+
+    @property
+    def prefix_digits(self) -> int:
+        """Digits that the length has: 0, 2 or 3."""
+        if self.ascii_prefix or not self.prefix_bytes:
+            return self.prefix_bytes
+        return self.prefix_bytes + 1
 
     @property
     def label(self) -> str:
         """The kind as references write it: `n`, `n LLVAR`, `b LLLVAR`."""
-        return self.encoding.value.strip() + ("", " LLVAR", " LLLVAR")[self.prefix_bytes]
+        prefix = " " + "L" * self.prefix_digits + "VAR" if self.prefix_bytes else ""
+        return self.encoding.value.strip() + prefix
 
     def width(self, units: int) -> int:
         """Bytes that `units` digits or characters take, without the prefix."""
         return (units + 1) // 2 if self.encoding in NIBBLES else units
 
     def read_prefix(self, prefix: bytes) -> int:
-        """The announced count of units. KindError when a nibble is not a digit."""
+        """The announced count of units. KindError when a nibble, or a character, is not a digit."""
+        if self.ascii_prefix:
+            for place, byte in enumerate(prefix):
+                if byte not in _ASCII_DIGITS:
+                    raise KindError("length character is not a decimal digit", place)
+            return int(prefix)
         for place, byte in enumerate(prefix):
             if byte >> 4 > 9 or byte & 15 > 9:
                 raise KindError("length byte is not BCD", place)
         return int(prefix.hex())
+
+    def write_prefix(self, units: int) -> bytes:
+        """The length bytes that announce so many units, which the prefix can say; none for a fixed kind."""
+        digits = (
+            f"{units:0{self.prefix_bytes * (1 if self.ascii_prefix else 2)}d}" if self.prefix_bytes else ""
+        )
+        return digits.encode() if self.ascii_prefix else bytes.fromhex(digits)
 
     def read(self, raw: bytes, units: int) -> str | bytes:
         """The value in `raw`, which is exactly width(units) bytes. KindError names rule and byte."""
@@ -79,6 +103,11 @@ class FieldKind(NamedTuple):
             raise KindError("text expected")
         if self.encoding in NIBBLES:
             return self._write_nibbles(value)
+        if self.encoding in (Encoding.DIGITS, Encoding.TRACK_TEXT):
+            allowed = DIGITS if self.encoding is Encoding.DIGITS else TRACK_CHARACTERS
+            if not set(value) <= allowed:
+                raise KindError("digits expected" if allowed is DIGITS else "track digits expected")
+            return value.encode("ascii")
         if value.isascii() and value.isprintable():
             if self.encoding is Encoding.ALPHANUMERIC and not value.isalnum():
                 self._read_text(value.encode("ascii"))
@@ -138,6 +167,10 @@ class FieldKind(NamedTuple):
                 raise KindError("text is not in its canonical form")
             return text
         for place, byte in enumerate(raw):
+            if self.encoding is Encoding.DIGITS and byte not in _ASCII_DIGITS:
+                raise KindError("character is not a decimal digit", place)
+            if self.encoding is Encoding.TRACK_TEXT and chr(byte) not in TRACK_CHARACTERS:
+                raise KindError("character is not a track digit", place)
             if not 32 <= byte <= 126:
                 raise KindError("character is not printable ASCII", place)
             if self.encoding is Encoding.ALPHANUMERIC and byte != 32 and not chr(byte).isalnum():
@@ -158,3 +191,15 @@ ANS = FieldKind(Encoding.PRINTABLE)
 ANS_LLL = FieldKind(Encoding.GB18030, 2)
 B = FieldKind(Encoding.BINARY)
 B_LLL = FieldKind(Encoding.BINARY, 2)
+
+# The same kinds a byte to a character, with lengths in ASCII digits.
+N_ASCII = FieldKind(Encoding.DIGITS)
+N_LL_ASCII = FieldKind(Encoding.DIGITS, 2, ascii_prefix=True)
+Z_LL_ASCII = FieldKind(Encoding.TRACK_TEXT, 2, ascii_prefix=True)
+Z_LLL_ASCII = FieldKind(Encoding.TRACK_TEXT, 3, ascii_prefix=True)
+AN_LL_ASCII = FieldKind(Encoding.ALPHANUMERIC, 2, ascii_prefix=True)
+AN_LLL_ASCII = FieldKind(Encoding.ALPHANUMERIC, 3, ascii_prefix=True)
+PRINTABLE_LL = FieldKind(Encoding.PRINTABLE, 1)
+PRINTABLE_LL_ASCII = FieldKind(Encoding.PRINTABLE, 2, ascii_prefix=True)
+ANS_LLL_ASCII = FieldKind(Encoding.GB18030, 3, ascii_prefix=True)
+B_LLL_ASCII = FieldKind(Encoding.BINARY, 3, ascii_prefix=True)

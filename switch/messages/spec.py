@@ -50,7 +50,7 @@ class FieldSpec(NamedTuple):
             raise ValueError(f"field {self.number}: length must be {'at most ' if prefix else ''}{self.size}")
         if not prefix:
             return raw
-        return LENGTHS[units].to_bytes(prefix, "big") + raw
+        return kind.write_prefix(units) + raw
 
 
 class Part(NamedTuple):
@@ -74,14 +74,17 @@ class TagSpec(NamedTuple):
     secret: Secret = Secret.NO
 
 
-def field_table(*specs: FieldSpec) -> Mapping[int, FieldSpec]:
-    """A table by field number, checked: every field once, in order, of a size its prefix can say."""
+def field_table(*specs: FieldSpec, last: int = 64) -> Mapping[int, FieldSpec]:
+    """A table by field number, checked: every field once, in order, of a size its prefix can say.
+
+    last: 64, or 128 in a dialect with a secondary bitmap, whose first bit would announce a third one.
+    """
     numbers = [spec.number for spec in specs]
     assert numbers == sorted(set(numbers)), "each field once, in order"
-    assert all(2 <= number <= 64 for number in numbers), "no secondary bitmap"
+    assert all(2 <= number <= last and number != 65 for number in numbers), "1 and 65 announce bitmaps"
     for spec in specs:
         assert spec.size > 0, spec.name
-        assert spec.fixed or spec.size <= (0, 99, 999)[spec.kind.prefix_bytes], spec.name
+        assert spec.fixed or spec.size < 10**spec.kind.prefix_digits, spec.name
     return MappingProxyType({spec.number: spec for spec in specs})
 
 

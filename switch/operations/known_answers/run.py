@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from switch.domain.errors import InputRefused, SwitchError
-from switch.operations.known_answers import clearing, epurse, iso8583, keys, mac, offline, pin, sm
+from switch.operations.known_answers import clearing, epurse, host8583, iso8583, keys, mac, offline, pin, sm
 from switch.operations.known_answers.vector import Checker, Vector, differences
 
 VECTORS_MAX = 100_000
@@ -15,6 +15,7 @@ _SUITES: tuple[dict[tuple[str, str], Checker], ...] = (
     keys.CHECKERS,
     epurse.CHECKERS,
     iso8583.CHECKERS,
+    host8583.CHECKERS,
     offline.CHECKERS,
     clearing.CHECKERS,
 )

@@ -55,7 +55,7 @@ def test_every_stated_value_is_looked_at(suite):
                 assert verdict.faults, (suite, place, value_name)
 
 
-@pytest.mark.parametrize("suite", ["iso8583", "iso8583-negative", "offline", "clearing"])
+@pytest.mark.parametrize("suite", ["iso8583", "iso8583-negative", "host8583", "offline", "clearing"])
 def test_every_stated_value_of_a_suite_that_builds_up_is_looked_at(suite):
     """Vectors here stand on those before them, so each value is spoilt with the whole file around it."""
     whole = document(suite)

@@ -283,6 +283,27 @@ class Custodian:
         self._write([*self._stepping_back(moved, self._store.load_all(), now), moved], action, names)
         return moved
 
+    def activate_together(self, names: Sequence[str], operators: Sequence[str]) -> list[KeyRecord]:
+        """Activate keys that are only good together (a partner's ZAK and ZPK), all or none; done twice, it is done once."""
+        present, now = self._operators(operators), datetime.now(UTC)
+        existing = {record.name: record for record in self._store.load_all()}
+        changed: dict[str, KeyRecord] = {}
+        for name in names:
+            record = existing.get(name)
+            if record is None:
+                raise KeyMissingError(f"there is no key {name}")
+            if record.state is KeyState.ACTIVE:
+                continue
+            if KeyState.ACTIVE not in NEXT_STATES[record.state]:
+                raise InputRefused(f"{name} is {record.state.value}: it cannot become active")
+            moved = self._in_state(record, KeyState.ACTIVE, now)
+            for stepped in self._stepping_back(moved, list(existing.values()), now):
+                existing[stepped.name] = changed[stepped.name] = stepped
+            existing[name] = changed[name] = moved
+        if changed:
+            self._write(list(changed.values()), "proved by the partner's MAC", present)
+        return [existing[name] for name in names]
+
 
 def zone_spec(key_type: str, algorithm: str, version: int, owner: str) -> KeySpec:
     """Spec of a partner's key."""

@@ -4,6 +4,7 @@ A vault marked for rehearsal holds keys that people have seen; `production=True`
 seal of the local master key and of every record, so it cannot be taken off in the database.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +13,8 @@ import psycopg
 from pydantic import SecretStr
 
 from switch.domain.errors import ConfigurationError, InputRefused
-from switch.keys.ceremony import draw, seal_record
-from switch.keys.records import LOCAL_OWNER, CeremonyEntry, KeyLevel, KeySpec, KeyState, KeyStore
+from switch.keys.ceremony import Custodian, draw, seal_record
+from switch.keys.records import LOCAL_OWNER, CeremonyEntry, KeyLevel, KeyRecord, KeySpec, KeyState, KeyStore
 from switch.keys.sealing import Sealer, UnlockSecret, new_meta, sealed_meta, unlock_lmk
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import VAULT_EXISTS, DatabaseKeyStore
@@ -108,3 +109,16 @@ def change_unlock(store: KeyStore, old: UnlockSecret, new: UnlockSecret) -> None
 def reload(vault: SoftwareVault, store: KeyStore) -> None:
     """Take in what a ceremony in another process has changed."""
     vault.replace_records(store.load_all())
+
+
+def activate_proved(
+    vault: SoftwareVault, store: KeyStore, names: Sequence[str], partner: str
+) -> list[KeyRecord]:
+    """Activate the keys that a partner's MAC has proved; returns all records, for `vault.replace_records`.
+
+    Does not touch the vault it is given beyond its sealer, so that it may run in a thread while the vault serves. The two
+    names that dual control asks for are those of the two sides whose agreement the MAC shows.
+    """
+    apart = SoftwareVault(store.load_all(), vault.sealer, rehearsal=vault.rehearsal)
+    Custodian(apart, store).activate_together(names, ("switch", f"partner {partner}"))
+    return apart.records()

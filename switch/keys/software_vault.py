@@ -61,6 +61,7 @@ from switch.keys.vault import (
 
 CACHE_MAX: Final = 1024
 VERIFY_STATES = frozenset({KeyState.ACTIVE, KeyState.VERIFY_ONLY})
+PROVING_STATES = VERIFY_STATES | {KeyState.PRE_ACTIVE}
 ACTIVE_ONLY = frozenset({KeyState.ACTIVE})
 ANY_STATE = frozenset(KeyState)
 
@@ -327,8 +328,8 @@ class SoftwareVault:
         return self._zone_engine(zak_name, mac_id, ACTIVE_ONLY).field64(data)
 
     def verify_zone_mac(self, zak_name: str, mac_id: int, data: bytes, mac: bytes) -> None:
-        """Return None when the partner's MAC is right, else raise MacMismatch."""
-        verify_field64(self._zone_engine(zak_name, mac_id, VERIFY_STATES), data, mac)
+        """Return None when the partner's MAC is right, also under a key it has only just been sent, else MacMismatch."""
+        verify_field64(self._zone_engine(zak_name, mac_id, PROVING_STATES), data, mac)
 
     def wrap(self, key_name: str, under: str) -> WrappedKey:
         """A partner's ZPK or ZAK under a ZMK of the same partner, for transport."""

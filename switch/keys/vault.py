@@ -145,7 +145,10 @@ class Vault(Protocol):
         """A terminal-style MAC (ids 1 to 5, 8 bytes) under a partner's ZAK."""
 
     def verify_zone_mac(self, zak_name: str, mac_id: int, data: bytes, mac: bytes) -> None:
-        """Return None when the partner's MAC is right, else raise MacMismatch."""
+        """Return None when the partner's MAC is right, else raise MacMismatch.
+
+        Also under a pre-active ZAK: by such a MAC a partner proves that it has the key that was sent to it.
+        """
 
     def wrap(self, key_name: str, under: str) -> WrappedKey:
         """A partner's ZPK or ZAK under a ZMK of the same partner, for transport; other types are refused."""

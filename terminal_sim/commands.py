@@ -1,4 +1,4 @@
-"""`cardswitch sim ...`: the virtual city and single devices."""
+"""`cardswitch sim ...`: the virtual city, single devices and hosts."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,14 @@ from terminal_sim.city.house import claim
 from terminal_sim.city.narrative import Narrator
 from terminal_sim.city.papers import describe as described
 from terminal_sim.city.plan import PURCHASES_DEFAULT, PURCHASES_MAX, draw_city
+from terminal_sim.host import command
 
 DEFAULT_FOLDER = Path("var/city")
 PURCHASES_MIN = 100
 
 app = typer.Typer(no_args_is_help=True, help="The virtual city, and single devices.")
 app.command("pos")(device.pos)
+app.command("host")(command.host)
 
 
 @app.callback()

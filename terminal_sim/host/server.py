@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from switch.domain.errors import FramingError
 from switch.messages.dialect import Dialect, HostMessage, UnreadableMessage, decode, encode
@@ -32,11 +32,10 @@ class _Connection(asyncio.Protocol):
         self.signed_on = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # the loop's own class need not inherit from it
         self._host.connections.add(self)
         if len(self._host.connections) > self._host.connections_max:
-            transport.abort()
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._host.connections.discard(self)

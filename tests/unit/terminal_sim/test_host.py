@@ -1,0 +1,207 @@
+"""The simulated host's parts: books that recognise what comes twice, keys, scripts, and its command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from switch.domain.errors import InputRefused
+from terminal_sim.commands import app
+from terminal_sim.crypto import Block, CheckValueError, check_value, terminal_mac
+from terminal_sim.host.book import Account, HostBook
+from terminal_sim.host.command import read_accounts, read_secrets
+from terminal_sim.host.keys import GRACE_S, HostKeyRing
+from terminal_sim.host.script import NORMAL, Behaviour, Step, read_script
+from tests.helpers.hosts import SECRETS
+
+PAN = "6228480123456789006"
+
+
+def fields(
+    code: str, trace: int, amount: int | None = 100, original: tuple[str, int] | None = None
+) -> dict[int, Any]:
+    made: dict[int, Any] = {2: PAN, 3: f"{code}2000", 7: "1125103015", 11: f"{trace:06d}"}
+    if amount is not None:
+        made[4] = f"{amount:012d}"
+    if original is not None:
+        made[90] = f"{original[0]}{original[1]:06d}1125103015" + "0" * 22
+    return made
+
+
+#   MTI, code, trace, amount, original     answer, balance afterwards (opened with 1000)
+COURSES: dict[str, list[tuple[str, str, int, int | None, tuple[str, int] | None, str, int]]] = {
+    "a purchase, its repeat, and another under its key": [
+        ("0200", "00", 1, 100, None, "00", 900),
+        ("0200", "00", 1, 100, None, "00", 900),
+        ("0200", "00", 1, 101, None, "94", 900),
+    ],
+    "money that is not there": [
+        ("0200", "00", 1, 1001, None, "51", 1000),
+        ("0200", "00", 1, 1001, None, "51", 1000),
+        ("0220", "00", 2, 1001, None, "00", -1),
+        ("0200", "00", 3, 0, None, "13", -1),
+        ("0200", "01", 4, 10, None, "40", -1),
+    ],
+    "a reversal, again, and by the other message type": [
+        ("0200", "00", 1, 100, None, "00", 900),
+        ("0400", "00", 2, 100, ("0200", 1), "00", 1000),
+        ("0400", "00", 2, 100, ("0200", 1), "00", 1000),
+        ("0420", "00", 3, 100, ("0200", 1), "00", 1000),
+        ("0200", "00", 1, 100, None, "00", 1000),
+    ],
+    "a reversal of a refusal": [
+        ("0200", "00", 1, 5000, None, "51", 1000),
+        ("0400", "00", 2, 5000, ("0200", 1), "00", 1000),
+    ],
+    "a reversal before its original": [
+        ("0420", "00", 2, 100, ("0200", 1), "25", 1000),
+        ("0200", "00", 1, 100, None, "22", 1000),
+        ("0420", "00", 2, 100, ("0200", 1), "25", 1000),
+    ],
+    "a reversal over another amount": [
+        ("0200", "00", 1, 100, None, "00", 900),
+        ("0400", "00", 2, 99, ("0200", 1), "64", 900),
+    ],
+    "refunds up to the original": [
+        ("0200", "00", 1, 100, None, "00", 900),
+        ("0220", "20", 2, 60, ("0200", 1), "00", 960),
+        ("0220", "20", 2, 60, ("0200", 1), "00", 960),
+        ("0220", "20", 3, 41, ("0200", 1), "64", 960),
+        ("0220", "20", 4, 40, ("0200", 1), "00", 1000),
+        ("0220", "20", 5, 10, ("0200", 9), "25", 1000),
+        ("0400", "00", 6, 100, ("0200", 1), "12", 1000),
+    ],
+}
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_a_course_of_events(course: str) -> None:
+    book = HostBook([Account(PAN, 1000)])
+    for mti, code, trace, amount, original, answer, balance in COURSES[course]:
+        assert book.settle(mti, fields(code, trace, amount, original))[39] == answer, (mti, trace)
+        assert book.balance_fen(PAN) == balance, (mti, trace)
+    assert book.moved_fen == 1000 - book.balance_fen(PAN)
+
+
+def test_an_unknown_card_and_a_balance() -> None:
+    book = HostBook([Account(PAN, 1000, "864209")])
+    assert book.settle("0200", fields("00", 1) | {2: "6228480000000000000"})[39] == "14"
+    shown = book.settle("0200", fields("31", 2, None))
+    assert shown[54] == "2001156C0000000010002002156C000000001000"
+    assert "6228" not in repr(Account(PAN, 1))
+    assert "8642" not in repr(Account(PAN, 1, "864209"))
+
+
+def wrapped(algorithm: str, pin_key: bytes, mac_key: bytes) -> bytes:
+    secrets = SECRETS[algorithm]
+    zmk = Block(secrets.algorithm, secrets.zmk)
+    return b"".join(zmk.encrypt(key) + check_value(secrets.algorithm, key) for key in (pin_key, mac_key))
+
+
+@pytest.mark.parametrize("algorithm", SECRETS)
+def test_new_keys_wait_for_their_first_good_mac_and_the_old_ones_have_a_grace(algorithm: str) -> None:
+    secrets = SECRETS[algorithm]
+    ring = HostKeyRing(secrets)
+    old, new = ring.current, bytes(range(1, 17))
+    waiting = ring.receive(wrapped(algorithm, secrets.zak, new))
+    old_mac, new_mac = old.mac.field64(b"mab"), terminal_mac(secrets.mac_id, new).field64(b"mab")
+    assert ring.verify(b"mab", old_mac, 0.0) is old
+    assert ring.verify(b"mab", bytes(8), 0.0) is None
+    assert ring.verify(b"mab", new_mac, 1.0) is waiting
+    assert ring.verify(b"mab", old_mac, GRACE_S + 0.9) is old
+    assert ring.verify(b"mab", old_mac, GRACE_S + 1.0) is None
+    with pytest.raises(CheckValueError):
+        ring.receive(bytes(40))
+    assert "0102" not in repr(ring.current) + repr(secrets)
+
+
+def test_a_script_is_read_and_what_is_none_is_named() -> None:
+    script = read_script("normal*2, slow:0.5,silent*3,")
+    assert [script.next() for _ in range(8)] == [
+        NORMAL,
+        NORMAL,
+        Step(Behaviour.SLOW, 0.5),
+        *[Step(Behaviour.SILENT)] * 3,
+        NORMAL,
+        NORMAL,
+    ]
+    for text in ("sulky", "slow:", "slow:x", "normal*", "normal*9999999"):
+        with pytest.raises(ValueError):
+            read_script(text)
+
+
+def keys_file(tmp_path, algorithm="SM4"):
+    secrets = SECRETS[algorithm]
+    mask = int("5A" * 16, 16)
+    keys = [
+        {
+            "type": kind,
+            "algorithm": algorithm,
+            "owner": "01020000",
+            "level": "zone",
+            "components": [f"{mask:032X}", f"{int.from_bytes(clear) ^ mask:032X}"],
+        }
+        for kind, clear in (("ZMK", secrets.zmk), ("ZAK", secrets.zak), ("ZPK", secrets.zpk))
+    ]
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"format": "cardswitch-rehearsal-keys/1", "keys": keys}))
+    return path
+
+
+def test_keys_and_accounts_come_from_files(tmp_path) -> None:
+    path = keys_file(tmp_path)
+    assert read_secrets(path, "01020000", 5) == SECRETS["SM4"]
+    with pytest.raises(InputRefused, match="no ZMK and no ZAK and no ZPK for 3DES"):
+        read_secrets(path, "01020000", 1)
+    path.write_text("{}")
+    with pytest.raises(InputRefused, match="not a file of rehearsal keys"):
+        read_secrets(path, "01020000", 5)
+    accounts = tmp_path / "accounts.json"
+    accounts.write_text(
+        json.dumps([{"pan": PAN, "balance_fen": 5, "pin": "1234"}, {"pan": "1", "balance_fen": 0}])
+    )
+    assert read_accounts(accounts) == [Account(PAN, 5, "1234"), Account("1", 0)]
+    assert read_accounts(None) == []
+    for wrong in ('[{"pan": 1}]', "[1]", "{}x", '[{"pan": "1", "balance_fen": "x"}]'):
+        accounts.write_text(wrong)
+        with pytest.raises(InputRefused):
+            read_accounts(accounts)
+
+
+def test_the_command_says_where_it_listens_and_at_the_end_what_came(tmp_path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "switch",
+            "sim",
+            "host",
+            "--institution",
+            "01020000",
+            "--keys",
+            str(keys_file(tmp_path)),
+        ],
+        stdout=subprocess.PIPE,
+        env=dict(os.environ),
+        cwd=tmp_path,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline().startswith("ready: host 127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.read()) == {"counts": {}, "moved_fen": 0}
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("wrong", [["--dialect", "morse"], ["--script", "sulky"], ["--habit", ""]])
+def test_the_command_names_a_wrong_option(tmp_path, wrong) -> None:
+    given = ["host", "--institution", "01020000", "--keys", str(keys_file(tmp_path)), *wrong]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert wrong[0] in result.output

@@ -19,15 +19,22 @@ import uvloop
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from switch.domain.errors import ConfigurationError, DependencyError
-from switch.keys.opening import open_vault
+from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
+from switch.domain.hosts import LateAnswer
+from switch.keys.opening import activate_proved, open_vault
+from switch.keys.records import KeyRecord
+from switch.keys.software_vault import SoftwareVault
+from switch.keys.stores import DatabaseKeyStore
 from switch.keys.vault import Vault
+from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
+from switch.messages.host_1987 import DIALECTS
+from switch.messages.host_mapping import Parties
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.intake import IntakeWriter, inline_tacs
 from switch.purse.shadow import keep_folding_purses
@@ -37,12 +44,15 @@ from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
-from switch.settings import Settings, load_settings
+from switch.settings import HostSettings, Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
 from switch.storage.pool import connect, connect_writer, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
+from switch.transports.breaker import BreakerTerms
+from switch.transports.host_links import HostLinks
+from switch.transports.host_terms import LinkTerms
 from switch.transports.tcp_terminals import Limits, TerminalListener, server_tls
 
 log = structlog.get_logger(__name__)
@@ -113,6 +123,7 @@ class Service:
         self._stack.push_async_callback(books.stop)
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
         desk = self._desk(vault)
+        await self._join_hosts(vault)
 
         reception = Reception(
             vault=vault,
@@ -197,7 +208,30 @@ class Service:
         self.metrics.watch("intake_depth", "Offline records waiting", lambda: intake.depth)
         return BatchDesk(intake, batches, self.metrics.taken_in)
 
-    def _open_vault(self) -> Vault:
+    async def _join_hosts(self, vault: SoftwareVault) -> None:
+        """Connect to the hosts of the settings. They may be away: nothing waits for them."""
+
+        def activate(pair: Generation, partner: str) -> list[KeyRecord]:
+            try:
+                with psycopg.connect(self.url) as connection:
+                    return activate_proved(vault, DatabaseKeyStore(connection), pair, partner)
+            except psycopg.OperationalError as error:
+                raise DatabaseLost("the database was lost while keys were activated") from error
+
+        async def put_in_force(pair: Generation, partner: str) -> None:
+            # In a thread, because a ceremony is synchronous; the vault itself changes here, in the loop's thread.
+            vault.replace_records(await asyncio.to_thread(activate, pair, partner))
+
+        def late(answer: LateAnswer) -> None:
+            log.warning("late answer of a host", host=answer.host, answer=answer.answer.code)
+
+        acquirer = self.settings.institution.acquirer_code
+        hosts = [(_link_terms(link, acquirer), link.mac_id) for link in self.settings.hosts.links]
+        self.hosts = HostLinks(hosts, vault, self.metrics, late, put_in_force)
+        await self.hosts.start()
+        self._stack.push_async_callback(self.hosts.stop)
+
+    def _open_vault(self) -> SoftwareVault:
         with psycopg.connect(self.url) as connection:
             return open_vault(connection, self.settings.unlock)
 
@@ -273,6 +307,30 @@ def _limits(settings: Settings) -> Limits:
         partial_frame_s=at.partial_frame_s,
         stranger_s=at.stranger_s,
         stranger_frames_max=at.stranger_frames_max,
+    )
+
+
+def _link_terms(at: HostSettings, acquirer: str) -> LinkTerms:
+    return LinkTerms(
+        name=at.name,
+        host=at.host,
+        port=at.port,
+        dialect=DIALECTS[at.dialect],
+        parties=Parties(acquirer, at.institution),
+        connections=at.connections,
+        in_flight_max=at.in_flight_max,
+        answer_s=at.answer_s,
+        connect_s=at.connect_s,
+        network_answer_s=at.network_answer_s,
+        quiet_s=at.quiet_s,
+        reconnect_min_s=at.reconnect_min_s,
+        reconnect_max_s=at.reconnect_max_s,
+        breaker=BreakerTerms(
+            at.breaker_failures, at.breaker_open_s, at.breaker_open_max_s, at.breaker_probes
+        ),
+        retry_ratio=at.retry_ratio,
+        retry_per_s=at.retry_per_s,
+        retry_saved_max=at.retry_saved_max,
     )
 
 

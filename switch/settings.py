@@ -4,6 +4,7 @@ Sources, later ones win: defaults, one TOML file, environment variables `CARDSWI
 an error: a misspelt limit must not quietly be no limit. Nothing else in this project reads the environment.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -151,6 +152,53 @@ class Clearing(_Section):
     )
 
 
+class HostSettings(_Section):
+    """One host: where it is, how it speaks, and what it may take of us. docs/host-link.md tells a bank the same."""
+
+    name: str = Field(pattern="^[a-z0-9-]{1,32}$", description="as routes, logs and metrics call it")
+    institution: str = Field(pattern="^[0-9]{8,11}$", description="field 100, and the owner of its keys")
+    host: str
+    port: int = Field(ge=1, le=65535)
+    dialect: str = Field("bcd", pattern="^(ascii|bcd)$")
+    mac_id: int = Field(5, ge=1, le=5, description="MAC algorithm; its keys are of the same cipher")
+    connections: int = Field(2, ge=1, le=64, description="per process")
+    in_flight_max: int = Field(1_000, ge=2, le=100_000, description="unanswered requests, per process")
+    answer_s: float = Field(15.0, gt=0, le=45, description="time-out; terminals give up at 60")
+    connect_s: float = Field(5.0, gt=0, le=60)
+    network_answer_s: float = Field(10.0, gt=0, le=60, description="for sign-on, echo, sign-off, key change")
+    quiet_s: float = Field(30.0, gt=0, le=3600, description="without a message, then an echo")
+    reconnect_min_s: float = Field(0.2, gt=0, le=60)
+    reconnect_max_s: float = Field(30.0, gt=0, le=3600)
+    breaker_failures: int = Field(
+        10, ge=1, le=10_000, description="unknown ends among twice as many; then it opens"
+    )
+    breaker_open_s: float = Field(2.0, gt=0, le=3600, description="first pause; doubled by each bad probe")
+    breaker_open_max_s: float = Field(60.0, gt=0, le=3600)
+    breaker_probes: int = Field(3, ge=1, le=1000, description="good answers in half-open that close it")
+    retry_ratio: float = Field(0.2, ge=0, le=10, description="repeats that an answer pays for")
+    retry_per_s: float = Field(10.0, ge=0, description="repeats that a second pays for")
+    retry_saved_max: float = Field(100.0, ge=1, description="repeats that may be saved up")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "HostSettings":
+        if self.reconnect_min_s > self.reconnect_max_s or self.breaker_open_s > self.breaker_open_max_s:
+            raise ValueError("a shortest pause must not be longer than the longest")
+        return self
+
+
+class Hosts(_Section):
+    """Banks and the social-security centre that decide themselves."""
+
+    links: tuple[HostSettings, ...] = Field((), description="one table [[hosts.links]] each")
+
+    @field_validator("links")
+    @classmethod
+    def _once(cls, value: tuple[HostSettings, ...]) -> tuple[HostSettings, ...]:
+        if len({link.name for link in value}) < len(value):
+            raise ValueError("two hosts have the same name")
+        return value
+
+
 class Telemetry(_Section):
     """What is written down about the service itself."""
 
@@ -174,6 +222,7 @@ class Settings(_Section):
     ledger: Ledger = Ledger()
     purse: Purse = Purse()
     clearing: Clearing = Clearing()
+    hosts: Hosts = Hosts()
     telemetry: Telemetry = Telemetry()
 
     @property
@@ -211,6 +260,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _listed(path: list[str], value: str) -> Any:
+    if path == ["hosts", "links"]:
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ConfigurationError(f"environment variable {PREFIX}HOSTS__LINKS: not JSON") from None
     return tuple(value.split(",")) if path == ["institution", "issuer_ids"] else value
 
 

@@ -3,7 +3,7 @@
 The hot path adds to plain dictionaries, a tenth of a microsecond each; a collector turns them into metrics when they are asked for.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from time import time
 
@@ -34,16 +34,19 @@ class _Histogram:
         self.total += value
 
     def family(self, name: str, text: str) -> HistogramMetricFamily:
+        return HistogramMetricFamily(name, text, buckets=self.buckets(), sum_value=self.total)
+
+    def buckets(self) -> list[tuple[str, float]]:
         buckets: list[tuple[str, float]] = []
         running = 0
         for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
             running += count
             buckets.append((bound, running))
-        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self.total)
+        return buckets
 
 
 class Metrics:
-    """Counters of one process. Also the Watch of the reception and the LineWatch of the listener."""
+    """Counters of one process. Also the Watch of the reception, the LineWatch of the listener, the HostsWatch of links."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
@@ -56,6 +59,11 @@ class Metrics:
         self.batch_size = _Histogram(BATCH_BOUNDS)
         self.batch_seconds = _Histogram(LATENCY_BOUNDS_S)
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self.host_ends: Counter[tuple[str, str]] = Counter()
+        self.host_seconds: defaultdict[str, _Histogram] = defaultdict(lambda: _Histogram(LATENCY_BOUNDS_S))
+        self.host_oddities: Counter[tuple[str, str]] = Counter()
+        self.host_lines_lost: Counter[tuple[str, str]] = Counter()
+        self.hosts: dict[str, Callable[[], tuple[int, int, int, int]]] = {}
         self._started = time()
         self.registry.register(self)
 
@@ -84,6 +92,24 @@ class Metrics:
     def taken_in(self, results: Counter[str]) -> None:
         """Offline records were classified, so many by result."""
         self.records.update(results)
+
+    def host_ended(self, host: str, end: str, seconds: float) -> None:
+        """A request to a host ended: field 39 of its answer, or what went wrong. What was not sent took no time."""
+        self.host_ends[(host, end)] += 1
+        if seconds:
+            self.host_seconds[host].add(seconds)
+
+    def host_strange(self, host: str, what: str) -> None:
+        """A host sent what ends no request."""
+        self.host_oddities[(host, what)] += 1
+
+    def host_line_closed(self, host: str, reason: str) -> None:
+        """A connection to a host ended or could not be made."""
+        self.host_lines_lost[(host, reason)] += 1
+
+    def watch_host(self, host: str, read: Callable[[], tuple[int, int, int, int]]) -> None:
+        """Show what a link keeps: usable connections, requests in flight, breaker, remembered keys."""
+        self.hosts[host] = read
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
@@ -121,5 +147,41 @@ class Metrics:
         yield self.latency.family("cardswitch_answer_seconds", "From a whole frame to its answer")
         yield self.batch_size.family("cardswitch_batch_size", "Requests per database transaction")
         yield self.batch_seconds.family("cardswitch_batch_seconds", "Duration of a batch")
+        yield from self._of_hosts()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
+
+    def _of_hosts(self) -> Iterator[Metric]:
+        for name, text, label, counts in (
+            ("cardswitch_host_requests", "Requests to hosts, by what became of them", "end", self.host_ends),
+            ("cardswitch_host_oddities", "What hosts sent that ends no request", "what", self.host_oddities),
+            (
+                "cardswitch_host_lines_closed",
+                "Connections to hosts that ended",
+                "reason",
+                self.host_lines_lost,
+            ),
+        ):
+            counter = CounterMetricFamily(name, text, labels=["host", label])
+            for labels, count in counts.items():
+                counter.add_metric(labels, count)
+            yield counter
+        seconds = HistogramMetricFamily(
+            "cardswitch_host_seconds", "From a request to its end", labels=["host"]
+        )
+        for host, histogram in self.host_seconds.items():
+            seconds.add_metric([host], histogram.buckets(), histogram.total)
+        yield seconds
+        gauges = [
+            GaugeMetricFamily(f"cardswitch_host_{name}", text, labels=["host"])
+            for name, text in (
+                ("lines", "Signed-on connections"),
+                ("in_flight", "Unanswered requests"),
+                ("breaker", "0 closed, 1 half-open, 2 open"),
+                ("remembered", "Ended requests whose late answer would be known"),
+            )
+        ]
+        for host, read in self.hosts.items():
+            for gauge, value in zip(gauges, read(), strict=True):
+                gauge.add_metric([host], value)
+        yield from gauges

@@ -455,7 +455,6 @@ class TcpHostLink:
         if change is not None and change != self._settled_change:
             self.send_network(lines[0], KEY_CHANGE, {62: change})
 
-    @property
     def figures(self) -> HostFigures:
         """What the link looks like now."""
         state: BreakerState = self._breaker.state(self._now_s())

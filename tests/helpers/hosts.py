@@ -178,7 +178,7 @@ async def linked(
         await link.start()
         try:
             if ready:
-                await until(lambda: link.figures.lines == chosen.connections)
+                await until(lambda: link.figures().lines == chosen.connections)
             yield link, host, watched
         finally:
             await link.stop(0.2)

@@ -69,6 +69,10 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
         metrics.watch(gauge, "", lambda: 0.0)
     metrics.answered("0200", "22", "00", 0.001)
     metrics.refused("idle")
+    metrics.host_ended("bank", "00", 0.02)
+    metrics.host_strange("bank", "late")
+    metrics.host_line_closed("bank", "lost")
+    metrics.watch_host("bank", lambda: (2, 0, 0, 0))
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

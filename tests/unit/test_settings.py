@@ -1,5 +1,6 @@
 """Settings: what wins, what is refused, and that no refusal tells a secret."""
 
+import json
 from datetime import time
 from pathlib import Path
 
@@ -163,3 +164,39 @@ def test_a_value_where_a_section_belongs_is_named(tmp_path: Path, toml: str, var
     file.write_text(toml)
     with pytest.raises(ConfigurationError, match="must be a section"):
         load_settings(file, {variable: "1"})
+
+
+BANK = {"name": "bank", "institution": "01020000", "host": "10.0.8.11", "port": 9583}
+
+
+def test_hosts_are_tables_in_the_file_and_a_json_list_in_the_environment(tmp_path):
+    text = '[[hosts.links]]\nname = "bank"\ninstitution = "01020000"\nhost = "10.0.8.11"\nport = 9583\n'
+    [link] = load_settings(file_of(tmp_path, text), {}).hosts.links
+    assert (link.name, link.port, link.dialect, link.answer_s) == ("bank", 9583, "bcd", 15.0)
+    environment = {"CARDSWITCH_HOSTS__LINKS": json.dumps([BANK])}
+    assert load_settings(None, environment).hosts.links == (link,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"answer_s": 46}, "links.0.answer_s"),
+        ({"institution": "BANK"}, "links.0.institution"),
+        ({"name": "The Bank"}, "links.0.name"),
+        ({"dialect": "ebcdic"}, "links.0.dialect"),
+        ({"port": 0}, "links.0.port"),
+        ({"reconnect_min_s": 31}, "shortest pause"),
+        ({"breaker_open_s": 61}, "shortest pause"),
+        ({"prot": 1}, "links.0.prot"),
+    ],
+)
+def test_a_host_that_breaks_a_rule_is_named_with_the_rule(changes, rule):
+    with pytest.raises(ConfigurationError, match=rule):
+        load_settings(None, {"CARDSWITCH_HOSTS__LINKS": json.dumps([BANK | changes])})
+
+
+def test_two_hosts_of_one_name_and_what_is_no_json_are_refused():
+    with pytest.raises(ConfigurationError, match="same name"):
+        load_settings(None, {"CARDSWITCH_HOSTS__LINKS": json.dumps([BANK, BANK])})
+    with pytest.raises(ConfigurationError, match="not JSON"):
+        load_settings(None, {"CARDSWITCH_HOSTS__LINKS": "bank"})

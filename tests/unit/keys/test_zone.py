@@ -12,6 +12,8 @@ from switch.keys.zone import Generation, ZoneKeys
 from terminal_sim.crypto import Algorithm, terminal_mac, unwrap_working_keys
 from terminal_sim.crypto import pin_block as sealed_pin
 from tests.helpers.hosts import BANK, OPERATORS, SECRETS, zone_vault
+from tests.unit.keys.helpers import vector_vault
+from tests.unit.keys.test_vault import TERMINAL_OF, pin_block
 
 MAB = b"0210 what the host says"
 CARD = CardNumber("6228480123456789006")
@@ -141,9 +143,6 @@ def test_a_retired_key_checks_nothing_any_more(store_and_vault):
 
 @pytest.mark.parametrize("algorithm", SECRETS)
 def test_a_terminals_pin_reaches_the_host_under_the_zone_pin_key(tmp_path, algorithm):
-    from tests.unit.keys.helpers import vector_vault
-    from tests.unit.keys.test_vault import TERMINAL_OF, pin_block
-
     vault, store = vector_vault(tmp_path)
     secrets = SECRETS[algorithm]
     for kind, clear in (("ZAK", secrets.zak), ("ZPK", secrets.zpk)):

@@ -114,7 +114,7 @@ async def test_a_half_open_connection_is_found_by_an_echo_and_replaced(tmp_path)
 async def test_an_idle_connection_is_kept_alive_by_echoes(tmp_path):
     async with linked(tmp_path, quiet_s=0.25) as (link, host, watched):
         await until(lambda: host.counts["0800 301"] >= 2)
-        assert link.figures.lines == 1
+        assert link.figures().lines == 1
         assert watched.closed == {}
 
 
@@ -136,7 +136,7 @@ async def test_an_answer_to_somebody_who_has_gone_is_told_as_late(tmp_path):
         task.cancel()
         await until(lambda: watched.late)
         assert watched.late[0].answer.approved
-        assert link.figures.in_flight == 0
+        assert link.figures().in_flight == 0
 
 
 async def test_a_second_answer_changes_nothing(tmp_path):
@@ -207,12 +207,12 @@ async def test_thousands_wait_at_once_and_the_next_one_is_refused_at_once(tmp_pa
         answer_s=60.0,
     ) as (link, host, watched):
         tasks = [asyncio.ensure_future(ask(link, request(trace))) for trace in range(1, size + 1)]
-        await until(lambda: link.figures.in_flight == size)
+        await until(lambda: link.figures().in_flight == size)
         assert await ask(link, request(size + 1)) == HostDown(request(size + 1).key, Refusal.FULL)
         answers = await asyncio.gather(*tasks)
         assert [answer.key.trace for answer in answers] == list(range(1, size + 1))
         assert {answer.code for answer in answers} == {"00"}
-        assert link.figures.in_flight == 0
+        assert link.figures().in_flight == 0
         assert watched.ends == {"00": size, "full": 1}
         assert host.book.moved_fen == size * PRICE
 
@@ -285,17 +285,17 @@ async def test_the_breaker_opens_refuses_at_once_probes_and_closes(tmp_path):
     ):
         first = await asyncio.gather(*(ask(link, request(trace)) for trace in range(1, 4)))
         assert {outcome.why for outcome in first} == {Unknown.SILENT}
-        assert link.figures.breaker is BreakerState.OPEN
+        assert link.figures().breaker is BreakerState.OPEN
         assert (await ask(link, request(4))).why is Refusal.BREAKER
         assert host.counts["0200"] == 3
-        await until(lambda: link.figures.breaker is BreakerState.HALF_OPEN)
+        await until(lambda: link.figures().breaker is BreakerState.HALF_OPEN)
         probes = await asyncio.gather(*(ask(link, request(trace)) for trace in range(5, 9)))
         assert sorted(str(outcome.why) for outcome in probes) == sorted(
             map(str, [Unknown.SILENT, Unknown.SILENT, Refusal.BREAKER, Refusal.BREAKER])
         )
         await until(lambda: link.usable)
         assert [(await ask(link, request(trace))).code for trace in (9, 10)] == ["00", "00"]
-        assert link.figures.breaker is BreakerState.CLOSED
+        assert link.figures().breaker is BreakerState.CLOSED
         assert watched.ends["breaker"] == 3
 
 
@@ -306,7 +306,7 @@ async def test_a_connection_that_breaks_under_many_requests_counts_once_against_
         outcomes = await asyncio.gather(*(ask(link, request(trace)) for trace in range(1, 12)))
         assert {outcome.why for outcome in outcomes} == {Unknown.LINE_LOST}
         await until(lambda: link.usable)
-        assert link.figures.breaker is BreakerState.CLOSED
+        assert link.figures().breaker is BreakerState.CLOSED
 
 
 async def test_repeats_are_limited_by_the_answers_there_are(tmp_path):
@@ -343,7 +343,7 @@ async def test_a_dead_host_costs_another_nothing(tmp_path):
         linked(tmp_path / "b", in_flight_max=50) as (well, _, seen),
     ):
         stuck = [asyncio.ensure_future(ask(dead, request(trace))) for trace in range(1, 200)]
-        await until(lambda: dead.figures.in_flight == 50)
+        await until(lambda: dead.figures().in_flight == 50)
         for trace in range(1, 200):
             assert (await ask(well, request(trace, amount_fen=1))).code == "00"
         assert seen.ends == {"00": 199}

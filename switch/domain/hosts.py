@@ -141,6 +141,7 @@ class Refusal(Enum):
     KEY_IN_USE = "a request with this key is unanswered"
     RETRY_BUDGET = "too many repeats"
     TOO_LATE = "no time is left for an answer"
+    NO_KEYS = "the host's keys may not be used"
 
 
 class HostTimeout(NamedTuple):

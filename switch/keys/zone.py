@@ -82,7 +82,7 @@ class ZoneKeys:
                 continue
             try:
                 self._vault.verify_zone_mac(name, self._mac_id, mab, mac)
-            except MacMismatch:
+            except (MacMismatch, KeyMissingError):  # retired since we looked: it checks nothing any more
                 continue
             if self.waiting is not None and name == self.waiting.zak and not self._proved:
                 self._proved = True

@@ -97,6 +97,7 @@ class HostLine(asyncio.Protocol):
             return
         self._write_out()
         self._reason = reason
+        self.session.lost()  # at once, or requests of this turn would be sent into a closing connection
         if transport.get_write_buffer_size():
             transport.abort()
         else:

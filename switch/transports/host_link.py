@@ -31,10 +31,12 @@ from switch.domain.hosts import (
     ZonePin,
     host_key,
 )
+from switch.keys.records import KeyMissingError
 from switch.messages.dialect import HostMessage, UnreadableMessage, decode, encode
 from switch.messages.framing import FrameReader, frame
 from switch.messages.host_1987 import ECHO, KEY_CHANGE, REQUEST_OF, SIGN_OFF, SIGN_ON
 from switch.messages.host_mapping import (
+    ECHOED,
     AnswerKey,
     answer_key,
     network_answer_fields,
@@ -67,7 +69,7 @@ _STORED = frozenset({HostStep.ADVICE, HostStep.REVERSAL_ADVICE})
 class _Waiter(NamedTuple):
     future: asyncio.Future[HostOutcome]
     key: HostKey
-    sent: Fields
+    sent: Fields  # what an answer must repeat; no more, since a late one may be waited for for minutes
     line: HostLine
     ticket: int
     asked_s: float
@@ -133,19 +135,21 @@ class TcpHostLink:
         now_s = self._now_s()
         admitted = self._admit(request, now_s, deadline_s, repeat=repeat)
         if isinstance(admitted, Refusal):
-            self._watch.host_ended(self.name, admitted.name.lower(), 0.0)
-            return HostDown(request.key, admitted)
+            return self._refused(request, admitted)
         line, ticket = admitted
         try:
             mti, fields = request_fields(request, self.terms.parties, self._zone_pin(pin))
             framed = self._framed(mti, fields)
+        except KeyMissingError:
+            self._breaker.withdrawn(ticket)
+            return self._refused(request, Refusal.NO_KEYS)
         except BaseException:
             self._breaker.withdrawn(ticket)
             raise
         waiter = _Waiter(
             asyncio.get_running_loop().create_future(),
             request.key,
-            fields,
+            {number: fields[number] for number in ECHOED if number in fields},
             line,
             ticket,
             now_s,
@@ -161,6 +165,10 @@ class TcpHostLink:
         self._arm(now_s)
         # Cancelling who waits does not end the waiting: the answer is late then, and not lost.
         return await waiter.future
+
+    def _refused(self, request: HostRequest, why: Refusal) -> HostDown:
+        self._watch.host_ended(self.name, why.name.lower(), 0.0)
+        return HostDown(request.key, why)
 
     def _admit(
         self, request: HostRequest, now_s: float, deadline_s: float, *, repeat: bool
@@ -322,7 +330,17 @@ class TcpHostLink:
         """A network management request on one connection."""
         key = self._network_key()
         line.session.sent(code, key, self._now_s())
-        line.send(self._framed("0800", network_fields(code, key, self.terms.parties) | (extra or {})))
+        self._send(line, "0800", network_fields(code, key, self.terms.parties) | (extra or {}))
+
+    def _send(self, line: HostLine, mti: str, fields: Fields) -> None:
+        """A network management message; without keys there is nothing to say on this connection."""
+        try:
+            framed = self._framed(mti, fields)
+        except KeyMissingError as error:
+            self._say("host connection closed", reason=str(error))
+            line.close("keys")
+            return
+        line.send(framed)
 
     def _network_answer(self, line: HostLine, key: AnswerKey, message: HostMessage) -> None:
         code, response = message.fields.get(70, ""), message.fields.get(39, "")
@@ -342,7 +360,7 @@ class TcpHostLink:
         code = message.fields.get(70, "")
         known = {7, 11, 70} <= message.fields.keys()
         response = _ANSWERED_CODES.get(code, "40") if known else "30"
-        line.send(self._framed("0810", network_answer_fields(message, response)))
+        self._send(line, "0810", network_answer_fields(message, response))
         if known:
             self.act(line, line.session.asked(code))
 

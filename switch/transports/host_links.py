@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from switch.domain.errors import SwitchError
+from switch.domain.errors import DependencyError, SwitchError
 from switch.keys.vault import Vault
 from switch.keys.zone import Generation, ZoneKeys
 from switch.routing.hosts import OnLate
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 5.0
 
-# Activates a generation of a partner's keys for good, and lets the vault know. Raises SwitchError when it could not.
+# Activates a generation of a partner's keys for good, and lets the vault know. DependencyError: try again later.
 Activate = Callable[[Generation, str], Awaitable[None]]
 
 
@@ -82,9 +82,17 @@ class HostLinks:
             try:
                 await self._activate(pair, partner)
                 break
-            except SwitchError as error:
+            except DependencyError as error:
                 log.warning("new keys are not in force yet; tried again", partner=partner, rule=str(error))
                 await asyncio.sleep(RETRY_S)
+            except SwitchError as error:  # an operator has retired them meanwhile: the old ones go on
+                log.error("proved keys cannot be activated", partner=partner, rule=str(error))  # noqa: TRY400
+                return
         for keys in self._keys:
-            keys.refresh()
+            try:
+                keys.refresh()
+            except (
+                SwitchError
+            ) as error:  # another partner's, changed by a ceremony: its link refuses what it is asked
+                log.error("a host has no usable keys", rule=str(error))  # noqa: TRY400
         log.info("new keys are in force", partner=partner, zak=pair.zak, zpk=pair.zpk)

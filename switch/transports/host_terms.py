@@ -36,7 +36,7 @@ class HostWatch(Protocol):
         """Something came that ends nothing: `late`, `twice`, `nowhere`, `mac`, `unreadable`, `unusable`, `request`."""
 
     def host_line_closed(self, host: str, reason: str) -> None:
-        """A connection ended: `lost`, `framing`, `session`, `full`, `stopping`, or never began: `connect`."""
+        """A connection ended: `lost`, `framing`, `session`, `full`, `keys`, `stopping`, or never began: `connect`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class LinkTerms:
     reconnect_min_s: float = 0.2
     reconnect_max_s: float = 30.0
     remember_s: float = 600.0
-    remembered_max: int = 65_536
+    remembered_max: int = 16_384
     breaker: BreakerTerms = field(default_factory=BreakerTerms)
     retry_ratio: float = 0.2  # repeats that an answer pays for
     retry_per_s: float = 10.0

@@ -1,7 +1,8 @@
 """Requests to answers by key. No socket, no clock: instants in monotonic seconds go in.
 
 A key has one request at a time. When that has ended, the key is remembered for a while, so that an answer that comes
-after the time-out is told from one that comes twice and from one that nobody ever asked for. All of it is bounded.
+after the time-out is told from one that comes twice and from one that nobody ever asked for. All of it is bounded; what was
+given up is kept apart from what was answered, so that a busy hour cannot push the few out that matter.
 """
 
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 WaiterT = TypeVar("WaiterT")
+EndedT = TypeVar("EndedT")
 
 HEAP_SLACK = 64
 
@@ -40,20 +42,19 @@ class Found(NamedTuple, Generic[WaiterT]):
     waiter: WaiterT | None
 
 
-class _Ended(NamedTuple, Generic[WaiterT]):
-    at_s: float
-    given_up: WaiterT | None  # None: answered
-
-
 class Matcher(Generic[KeyT, WaiterT]):
-    """At most `in_flight_max` requests wait; at most `remembered_max` ended ones are remembered, each for `remember_s`."""
+    """At most `in_flight_max` requests wait; of those given up and those answered `remembered_max` each are remembered.
+
+    remember_s: for how long.
+    """
 
     def __init__(self, in_flight_max: int, remembered_max: int, remember_s: float) -> None:
         self._in_flight_max = in_flight_max
         self._remembered_max = remembered_max
         self._remember_s = remember_s
         self._waiting: dict[KeyT, tuple[WaiterT, float, int]] = {}
-        self._ended: OrderedDict[KeyT, _Ended[WaiterT]] = OrderedDict()
+        self._given_up: OrderedDict[KeyT, tuple[float, WaiterT]] = OrderedDict()
+        self._answered: OrderedDict[KeyT, tuple[float, None]] = OrderedDict()
         self._deadlines: list[tuple[float, int, KeyT]] = []
         self._serial = 0
 
@@ -62,8 +63,8 @@ class Matcher(Generic[KeyT, WaiterT]):
 
     @property
     def remembered(self) -> int:
-        """Ended requests that are still known."""
-        return len(self._ended)
+        """Requests that were given up and whose late answer would be known."""
+        return len(self._given_up)
 
     def may_begin(self, key: KeyT) -> Begin:
         """What `begin` would say."""
@@ -76,7 +77,8 @@ class Matcher(Generic[KeyT, WaiterT]):
         may = self.may_begin(key)
         if may is not Begin.GOOD:
             return may
-        self._ended.pop(key, None)
+        self._given_up.pop(key, None)
+        self._answered.pop(key, None)
         self._serial += 1
         self._waiting[key] = (waiter, deadline_s, self._serial)
         if len(self._deadlines) >= 2 * len(self._waiting) + HEAP_SLACK:  # mostly of answered ones
@@ -90,30 +92,28 @@ class Matcher(Generic[KeyT, WaiterT]):
         """An answer has come. The first one ends the waiting; a late one is told once."""
         held = self._waiting.pop(key, None)
         if held is not None:
-            self._remember(key, None, now_s)
+            self._remember(self._answered, key, now_s, None)
             return Found(Belongs.WAITING, held[0])
-        ended = self._ended.get(key)
-        if ended is None:
-            return Found(Belongs.NOWHERE, None)
-        if ended.given_up is None:
-            return Found(Belongs.TWICE, None)
-        self._ended[key] = ended._replace(given_up=None)
-        return Found(Belongs.LATE, ended.given_up)
+        late = self._given_up.pop(key, None)
+        if late is not None:
+            self._remember(self._answered, key, now_s, None)
+            return Found(Belongs.LATE, late[1])
+        return Found(Belongs.TWICE if key in self._answered else Belongs.NOWHERE, None)
 
     def waiter(self, key: KeyT) -> WaiterT | None:
         """Who waits for the answer of this key, or has given up waiting, without ending anything."""
         held = self._waiting.get(key)
         if held is not None:
             return held[0]
-        ended = self._ended.get(key)
-        return ended.given_up if ended is not None else None
+        late = self._given_up.get(key)
+        return late[1] if late is not None else None
 
     def give_up(self, key: KeyT, now_s: float) -> WaiterT | None:
         """End one request without an answer; one that comes later is late. Returns who waited."""
         held = self._waiting.pop(key, None)
         if held is None:
             return None
-        self._remember(key, held[0], now_s)
+        self._remember(self._given_up, key, now_s, held[0])
         return held[0]
 
     def expire(self, now_s: float) -> list[tuple[KeyT, WaiterT]]:
@@ -126,8 +126,8 @@ class Matcher(Generic[KeyT, WaiterT]):
             if held is not None and held[2] == serial:  # else it was answered, and maybe asked again
                 expired.append((key, held[0]))
                 self.give_up(key, now_s)
-        while self._ended and next(iter(self._ended.values())).at_s <= now_s - self._remember_s:
-            self._ended.popitem(last=False)
+        self._forget(self._given_up, now_s)
+        self._forget(self._answered, now_s)
         return expired
 
     @property
@@ -141,7 +141,13 @@ class Matcher(Generic[KeyT, WaiterT]):
             heappop(self._deadlines)
         return None
 
-    def _remember(self, key: KeyT, given_up: WaiterT | None, now_s: float) -> None:
-        while len(self._ended) >= self._remembered_max:
-            self._ended.popitem(last=False)
-        self._ended[key] = _Ended(now_s, given_up)
+    def _remember(
+        self, among: OrderedDict[KeyT, tuple[float, EndedT]], key: KeyT, now_s: float, waiter: EndedT
+    ) -> None:
+        while len(among) >= self._remembered_max:
+            among.popitem(last=False)
+        among[key] = (now_s, waiter)
+
+    def _forget(self, among: OrderedDict[KeyT, tuple[float, EndedT]], now_s: float) -> None:
+        while among and next(iter(among.values()))[0] <= now_s - self._remember_s:
+            among.popitem(last=False)

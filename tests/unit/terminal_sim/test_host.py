@@ -115,6 +115,8 @@ def test_new_keys_wait_for_their_first_good_mac_and_the_old_ones_have_a_grace(al
     assert ring.verify(b"mab", new_mac, 1.0) is waiting
     assert ring.verify(b"mab", old_mac, GRACE_S + 0.9) is old
     assert ring.verify(b"mab", old_mac, GRACE_S + 1.0) is None
+    assert ring.receive(wrapped(algorithm, secrets.zak, new)) is waiting
+    assert ring.waiting is None
     with pytest.raises(CheckValueError):
         ring.receive(bytes(40))
     assert "0102" not in repr(ring.current) + repr(secrets)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from switch.domain.errors import DatabaseLost
-from switch.domain.hosts import HostAnswer
+from switch.domain.errors import DatabaseLost, InputRefused
+from switch.domain.hosts import HostAnswer, Refusal
 from switch.keys.ceremony import Custodian
 from switch.keys.opening import activate_proved
 from switch.keys.pin_blocks import PinBlockError, encrypt_pin
@@ -183,3 +183,30 @@ async def test_a_pin_block_that_cannot_be_read_is_never_sent(tmp_path):
             await ask(link, request(), pin=unreadable)
         assert host.counts["0200"] == 0
         assert link.figures().in_flight == 0
+
+
+async def test_a_link_whose_keys_are_taken_away_refuses_before_it_sends(tmp_path):
+    async with joined(tmp_path, rotated=False, connections=1) as (hosts, host, watched, _, (vault, _)):
+        link = hosts.links["bank"]
+        await until(lambda: link.usable)
+        vault.replace_records([record for record in vault.records() if record.key_type != "ZAK"])
+        assert (await ask(link, request())).why is Refusal.NO_KEYS
+        assert host.counts["0200"] == 0
+        host.ask("301")  # cannot be believed, and could not be answered
+        await until(lambda: watched.strange["mac"] == 1)
+        link.send_network(link._lines[0], "301")
+        await until(lambda: watched.closed["keys"] >= 1)
+        assert (await ask(link, request(2))).why in (Refusal.NO_LINE, Refusal.NO_KEYS)
+
+
+async def test_keys_that_an_operator_retires_meanwhile_are_given_up(tmp_path):
+    async def refused(attempt):
+        raise InputRefused("it is retired: it cannot become active")
+
+    async with joined(tmp_path, activate=refused) as (hosts, host, _, proved, _):
+        link = hosts.links["bank"]
+        await until(lambda: proved)
+        assert isinstance(await ask(link, request()), HostAnswer)
+        await until(lambda: not hosts._activating)
+        assert len(proved) == 1
+        assert host.keys.changes == 0

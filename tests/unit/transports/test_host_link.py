@@ -17,7 +17,7 @@ from switch.domain.hosts import (
 from switch.messages.host_1987 import DIALECTS
 from switch.transports.breaker import BreakerState, BreakerTerms
 from terminal_sim.host.script import Behaviour, Script, Step
-from tests.helpers.hosts import OPENING_FEN, ask, balances, book, linked, request, reversal_of, until
+from tests.helpers.hosts import OPENING_FEN, SHORT_S, ask, balances, book, linked, request, reversal_of, until
 
 PRICE = 1234
 
@@ -84,7 +84,8 @@ SCRIPTED = [
 async def test_what_a_host_does_is_told_apart_and_its_reversal_restores_the_account(
     tmp_path, step, told, booked
 ):
-    async with linked(tmp_path, Script(step)) as (link, host, _):
+    answer_s = SHORT_S if told is Unknown.SILENT else 20.0
+    async with linked(tmp_path, Script(step), answer_s=answer_s) as (link, host, _):
         bought = request()
         outcome = await ask(link, bought)
         assert (outcome.code if isinstance(told, str) else outcome.why) == told
@@ -99,7 +100,9 @@ async def test_what_a_host_does_is_told_apart_and_its_reversal_restores_the_acco
 
 
 async def test_a_half_open_connection_is_found_by_an_echo_and_replaced(tmp_path):
-    async with linked(tmp_path, Script(Step(Behaviour.HALF_OPEN)), quiet_s=0.3, network_answer_s=0.3) as (
+    async with linked(
+        tmp_path, Script(Step(Behaviour.HALF_OPEN)), quiet_s=0.3, network_answer_s=0.5, answer_s=SHORT_S
+    ) as (
         link,
         host,
         watched,
@@ -119,7 +122,7 @@ async def test_an_idle_connection_is_kept_alive_by_echoes(tmp_path):
 
 
 async def test_an_answer_after_the_time_out_is_told_once_as_late(tmp_path):
-    async with linked(tmp_path, Script(Step(Behaviour.SLOW, 0.6))) as (link, _, watched):
+    async with linked(tmp_path, Script(Step(Behaviour.SLOW, 1.2)), answer_s=SHORT_S) as (link, _, watched):
         asked = request()
         assert (await ask(link, asked)).why is Unknown.SILENT
         await until(lambda: watched.late)
@@ -161,7 +164,7 @@ async def test_a_host_that_comes_back_with_an_old_sequence_deceives_nobody(tmp_p
 
 
 async def test_the_same_message_again_moves_nothing_and_gets_the_same_answer(tmp_path):
-    async with linked(tmp_path, Script(Step(Behaviour.SILENT))) as (link, host, _):
+    async with linked(tmp_path, Script(Step(Behaviour.SILENT)), answer_s=SHORT_S) as (link, host, _):
         asked = request(step=HostStep.ADVICE)
         assert (await ask(link, asked)).why is Unknown.SILENT
         answers = [await ask(link, asked, repeat=True) for _ in range(3)]
@@ -197,14 +200,14 @@ async def test_a_key_that_waits_for_its_answer_is_not_asked_again(tmp_path):
 
 
 async def test_thousands_wait_at_once_and_the_next_one_is_refused_at_once(tmp_path):
-    size = 5_000
+    size = 3_000
     async with linked(
         tmp_path,
         Script(habit=Step(Behaviour.SLOW, 1.0)),
         accounts=book(balance_fen=10**9),
         connections=3,
         in_flight_max=size,
-        answer_s=60.0,
+        answer_s=600.0,
     ) as (link, host, watched):
         tasks = [asyncio.ensure_future(ask(link, request(trace))) for trace in range(1, size + 1)]
         await until(lambda: link.figures().in_flight == size)
@@ -218,7 +221,11 @@ async def test_thousands_wait_at_once_and_the_next_one_is_refused_at_once(tmp_pa
 
 
 async def test_stored_messages_leave_half_of_the_room_to_those_who_wait_at_a_till(tmp_path):
-    async with linked(tmp_path, Script(habit=Step(Behaviour.DEAF)), in_flight_max=4) as (link, _, _):
+    async with linked(tmp_path, Script(habit=Step(Behaviour.DEAF)), in_flight_max=4, answer_s=SHORT_S) as (
+        link,
+        _,
+        _,
+    ):
         advices = [
             asyncio.ensure_future(ask(link, request(trace, step=HostStep.ADVICE))) for trace in range(1, 4)
         ]
@@ -278,7 +285,7 @@ async def test_a_request_that_leaves_no_time_for_an_answer_is_not_sent(tmp_path)
 
 async def test_the_breaker_opens_refuses_at_once_probes_and_closes(tmp_path):
     terms = BreakerTerms(failures=3, open_s=0.3, open_max_s=0.6, probes=2)
-    async with linked(tmp_path, Script(*[Step(Behaviour.SILENT)] * 5), breaker=terms, answer_s=0.3) as (
+    async with linked(tmp_path, Script(*[Step(Behaviour.SILENT)] * 5), breaker=terms, answer_s=SHORT_S) as (
         link,
         host,
         watched,

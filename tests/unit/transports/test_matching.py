@@ -111,8 +111,21 @@ def test_a_million_answered_requests_leave_nothing_but_the_memory_that_is_bounde
         if number >= 20:
             matching.answer(number - 20, 1.0)
     assert len(matching) == 20
-    assert matching.remembered == 50
+    assert (len(matching._answered), matching.remembered) == (50, 0)
     assert len(matching._deadlines) <= 2 * 21 + HEAP_SLACK
+
+
+def test_many_answers_do_not_push_out_what_was_given_up() -> None:
+    matching: Matcher[int, int] = Matcher(10, 3, 600.0)
+    for key in (1, 2):
+        matching.begin(key, key, 1.0)
+    matching.expire(1.0)
+    for key in range(100, 200):
+        matching.begin(key, key, 9.0)
+        assert matching.answer(key, 2.0).belongs is Belongs.WAITING
+    assert [matching.answer(key, 3.0) for key in (1, 2)] == [Found(Belongs.LATE, 1), Found(Belongs.LATE, 2)]
+    assert matching.answer(199, 3.0).belongs is Belongs.TWICE
+    assert matching.answer(100, 3.0).belongs is Belongs.NOWHERE
 
 
 @given(st.lists(st.tuples(st.sampled_from("bagx"), st.integers(0, 5), st.integers(0, 3)), max_size=80))

@@ -157,23 +157,25 @@ class HostSettings(_Section):
 
     name: str = Field(pattern="^[a-z0-9-]{1,32}$", description="as routes, logs and metrics call it")
     institution: str = Field(pattern="^[0-9]{8,11}$", description="field 100, and the owner of its keys")
-    host: str
-    port: int = Field(ge=1, le=65535)
-    dialect: str = Field("bcd", pattern="^(ascii|bcd)$")
+    host: str = Field(description="its address")
+    port: int = Field(ge=1, le=65535, description="its port")
+    dialect: str = Field("bcd", pattern="^(ascii|bcd)$", description="ascii or bcd, section 2")
     mac_id: int = Field(5, ge=1, le=5, description="MAC algorithm; its keys are of the same cipher")
     connections: int = Field(2, ge=1, le=64, description="per process")
     in_flight_max: int = Field(1_000, ge=2, le=100_000, description="unanswered requests, per process")
     answer_s: float = Field(15.0, gt=0, le=45, description="time-out; terminals give up at 60")
-    connect_s: float = Field(5.0, gt=0, le=60)
+    connect_s: float = Field(5.0, gt=0, le=60, description="to connect")
     network_answer_s: float = Field(10.0, gt=0, le=60, description="for sign-on, echo, sign-off, key change")
     quiet_s: float = Field(30.0, gt=0, le=3600, description="without a message, then an echo")
-    reconnect_min_s: float = Field(0.2, gt=0, le=60)
-    reconnect_max_s: float = Field(30.0, gt=0, le=3600)
+    reconnect_min_s: float = Field(
+        0.2, gt=0, le=60, description="first pause before connecting again; doubled"
+    )
+    reconnect_max_s: float = Field(30.0, gt=0, le=3600, description="longest pause")
     breaker_failures: int = Field(
         10, ge=1, le=10_000, description="unknown ends among twice as many; then it opens"
     )
     breaker_open_s: float = Field(2.0, gt=0, le=3600, description="first pause; doubled by each bad probe")
-    breaker_open_max_s: float = Field(60.0, gt=0, le=3600)
+    breaker_open_max_s: float = Field(60.0, gt=0, le=3600, description="longest pause")
     breaker_probes: int = Field(3, ge=1, le=1000, description="good answers in half-open that close it")
     retry_ratio: float = Field(0.2, ge=0, le=10, description="repeats that an answer pays for")
     retry_per_s: float = Field(10.0, ge=0, description="repeats that a second pays for")

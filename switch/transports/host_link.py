@@ -367,7 +367,9 @@ class TcpHostLink:
     def act(self, line: HostLine, actions: list[Action]) -> None:
         """Do what a session says."""
         for action in actions:
-            if isinstance(action, Close):
+            if isinstance(action, Close) and self._stopping.is_set():
+                line.close("stopping")
+            elif isinstance(action, Close):
                 self._say("host connection closed", reason=action.reason)
                 line.close("session")
             else:

@@ -335,7 +335,7 @@ async def test_stopping_lets_what_is_in_flight_be_answered_and_signs_off(tmp_pat
         assert (await task).code == "00"
         assert (await ask(link, request(2))).why is Refusal.NO_LINE
         assert host.counts["0800 002"] == 1
-        assert watched.closed["lost"] == 0
+        assert watched.closed == {"stopping": 1}
 
 
 async def test_a_dead_host_costs_another_nothing(tmp_path):

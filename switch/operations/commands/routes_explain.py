@@ -65,7 +65,7 @@ def explain(connection: psycopg.Connection[Any], table: RouteTable, question: Qu
         question.at,
     )
     decision, tried = table.explain(ask)
-    chosen = decision.choose(lambda _link: False)  # no link can be set up in this release
+    chosen = decision.choose(lambda _link: False)  # requests are not sent over links yet
     remark = ""
     if whole and not own and not luhn_holds(digits):
         remark = "the check digit is wrong: answered 14 whatever the table says"
@@ -135,7 +135,7 @@ def lines_of(explained: Explained, *, every: bool) -> Iterator[str]:
     else:
         yield f"  built in: decides, {to}"
     if any(one.way in (Way.HOST, Way.CITY) for one in decision.to):
-        yield "  no link is set up in this release: what lies behind one is passed over"
+        yield "  requests are not sent over links in this release: what lies behind one is passed over"
     if explained.remark:
         yield f"  but {explained.remark}"
     yield f"=> {explained.outcome}"

@@ -262,7 +262,55 @@ def refund_fields(
 ) -> Fields:
     """0220, 20AA00: all or part of the original."""
     fields = _undoing(original, "25", ref, batch_no, trace)
-    return fields | {4: f"{amount_fen:012d}", 37: rrn, 63: "000"}
+    return fields | {4: f"{amount_fen:012d}", 25: "00", 37: rrn, 63: "000"}
+
+
+def pre_authorisation_fields(
+    terminal: Terminal,
+    pin_pad: PinPad,
+    card: CardData,
+    amount_fen: int,
+    *,
+    batch_no: int,
+    trace: int,
+    pin: str | None = None,
+    account: AccountKind = AccountKind.ONLINE,
+    entry: str = "05",
+) -> Fields:
+    """0100, 03AA00."""
+    mode = _entry_mode(entry, pin)
+    fields = _card_fields(terminal, "10", f"03{account:02d}00", card, mode, batch_no, trace)
+    fields |= {4: f"{amount_fen:012d}", 25: "06"}
+    return fields | (pin_pad.pin_fields(pin, card.pan) if pin is not None else {})
+
+
+def pre_authorisation_void_fields(
+    original: Fields, ref: OriginalRef, *, auth_code: str, batch_no: int, trace: int
+) -> Fields:
+    """0100, 20AA00: the whole of a pre-authorisation."""
+    return _undoing(original, "11", ref, batch_no, trace) | {38: auth_code}
+
+
+def completion_fields(
+    original: Fields,
+    ref: OriginalRef,
+    amount_fen: int,
+    *,
+    auth_code: str,
+    batch_no: int,
+    trace: int,
+    advice: bool = False,
+) -> Fields:
+    """0200 or, as advice, 0220, 00AA00: what a pre-authorisation came to."""
+    fields = _undoing(original, "24" if advice else "20", ref, batch_no, trace)
+    return fields | {3: "00" + original[3][2:], 4: f"{amount_fen:012d}", 38: auth_code}
+
+
+def completion_void_fields(
+    original: Fields, ref: OriginalRef, *, rrn: str, auth_code: str, batch_no: int, trace: int
+) -> Fields:
+    """0200, 20AA00 with condition 06: the whole of a completion."""
+    return _undoing(original, "21", ref, batch_no, trace) | {37: rrn, 38: auth_code}
 
 
 def _undoing(original: Fields, transaction_type: str, ref: OriginalRef, batch_no: int, trace: int) -> Fields:

@@ -29,7 +29,7 @@ from terminal_sim.pos_answers import (
     UnusableAnswerError,
     checked_answer,
 )
-from terminal_sim.pos_batch import RECEIPTS_MAX, Batch, NotNowError, Receipt, answers_upload
+from terminal_sim.pos_batch import COUNTED, RECEIPTS_MAX, Batch, NotNowError, Receipt, answers_upload
 
 MASTER_KEY_ENVELOPE_BYTES = 182
 TRACE_MAX = 999_999
@@ -38,7 +38,18 @@ REVERSAL_FINAL = frozenset(("00", "12", "25"))
 SIGN_ON_AGAIN = 3  # processing requirement in the header
 _NEVER_RETRIED = frozenset(("30", "77", "94"))  # the same upload would only get the same answer
 
-_UNDOABLE = frozenset((Kind.PURCHASE, Kind.VOID))
+_UNDOABLE = frozenset(
+    (
+        Kind.PURCHASE,
+        Kind.VOID,
+        Kind.PRE_AUTHORISATION,
+        Kind.PRE_AUTHORISATION_VOID,
+        Kind.COMPLETION,
+        Kind.COMPLETION_VOID,
+    )
+)
+_RECEIPTED = _UNDOABLE | {Kind.REFUND, Kind.COMPLETION_ADVICE}
+_VOIDS = frozenset((Kind.VOID, Kind.PRE_AUTHORISATION_VOID, Kind.COMPLETION_VOID))
 
 
 def _shanghai_today() -> date:
@@ -243,6 +254,69 @@ class Pos:
         )
         return self._request(Kind.REFUND, "0220", fields, receipt=receipt)
 
+    def pre_authorisation(
+        self,
+        card: CardData,
+        amount_fen: int,
+        *,
+        pin: str | None = None,
+        account: AccountKind = AccountKind.ONLINE,
+        entry: str = "05",
+    ) -> Request:
+        """預授權."""
+        fields = frames.pre_authorisation_fields(
+            self.terminal,
+            self._before_money(),
+            card,
+            amount_fen,
+            batch_no=self.batch_no,
+            trace=self.next_trace(),
+            pin=pin,
+            account=account,
+            entry=entry,
+        )
+        return self._request(Kind.PRE_AUTHORISATION, "0100", fields)
+
+    def pre_authorisation_void(self, receipt: Receipt) -> Request:
+        """預授權撤銷."""
+        self._before_money()
+        fields = frames.pre_authorisation_void_fields(
+            receipt.fields,
+            receipt.ref,
+            auth_code=receipt.auth_code,
+            batch_no=self.batch_no,
+            trace=self.next_trace(),
+        )
+        return self._request(Kind.PRE_AUTHORISATION_VOID, "0100", fields, receipt=receipt)
+
+    def completion(self, receipt: Receipt, amount_fen: int, *, advice: bool = False) -> Request:
+        """預授權完成, or the advice of one."""
+        self._before_money()
+        fields = frames.completion_fields(
+            receipt.fields,
+            receipt.ref,
+            amount_fen,
+            auth_code=receipt.auth_code,
+            batch_no=self.batch_no,
+            trace=self.next_trace(),
+            advice=advice,
+        )
+        kind, mti = (Kind.COMPLETION_ADVICE, "0220") if advice else (Kind.COMPLETION, "0200")
+        return self._request(kind, mti, fields, receipt=receipt)
+
+    def completion_void(self, receipt: Receipt) -> Request:
+        """預授權完成撤銷 of a completion in this batch."""
+        self._before_money()
+        fields = frames.completion_void_fields(
+            receipt.fields,
+            receipt.ref,
+            rrn=receipt.rrn,
+            auth_code=receipt.auth_code,
+            batch_no=self.batch_no,
+            trace=self.next_trace(),
+        )
+        return self._request(Kind.COMPLETION_VOID, "0200", fields, receipt=receipt)
+
     def reversal(self, original: Request, reason: str, auth_code: str = "") -> Request:
         """沖正 of a request. `give_up` makes it when it is owed; call this to reverse for another reason (06)."""
         fields = original.fields
@@ -357,12 +431,13 @@ class Pos:
         elif kind is Kind.BATCH_END:
             self._forget_batch()
             self.must_sign_on = True  # a new batch number comes with the next sign-on
-        elif kind in (Kind.PURCHASE, Kind.VOID, Kind.REFUND):
+        elif kind in _RECEIPTED:
             if 37 not in fields or 13 not in fields:
                 raise UnusableAnswerError(UNUSABLE, "field 37 or 13 is missing")
             receipt = Receipt(kind, request.fields, fields[37], fields.get(38, ""), fields[13])
-            self.batch.book(receipt)
-            if kind is Kind.VOID and request.receipt is not None:
+            if kind in COUNTED:
+                self.batch.book(receipt)
+            if kind in _VOIDS and request.receipt is not None:
                 request.receipt.voided = True
             return receipt
         return None

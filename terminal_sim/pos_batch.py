@@ -13,6 +13,9 @@ from terminal_sim.frames import RECORD_BYTES, RECORDS_PER_UPLOAD, Detail, Fields
 RECEIPTS_MAX = 2_000
 RECORDS_MAX = 3_000
 COUNTED_RESULTS = frozenset(("10", "04", "11"))  # of an upload; what comes back as 03 was counted before
+DEBITS = frozenset((Kind.PURCHASE, Kind.COMPLETION, Kind.COMPLETION_ADVICE))
+CREDITS = frozenset((Kind.VOID, Kind.REFUND, Kind.COMPLETION_VOID))
+COUNTED = DEBITS | CREDITS  # pre-authorisations never count in a batch
 RESULT_BYTES = 6  # record serial 4, result 2 ASCII
 
 
@@ -71,9 +74,9 @@ class Batch:
     # --- online transactions ------------------------------------------------------------------------------------
 
     def book(self, receipt: Receipt) -> None:
-        """An approved purchase, void or refund counts."""
+        """An approved transaction that moved money counts."""
         self.receipts.append(receipt)
-        debit = receipt.kind is Kind.PURCHASE
+        debit = receipt.kind in DEBITS
         self.accounts = _shifted(self.accounts, debit=debit, amount_fen=receipt.amount_fen)
 
     def take_back(self, trace: str) -> None:
@@ -81,7 +84,7 @@ class Batch:
         for place, receipt in enumerate(self.receipts):
             if receipt.fields[11] == trace:
                 del self.receipts[place]
-                debit = receipt.kind is Kind.PURCHASE
+                debit = receipt.kind in DEBITS
                 self.accounts = _shifted(self.accounts, debit=debit, amount_fen=-receipt.amount_fen, count=-1)
                 return
 

@@ -30,6 +30,7 @@ from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
+from switch.ledger.hold_sweep import keep_sweeping
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
@@ -142,6 +143,7 @@ class Service:
         if self.worker == 0:
             shards = range(settings.database.shards)
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
+            self._background(keep_sweeping(pool.connection, shards))
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)

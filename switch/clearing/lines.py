@@ -19,6 +19,10 @@ _PROCESSING = (
     f"CASE WHEN c.kind IN {_UNDOING} OR (c.kind = {Kind.REVERSAL.value} AND c.effect_fen > 0) THEN '20' ELSE '00' END"
     " || lpad(c.account_kind::text, 2, '0') || '00'"
 )
+_CONDITION = (
+    f"CASE WHEN CASE c.kind WHEN {Kind.REVERSAL.value} THEN coalesce(o.original_kind, 0) ELSE c.kind END IN {_COMPLETING}"
+    " THEN '06' ELSE '00' END"
+)
 # The operator answers terminals under its acquirer code (field 32); other acquirers have only their number.
 _AGENT = "CASE c.acquirer_id WHEN c.own_id THEN c.acquirer_code ELSE c.acquirer_id END"
 # Signed from the member's side: what it gets as the issuer, what it pays as the acquirer.
@@ -43,7 +47,7 @@ _CM = sql_line(
         "terminal": "t.terminal_id",
         "merchant": "c.merchant_id",
         "rrn": "c.rrn",
-        "condition": f"CASE WHEN c.kind IN {_COMPLETING} THEN '06' ELSE '00' END",
+        "condition": _CONDITION,
         "auth_code": "c.auth_code",
         "receiving_institution": "c.issuer_id",
         "original_trace": "coalesce(o.original_stan, 0)",

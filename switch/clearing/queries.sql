@@ -69,8 +69,8 @@ SELECT original_date, count(*) FROM named_original GROUP BY original_date ORDER 
 
 -- name: freeze_originals
 -- One date at a time, so that one partition is read, by whichever way suits the number of originals in it.
-INSERT INTO clearing_original (business_date, entry_no, original_stan, original_at)
-SELECT %(day)s, n.entry_no, o.stan, o.decided_at
+INSERT INTO clearing_original (business_date, entry_no, original_stan, original_at, original_kind)
+SELECT %(day)s, n.entry_no, o.stan, o.decided_at, o.kind
   FROM named_original n
   JOIN journal o ON o.business_date = %(original_date)s AND o.shard = n.shard AND o.entry_no = n.original_entry
  WHERE n.original_date = %(original_date)s;

@@ -23,18 +23,23 @@ from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import APPROVED, Decline, Outcome
 from switch.domain.transactions import (
     Balance,
+    CardRequest,
+    Completion,
+    CompletionVoid,
+    Kind,
     Original,
+    PreAuthorisation,
+    PreAuthorisationVoid,
     Purchase,
-    Refund,
     Refused,
     Reversal,
     Void,
 )
-from switch.ledger import rules
+from switch.ledger import hold_rows, holds, rules
 from switch.ledger.batch_messages import CLOSED, FROZEN
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, IN_DOUBT, KIND, REVERSAL, Item, Key, extra_of, outcome_of
-from switch.ledger.rules import Account, Card, Entry, Facts, Ruling
+from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import Serials, base36, rrn_head
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
 from switch.storage.pipeline import Parameter, Pipeline
@@ -59,6 +64,7 @@ _STATEMENTS = (
     "write_postings",
     "write_uses",
     "next_block",
+    *hold_rows.STATEMENTS,
 )
 _TRANSACTION = {"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK"}
 Row = tuple[Any, ...]
@@ -78,6 +84,12 @@ _REFUSALS = (  # by the form of a request, or by routing
     Decline.NO_ROUTE,
 )
 _KIND = {request: int(kind) for request, kind in KIND.items()}
+
+
+def _kind_of(request: CardRequest) -> int:
+    if type(request) is Completion and request.advice:
+        return int(Kind.COMPLETION_ADVICE)
+    return _KIND[type(request)]
 
 
 class ConflictError(Exception):
@@ -107,6 +119,7 @@ class _Batch:
         "cards",
         "closed_batches",
         "facts",
+        "holds",
         "now",
         "originals",
         "reference",
@@ -130,6 +143,7 @@ class _Batch:
         self.by_number: dict[int, Entry] = {}
         self.originals: dict[tuple[int, int, int, date], Entry] = {}
         self.closed_batches: set[tuple[int, int]] = set()
+        self.holds: dict[int, Hold] = {}  # by entry number; all open ones of every account in holds_of
         self.written: list[tuple[Item, Entry, Ruling]] = []
 
 
@@ -354,7 +368,7 @@ class ShardBook:
             )
             if item.key.rclass:
                 reversals.add((item.key.terminal_no, item.key.batch_no))
-            if isinstance(request, Void | Refund):
+            if isinstance(request, holds.NAMING):
                 day = original_day(request.original, reference)
                 name = (item.key.terminal_no, request.original.batch_no, request.original.stan, day)
                 named[name] = item.merchant_no
@@ -405,7 +419,13 @@ class ShardBook:
         batch.now, batch.today = instant[0]
         batch.rrn_head = rrn_head(batch.now)
         # A method of the batch here would close a circle, and every batch would wait for the collector: 90 000 objects a second.
-        batch.facts = Facts(batch.now, no_pin_limit_fen=self._no_pin_limit_fen, entry_of=batch.by_number.get)
+        batch.facts = Facts(
+            batch.now,
+            batch.today,
+            no_pin_limit_fen=self._no_pin_limit_fen,
+            entry_of=batch.by_number.get,
+            holds=batch.holds,
+        )
         batch.accounts = {row[0]: Account(*row) for row in accounts}
         batch.cards = {row[0]: Card(*row[1:]) for row in cards}
         batch.terminals = {row[0]: (row[1], row[2], row[3]) for row in sessions}
@@ -417,8 +437,12 @@ class ShardBook:
             name = wanted[row[0] - 1]
             batch.originals[name] = self._found(batch, Key(name[0], name[1], name[2], FINANCIAL), row)
         batch.closed_batches = {(row[0], row[1]) for row in closed}
-        if batch.by_number:
-            await self._read_uses(link, batch)
+        look_into = hold_rows.fallen_due(batch.accounts.values(), batch.now)
+        for item, account_id in zip(items, batch.account_ids, strict=True):
+            if hold_rows.concerned(item.request):
+                look_into.add(account_id)
+        if batch.by_number or look_into:
+            await self._read_further(link, batch, look_into)
         return batch
 
     @staticmethod
@@ -428,13 +452,28 @@ class ShardBook:
             entry = batch.by_number[row[3]] = _entry(row)
         return batch.by_key.setdefault(key, entry)
 
-    async def _read_uses(self, link: Pipeline, batch: _Batch) -> None:
-        """A third round trip, only for batches in which an original or a repeat was found."""
+    async def _read_further(self, link: Pipeline, batch: _Batch, look_into: set[int]) -> None:
+        """A third round trip, only for batches in which an original or a repeat was found, or holds matter.
+
+        look_into: accounts all of whose open holds are read, and set free where they have expired.
+        """
         numbers = set(batch.by_number) | {
             e.original_entry for e in batch.by_number.values() if e.original_entry
         }
+        held = hold_rows.entries_wanted(batch.by_number.values())
         link.queue("read_uses", {"shard": self.shard, "entries": int8s(list(numbers))})
-        (uses,) = await link.round_trip()
+        if held or look_into:
+            link.queue(
+                "read_holds",
+                {"shard": self.shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))},
+            )
+        uses, *rest = await link.round_trip()
+        for row in rest[0] if rest else ():
+            batch.holds[row[0]] = Hold(*row)
+        for account_id in look_into:
+            account = batch.accounts.get(account_id)
+            if account is not None:
+                holds.release_expired(account, batch.holds.values(), batch.now)
         for entry_no, day, amount_fen, refunded_fen, undone_by in uses:
             entry = batch.by_number.get(entry_no)
             if entry is None:  # the purchase behind a void that is to be reversed: only its use matters
@@ -498,13 +537,21 @@ class ShardBook:
         if isinstance(request, Reversal):
             facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
-            return rules.reversal(request, facts)
-        if isinstance(request, Void | Refund):
-            facts.original = self._original(batch, key.terminal_no, request.original)
-            if isinstance(request, Void):
-                return rules.void(request, facts, key.batch_no)
-            return rules.refund(request, facts)
-        return Ruling(Decline.NOT_SUPPORTED)
+            return rules.reversal(request, facts, holds.undo if request.of in holds.KINDS else None)
+        if isinstance(request, PreAuthorisation):
+            return holds.pre_authorise(request, facts)
+        if not isinstance(request, holds.NAMING):
+            return Ruling(Decline.NOT_SUPPORTED)
+        facts.original = self._original(batch, key.terminal_no, request.original)
+        if isinstance(request, Void):
+            return rules.void(request, facts, key.batch_no)
+        if isinstance(request, PreAuthorisationVoid):
+            return holds.void_pre_authorisation(request, facts)
+        if isinstance(request, Completion):
+            return holds.complete(request, facts)
+        if isinstance(request, CompletionVoid):
+            return holds.void_completion(request, facts, key.batch_no)
+        return rules.refund(request, facts)
 
     @staticmethod
     def _original(batch: _Batch, terminal_no: int, original: Original) -> Entry | None:
@@ -531,7 +578,7 @@ class ShardBook:
         entry = Entry(
             serial,
             batch.today,
-            _KIND[type(request)],
+            _kind_of(request),
             account_id or None,
             card.reveal() if card is not None else None,
             getattr(request, "amount_fen", 0),
@@ -554,7 +601,8 @@ class ShardBook:
 
     async def _write_and_commit(self, link: Pipeline, batch: _Batch) -> None:
         shard = self.shard
-        changed = [account for account in batch.accounts.values() if account.changed]
+        changed = [a for a in batch.accounts.values() if a.changed and not a.held_changed]
+        held = [a for a in batch.accounts.values() if a.held_changed]
         used = [entry for entry in batch.by_number.values() if entry.used]
         moved = [
             (entry, ruling.movement) for _, entry, ruling in batch.written if ruling.movement is not None
@@ -570,6 +618,12 @@ class ShardBook:
                     "failures": int2s([a.pin_failures for a in changed]),
                 },
             )
+        if held:
+            queue("write_held_accounts", hold_rows.held_columns(shard, held))
+        if batch.holds:
+            touched = [hold for hold in batch.holds.values() if hold.changed]
+            if touched:
+                queue("write_holds", hold_rows.hold_columns(shard, touched))
         if batch.written:
             queue("write_journal", self._journal_columns(batch))
         if moved:

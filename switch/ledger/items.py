@@ -42,7 +42,18 @@ KIND = {
     Refused: Kind.REFUSED,
 }
 POSTS = frozenset(
-    map(int, (Kind.PURCHASE, Kind.VOID, Kind.REFUND, Kind.COMPLETION, Kind.COMPLETION_VOID, Kind.LOAD))
+    map(
+        int,
+        (
+            Kind.PURCHASE,
+            Kind.VOID,
+            Kind.REFUND,
+            Kind.COMPLETION,
+            Kind.COMPLETION_VOID,
+            Kind.COMPLETION_ADVICE,
+            Kind.LOAD,
+        ),
+    )
 )
 
 

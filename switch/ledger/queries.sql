@@ -10,7 +10,7 @@ SELECT nextval('entry_no_block');
 -- name: lock_accounts
 -- In id order, so that two writers over the same accounts queue instead of deadlocking.
 -- NO KEY: nothing references these rows by a key that changes.
-SELECT account_id, balance_fen, frozen, pin_verifier, pin_failures
+SELECT account_id, balance_fen, frozen, pin_verifier, pin_failures, held_fen, holds_due
   FROM account
  WHERE shard = %(shard)b AND account_id = ANY(%(account_ids)b::bigint[])
  ORDER BY account_id
@@ -77,6 +77,16 @@ SELECT entry_no, business_date, amount_fen, refunded_fen, undone_by
   FROM original_use
  WHERE shard = %(shard)b AND entry_no = ANY(%(entries)b::bigint[]);
 
+-- name: read_holds
+-- Of these accounts all that are open, of these entries whatever has become of them. After the lock on their accounts.
+SELECT entry_no, business_date, account_id, amount_fen, frozen_fen, expires_at, ended_by, completed_by
+  FROM hold
+ WHERE shard = %(shard)b AND account_id = ANY(%(accounts)b::bigint[]) AND ended_by IS NULL
+ UNION
+SELECT entry_no, business_date, account_id, amount_fen, frozen_fen, expires_at, ended_by, completed_by
+  FROM hold
+ WHERE shard = %(shard)b AND entry_no = ANY(%(entries)b::bigint[]);
+
 -- name: find_batches
 -- For reversals only: what was settled in a closed batch cannot be undone any more.
 SELECT b.terminal_no, b.batch_no
@@ -90,6 +100,26 @@ UPDATE account AS a
   FROM unnest(%(account_ids)b::bigint[], %(balances)b::bigint[], %(failures)b::smallint[])
        AS n (account_id, balance_fen, pin_failures)
  WHERE a.shard = %(shard)b AND a.account_id = n.account_id;
+
+-- name: write_held_accounts
+-- Balance and holds in one statement: the constraint between them is checked on every row as it is written.
+UPDATE account AS a
+   SET balance_fen = n.balance_fen, pin_failures = n.pin_failures, held_fen = n.held_fen,
+       holds_due = nullif(n.holds_due, 'infinity')
+  FROM unnest(%(account_ids)b::bigint[], %(balances)b::bigint[], %(failures)b::smallint[], %(held)b::bigint[],
+              %(dues)b::timestamptz[])
+       AS n (account_id, balance_fen, pin_failures, held_fen, holds_due)
+ WHERE a.shard = %(shard)b AND a.account_id = n.account_id;
+
+-- name: write_holds
+INSERT INTO hold (shard, entry_no, business_date, account_id, amount_fen, frozen_fen, expires_at, ended_by, completed_by)
+SELECT %(shard)b::smallint, n.entry_no, n.business_date, n.account_id, n.amount_fen, n.frozen_fen, n.expires_at,
+       nullif(n.ended_by, -1), nullif(n.completed_by, -1)
+  FROM unnest(%(entries)b::bigint[], %(dates)b::date[], %(accounts)b::bigint[], %(amounts)b::bigint[], %(frozen)b::bigint[],
+              %(expiries)b::timestamptz[], %(ended)b::bigint[], %(completed)b::bigint[])
+       AS n (entry_no, business_date, account_id, amount_fen, frozen_fen, expires_at, ended_by, completed_by)
+    ON CONFLICT (shard, entry_no) DO UPDATE
+   SET frozen_fen = excluded.frozen_fen, ended_by = excluded.ended_by, completed_by = excluded.completed_by;
 
 -- name: write_journal
 INSERT INTO journal (shard, business_date, decided_at, terminal_no, batch_no, stan, class, entry_no, merchant_no, kind,
@@ -153,3 +183,35 @@ SELECT folded_to FROM fold_watermark WHERE shard = %(shard)b FOR UPDATE;
 
 -- name: add_watermark
 INSERT INTO fold_watermark (shard) VALUES (%(shard)b) ON CONFLICT DO NOTHING;
+
+-- name: find_expired
+SELECT DISTINCT account_id
+  FROM hold
+ WHERE shard = %(shard)s AND ended_by IS NULL AND expires_at <= clock_timestamp()
+ LIMIT %(limit)s;
+
+-- name: lock_expired
+SELECT clock_timestamp()
+  FROM (SELECT 1 FROM account
+         WHERE shard = %(shard)s AND account_id = ANY(%(accounts)s)
+         ORDER BY account_id
+           FOR NO KEY UPDATE) AS locked
+ LIMIT 1;
+
+-- name: release_expired
+-- A statement of its own after the lock, with the instant that was read under it.
+WITH due AS MATERIALIZED (
+    SELECT entry_no, account_id, frozen_fen
+      FROM hold
+     WHERE shard = %(shard)s AND account_id = ANY(%(accounts)s) AND ended_by IS NULL AND expires_at <= %(now)s),
+ended AS (
+    UPDATE hold AS h
+       SET frozen_fen = 0, ended_by = 0
+      FROM due
+     WHERE h.shard = %(shard)s AND h.entry_no = due.entry_no)
+UPDATE account AS a
+   SET held_fen = a.held_fen - d.fen,
+       holds_due = (SELECT min(o.expires_at) FROM hold o
+                     WHERE o.shard = %(shard)s AND o.account_id = a.account_id AND o.ended_by IS NULL AND o.expires_at > %(now)s)
+  FROM (SELECT account_id, sum(frozen_fen)::bigint AS fen FROM due GROUP BY account_id) AS d
+ WHERE a.shard = %(shard)s AND a.account_id = d.account_id;

@@ -4,7 +4,7 @@ Nothing here waits, reads a clock or touches a table. State objects are changed 
 batch sees what the one before it did.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import IntEnum
@@ -13,7 +13,16 @@ from typing import NamedTuple
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import BalanceFigure, Decline
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Balance, Kind, Purchase, Refund, Reversal, Void
+from switch.domain.transactions import (
+    AccountKind,
+    Balance,
+    CompletionVoid,
+    Kind,
+    Purchase,
+    Refund,
+    Reversal,
+    Void,
+)
 
 PIN_FAILURES_MAX = 6  # the sixth wrong PIN in a row blocks
 
@@ -41,13 +50,36 @@ _RESTRICTED = frozenset(
 
 @dataclass(slots=True)
 class Account:
-    """A locked account row."""
+    """A locked account row. held_fen of the balance is frozen by open holds, of which none expires before holds_due."""
 
     account_id: int
     balance_fen: int
     frozen: bool
     pin_verifier: bytes | None
     pin_failures: int
+    held_fen: int = 0
+    holds_due: datetime | None = None
+    changed: bool = False
+    held_changed: bool = False
+
+    @property
+    def available_fen(self) -> int:
+        """What may be spent."""
+        return self.balance_fen - self.held_fen
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money frozen by a pre-authorisation, under that one's entry number. See holds.py for its life."""
+
+    entry_no: int
+    business_date: date
+    account_id: int
+    amount_fen: int
+    frozen_fen: int
+    expires_at: datetime
+    ended_by: int | None = None
+    completed_by: int | None = None
     changed: bool = False
 
 
@@ -111,6 +143,7 @@ class Facts:
     """What one request is decided by. A batch keeps one of these and fills it in for each of its requests."""
 
     now: datetime  # the batch's one instant, by the database's clock
+    today: date  # the business date of that instant
     serial: int = 0
     merchant_no: int = 0
     card: Card | None = None
@@ -122,6 +155,7 @@ class Facts:
     pin_unreadable: bool = False
     no_pin_limit_fen: int = 0
     entry_of: Callable[[int], "Entry | None"] = field(default=lambda _entry_no: None)
+    holds: dict[int, Hold] = field(default_factory=dict)  # the batch's, by entry number
     local_date: date = field(init=False)  # of `now`, in Shanghai
 
     def __post_init__(self) -> None:
@@ -132,6 +166,8 @@ class Facts:
 CUSTOMER_CODE = {AccountKind.ONLINE: 2001, AccountKind.MEDICAL: 2003}
 MERCHANT_PAYABLE = 2101
 SUSPENSE = 2201
+_PURCHASES = frozenset({int(Kind.PURCHASE)})
+_REFUNDABLE = frozenset(map(int, (Kind.PURCHASE, Kind.COMPLETION, Kind.COMPLETION_ADVICE)))
 
 
 def card_refusal(facts: Facts) -> Decline | None:
@@ -196,15 +232,20 @@ def purchase(request: Purchase, facts: Facts) -> Ruling:
         return Ruling(decline)
     assert account is not None
     decline = pin_refusal(account, facts, required=request.amount_fen > facts.no_pin_limit_fen)
-    if decline is None and account.balance_fen < request.amount_fen:
+    if decline is None and account.balance_fen - account.held_fen < request.amount_fen:
         decline = Decline.FUNDS_INSUFFICIENT
     if decline is not None:
         return Ruling(decline)
-    account.balance_fen -= request.amount_fen
-    account.changed = True
-    customer = (CUSTOMER_CODE[request.account], account.account_id)
-    movement = Movement(customer, (MERCHANT_PAYABLE, facts.merchant_no), request.amount_fen)
+    movement = take(account, request.account, request.amount_fen, facts)
     return Ruling(movement=movement, effect_fen=request.amount_fen)
+
+
+def take(account: Account, kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
+    """Money from a holder to the merchant; the caller has seen that it is there."""
+    account.balance_fen -= amount_fen
+    account.changed = True
+    customer = (CUSTOMER_CODE[kind], account.account_id)
+    return Movement(customer, (MERCHANT_PAYABLE, facts.merchant_no), amount_fen)
 
 
 def balance(request: Balance, facts: Facts) -> Ruling:
@@ -217,22 +258,25 @@ def balance(request: Balance, facts: Facts) -> Ruling:
     decline = pin_refusal(account, facts, required=True)
     if decline is not None:
         return Ruling(decline)
-    figures = tuple(BalanceFigure(int(request.account), kind, Fen(account.balance_fen)) for kind in (1, 2))
-    return Ruling(balances=figures, auth_code="")
+    kind = int(request.account)
+    ledger, available = Fen(account.balance_fen), Fen(account.available_fen)
+    return Ruling(balances=(BalanceFigure(kind, 1, ledger), BalanceFigure(kind, 2, available)), auth_code="")
 
 
-def _same_holder(original: Entry, facts: Facts) -> bool:
+def same_holder(original: Entry, facts: Facts) -> bool:
+    """Whether an original is of the holder whose card came now."""
     return original.account_id is not None and original.account_id // 100 == facts.holder_id
 
 
-def _cancelled(facts: Facts) -> bool:
+def is_cancelled(facts: Facts) -> bool:
+    """Whether the card that came is cancelled."""
     return facts.card is not None and facts.card.status == CardStatus.CANCELLED
 
 
-def _pay_back(kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
+def pay_back(kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
     """Money back to the account that paid; of a cancelled card to suspense, where its holder can claim it."""
     account = facts.account
-    if account is None or _cancelled(facts):
+    if account is None or is_cancelled(facts):
         customer = (SUSPENSE, 0)
     else:
         account.balance_fen += amount_fen
@@ -241,36 +285,47 @@ def _pay_back(kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
     return Movement((MERCHANT_PAYABLE, facts.merchant_no), customer, amount_fen)
 
 
-def _give_back(request: Void | Refund, original: Entry, facts: Facts) -> Ruling:
-    movement = _pay_back(request.account, request.amount_fen, facts)
+def give_back(request: Void | Refund | CompletionVoid, original: Entry, facts: Facts) -> Ruling:
+    """Give back what a request says of what its original took."""
+    movement = pay_back(request.account, request.amount_fen, facts)
     original.used = True
     return Ruling(movement=movement, effect_fen=-request.amount_fen, original=original, auth_code="")
 
 
-def void(request: Void, facts: Facts, open_batch_no: int) -> Ruling:
-    """撤銷: the whole of an approved purchase of the same open batch and terminal, once."""
+def void_refusal(
+    request: Void | CompletionVoid, facts: Facts, open_batch_no: int, kinds: Collection[int]
+) -> Decline | None:
+    """Why the original may not be voided, if so: it must be the whole of one of these kinds, of the same open batch and terminal."""
     if request.account == AccountKind.PURSE:
-        return Ruling(Decline.NOT_APPLICABLE)
+        return Decline.NOT_APPLICABLE
     original = facts.original
     if original is None:
-        return Ruling(Decline.ORIGINAL_UNKNOWN)
+        return Decline.ORIGINAL_UNKNOWN
     if request.original.batch_no != open_batch_no:
-        return Ruling(Decline.NOT_APPLICABLE)
-    if not _same_holder(original, facts) or original.rrn != request.rrn:
-        return Ruling(Decline.ORIGINAL_UNKNOWN)
+        return Decline.NOT_APPLICABLE
+    if not same_holder(original, facts) or original.rrn != request.rrn:
+        return Decline.ORIGINAL_UNKNOWN
     if (
-        original.kind != Kind.PURCHASE
+        original.kind not in kinds
         or original.answer != "00"
         or original.account_id != _account_id(request, facts)
     ):
-        return Ruling(Decline.NOT_APPLICABLE)
+        return Decline.NOT_APPLICABLE
     if request.auth_code and request.auth_code != original.auth_code:
-        return Ruling(Decline.ORIGINAL_UNKNOWN)
+        return Decline.ORIGINAL_UNKNOWN
     if original.undone_by is not None or original.refunded_fen:
-        return Ruling(Decline.NOT_APPLICABLE)
-    if request.amount_fen != original.amount_fen:
-        return Ruling(Decline.ORIGINAL_AMOUNT)
-    ruling = _give_back(request, original, facts)
+        return Decline.NOT_APPLICABLE
+    return Decline.ORIGINAL_AMOUNT if request.amount_fen != original.amount_fen else None
+
+
+def void(request: Void, facts: Facts, open_batch_no: int) -> Ruling:
+    """撤銷: the whole of an approved purchase of the same open batch and terminal, once."""
+    decline = void_refusal(request, facts, open_batch_no, _PURCHASES)
+    if decline is not None:
+        return Ruling(decline)
+    original = facts.original
+    assert original is not None
+    ruling = give_back(request, original, facts)
     original.undone_by = facts.serial
     ruling.auth_code = original.auth_code
     return ruling
@@ -283,78 +338,76 @@ def refund(request: Refund, facts: Facts) -> Ruling:
     if request.account == AccountKind.PURSE:
         return Ruling(Decline.NOT_APPLICABLE)
     original = facts.original
-    if original is None or not _same_holder(original, facts) or original.rrn != request.rrn:
+    if original is None or not same_holder(original, facts) or original.rrn != request.rrn:
         return Ruling(Decline.ORIGINAL_UNKNOWN)
-    if (
-        original.kind not in (Kind.PURCHASE, Kind.COMPLETION)
-        or original.answer != "00"
-        or original.undone_by is not None
-    ):
+    if original.kind not in _REFUNDABLE or original.answer != "00" or original.undone_by is not None:
         return Ruling(Decline.NOT_APPLICABLE)
     if original.account_id != _account_id(request, facts):
         return Ruling(Decline.NOT_APPLICABLE)  # never across accounts
     if original.refunded_fen + request.amount_fen > original.amount_fen:
         return Ruling(Decline.ORIGINAL_AMOUNT)
-    ruling = _give_back(request, original, facts)
+    ruling = give_back(request, original, facts)
     original.refunded_fen += request.amount_fen
     return ruling
 
 
-def reversal(request: Reversal, facts: Facts) -> Ruling:
-    """沖正: undo what the same key booked, if it still can be undone.
+Undo = Callable[[Reversal, Entry, Facts], Ruling]
+
+
+def reversal(request: Reversal, facts: Facts, undo: Undo | None = None) -> Ruling:
+    """沖正: undo what the same key booked, if it still can be undone. undo: how, where the original is no purchase or void.
 
     An unknown original is answered 25; the stored 25 is the tombstone that refuses the original should it come late.
     """
     original = facts.original
     if original is None:
         return Ruling(Decline.ORIGINAL_UNKNOWN)
-    ruling = _undo(request, original, facts)
+    ruling = undo_refusal(request, original, facts) or (undo or _undo)(request, original, facts)
     ruling.rrn = original.rrn
     ruling.auth_code = ""
     ruling.original = original
     return ruling
 
 
-def _undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
+def undo_refusal(request: Reversal, original: Entry, facts: Facts) -> Ruling | None:
+    """The answer to a reversal that undoes nothing, whatever its original was; None for the others."""
     if original.pan is not None and original.pan != request.card.reveal():
         return Ruling(Decline.NOT_APPLICABLE)
     if original.amount_fen != request.amount_fen:
         return Ruling(Decline.ORIGINAL_AMOUNT)
     if original.answer != "00":
         return Ruling()  # declined: nothing to undo, and that is what was wished
-    if original.kind != request.of or original.kind not in (Kind.PURCHASE, Kind.VOID):
+    if original.kind != request.of or original.account_id != _account_id(request, facts):
+        return Ruling(Decline.NOT_APPLICABLE)
+    return None
+
+
+def _undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
+    if original.kind not in (Kind.PURCHASE, Kind.VOID):
         return Ruling(Decline.NOT_APPLICABLE)
     if facts.original_batch_closed or original.undone_by is not None or original.refunded_fen:
         return Ruling(Decline.NOT_APPLICABLE)
-    if original.account_id != _account_id(request, facts):
-        return Ruling(Decline.NOT_APPLICABLE)
     if original.kind == Kind.PURCHASE:
-        movement = _pay_back(request.account, original.amount_fen, facts)
+        movement = pay_back(request.account, original.amount_fen, facts)
     else:
-        again = _debit_again(request, original, facts)
-        if again is None:
+        account, voided = facts.account, voided_entry(original, facts)
+        if account is None or voided is None or account.available_fen < original.amount_fen:
             return Ruling(Decline.NOT_APPLICABLE)
-        movement = again
+        voided.undone_by = None
+        voided.used = True
+        movement = take(account, request.account, original.amount_fen, facts)
     original.undone_by = facts.serial
     original.used = True
     return Ruling(movement=movement, effect_fen=-original.effect_fen)
 
 
-def _debit_again(request: Reversal, original: Entry, facts: Facts) -> Movement | None:
-    """Undo a void. None when it stands: its purchase lives again some other way, or the holder has spent the money."""
-    account = facts.account
-    voided = facts.entry_of(original.original_entry) if original.original_entry is not None else None
-    if account is None or _cancelled(facts) or account.balance_fen < original.amount_fen:
+def voided_entry(void: Entry, facts: Facts) -> Entry | None:
+    """What a void undid, if it may count again. None when it lives again some other way, or the card is cancelled."""
+    if is_cancelled(facts) or void.original_entry is None:
         return None
-    if voided is None or voided.undone_by != original.entry_no:
-        return None
-    voided.undone_by = None
-    voided.used = True
-    account.balance_fen -= original.amount_fen
-    account.changed = True
-    customer = (CUSTOMER_CODE[request.account], account.account_id)
-    return Movement(customer, (MERCHANT_PAYABLE, facts.merchant_no), original.amount_fen)
+    voided = facts.entry_of(void.original_entry)
+    return voided if voided is not None and voided.undone_by == void.entry_no else None
 
 
-def _account_id(request: Void | Refund | Reversal, facts: Facts) -> int:
+def _account_id(request: Void | Refund | Reversal | CompletionVoid, facts: Facts) -> int:
     return facts.holder_id * 100 + int(request.account)

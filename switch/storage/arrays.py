@@ -9,7 +9,7 @@ each element as its length and bytes; all numbers four bytes, high byte first.
 
 import struct
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,9 @@ from psycopg.adapt import Dumper
 
 _HEADER = struct.Struct(">iiIii")
 _EPOCH = date(2000, 1, 1).toordinal()
+_EPOCH_INSTANT = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_INFINITY = 2**63 - 1
 
 
 class Int2Array(bytes):
@@ -34,6 +37,10 @@ class Int8Array(bytes):
 
 class DateArray(bytes):
     """A date[]."""
+
+
+class InstantArray(bytes):
+    """A timestamptz[]."""
 
 
 class TextArray(bytes):
@@ -86,6 +93,18 @@ def dates(values: Sequence[date]) -> DateArray:
     return DateArray(_numbers([day.toordinal() - _EPOCH for day in values], 4, "i", 1082))
 
 
+def instants(values: Sequence[datetime | None]) -> InstantArray:
+    """A timestamptz[] of aware instants; 'infinity' stands for None."""
+    return InstantArray(
+        _numbers(
+            [_INFINITY if at is None else (at - _EPOCH_INSTANT) // _MICROSECOND for at in values],
+            8,
+            "q",
+            1184,
+        )
+    )
+
+
 def texts(values: Sequence[str]) -> TextArray:
     """A text[]."""
     return TextArray(_header(len(values), 25) + _elements([value.encode() for value in values]))
@@ -125,6 +144,7 @@ for _kind, _oid in (
     (Int4Array, 1007),
     (Int8Array, 1016),
     (DateArray, 1182),
+    (InstantArray, 1185),
     (TextArray, 1009),
     (ByteaArray, 1001),
 ):

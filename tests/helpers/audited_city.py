@@ -18,9 +18,13 @@ from switch.domain.transactions import (
     AccountKind,
     BatchEnd,
     CardRequest,
+    Completion,
+    CompletionVoid,
     DetailUpload,
     Kind,
     Original,
+    PreAuthorisation,
+    PreAuthorisationVoid,
     Purchase,
     Refund,
     Reversal,
@@ -210,6 +214,34 @@ class City:
             content = Void(number, account, Fen(fen), original, outcome.rrn, outcome.auth_code, "051")
         else:
             content = Refund(number, account, Fen(fen), original, outcome.rrn, "051")
+        return await self.ask(content, card, terminal_no=terminal_no)
+
+    async def hold(self, card: int, fen: int, *, terminal_no: int = 1) -> tuple[int, Outcome]:
+        """A pre-authorisation."""
+        request = PreAuthorisation(CardNumber(pan_of(card)), ONLINE, Fen(fen), None, "051")
+        return await self.ask(request, card, terminal_no=terminal_no)
+
+    async def follow(
+        self,
+        kind: type[PreAuthorisationVoid] | type[Completion] | type[CompletionVoid],
+        card: int,
+        fen: int,
+        of: tuple[int, Outcome],
+        *,
+        terminal_no: int = 1,
+        advice: bool = False,
+    ) -> tuple[int, Outcome]:
+        """What can follow a pre-authorisation, or a completion."""
+        stan, outcome = of
+        day = outcome.clearing_date or outcome.decided_at.astimezone(SHANGHAI).date()
+        number, original = CardNumber(pan_of(card)), Original(1, stan, day.month, day.day)
+        code = outcome.auth_code
+        if kind is Completion:
+            content: CardRequest = Completion(number, ONLINE, Fen(fen), original, code, "051", advice)
+        elif kind is CompletionVoid:
+            content = CompletionVoid(number, ONLINE, Fen(fen), original, outcome.rrn, code, "051")
+        else:
+            content = PreAuthorisationVoid(number, ONLINE, Fen(fen), original, code, "051")
         return await self.ask(content, card, terminal_no=terminal_no)
 
     async def bring(self, *rides: Ride, terminal_no: int = 1) -> Outcome:

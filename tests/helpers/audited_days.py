@@ -7,16 +7,20 @@ from typing import Any
 
 import psycopg
 
+from switch.domain.decisions import Outcome
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
 from switch.domain.transactions import (
     Balance,
     BatchEnd,
+    Completion,
+    CompletionVoid,
     Detail,
     DetailUpload,
     GroupTotals,
     Kind,
     Original,
+    PreAuthorisationVoid,
     Purchase,
     Refund,
     Reversal,
@@ -70,9 +74,33 @@ async def first_day(city: City) -> dict[str, Any]:
     assert (await city.ask(lone, 10, stan=9_000))[1].answer == "25"
     late = Purchase(CardNumber(pan_of(10)), ONLINE, Fen(55), None, "051")
     assert (await city.ask(late, 10, stan=9_000))[1].answer == "22"
+    bought |= await _holds(city)
     await _rides(city)
     await _batches(city)
     return bought
+
+
+async def _holds(city: City) -> dict[str, Any]:
+    """Pre-authorisations with every end that there is, in a batch that stays open (terminal 7) and in one that ends (2)."""
+
+    async def good(coming: Any) -> tuple[int, Outcome]:
+        answer: tuple[int, Outcome] = await coming
+        assert answer[1].answer == "00", answer
+        return answer
+
+    of = {name: await good(city.hold(8, 1_000 + n, terminal_no=7)) for n, name in enumerate("abcdefgh")}
+    await good(city.follow(Completion, 8, 1_150, of["a"], terminal_no=7))
+    await good(city.follow(Completion, 8, 700, of["b"], terminal_no=7, advice=True))
+    await good(city.follow(PreAuthorisationVoid, 8, 1_002, of["c"], terminal_no=7))
+    completed = {name: await good(city.follow(Completion, 8, 900, of[name], terminal_no=7)) for name in "def"}
+    await good(city.follow(CompletionVoid, 8, 900, completed["d"], terminal_no=7))
+    await good(city.undo(Reversal, 8, 900, completed["e"], terminal_no=7, was=Kind.COMPLETION))
+    voided = await good(city.follow(CompletionVoid, 8, 900, completed["f"], terminal_no=7))
+    await good(city.undo(Reversal, 8, 900, voided, terminal_no=7, was=Kind.COMPLETION_VOID))
+    await good(city.undo(Reversal, 8, 1_006, of["g"], terminal_no=7, was=Kind.PRE_AUTHORISATION))
+    ended = await good(city.hold(9, 2_000, terminal_no=2))
+    await good(city.follow(Completion, 9, 2_000, ended, terminal_no=2))
+    return {"held": of["h"], "completed": completed["f"]}
 
 
 async def _rides(city: City) -> None:
@@ -118,8 +146,8 @@ def _figures(url: str, terminal_no: int) -> Settlement:
             (terminal_no,),
         ).fetchone()
     assert taken is not None
-    debit = [row[1:] for row in rows if row[0] == 1]
-    credit = [row[1:] for row in rows if row[0] != 1]
+    debit = [row[1:] for row in rows if row[0] in (1, 8, 10)]
+    credit = [row[1:] for row in rows if row[0] in (3, 4, 9)]
 
     def total(lines: Sequence[Any]) -> tuple[Fen, int]:
         return Fen(sum(line[1] for line in lines)), sum(line[0] for line in lines)
@@ -154,6 +182,9 @@ async def second_day(city: City, bought: dict[str, Any]) -> None:
     """Refunds of yesterday, evidence about grey records, and a merchant below zero."""
     refunded = await city.undo(Refund, 1, 2_999, bought["refunded later"])
     assert refunded[1].answer == "00"
+    completed = await city.follow(Completion, 8, 1_007, bought["held"], terminal_no=7)
+    assert completed[1].answer == "00"
+    assert (await city.undo(Refund, 8, 100, bought["completed"], terminal_no=7))[1].answer == "00"
     await city.undo(Refund, 6, 1_250, bought["medical"], terminal_no=7, account=MEDICAL)
     for card in (1, 2, 3):
         await city.buy(card, 250, terminal_no=3)

@@ -165,22 +165,22 @@ SELECT 'clearing_summary',
         w.switch_fee_fen, w.acquirer_fee_fen, w.credit_net_fen, w.first_at, w.first_entry)
 
 -- name: clearing_originals
--- says: trace and time kept for a void, refund or reversal are those of its original
+-- says: trace, time and kind kept for a void, refund, completion or reversal are those of its original
 -- rows: clearing_original, journal
 WITH @closed,
 want AS (
-    SELECT j.business_date, j.entry_no, o.stan, o.decided_at
+    SELECT j.business_date, j.entry_no, o.stan, o.decided_at, o.kind
       FROM journal j
       JOIN closed USING (business_date)
       LEFT JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
      WHERE j.effect_fen <> 0 AND j.original_entry IS NOT NULL
 ), kept AS (SELECT k.* FROM clearing_original k JOIN closed USING (business_date))
 SELECT 'clearing_original', format('entry %%s of %%s', coalesce(k.entry_no, w.entry_no), coalesce(k.business_date, w.business_date)),
-       coalesce(format('trace %%s at %%s', w.stan, w.decided_at), 'no row'),
-       CASE WHEN k.entry_no IS NULL THEN 'no row' ELSE format('trace %%s at %%s', k.original_stan, k.original_at) END
+       coalesce(format('trace %%s at %%s, kind %%s', w.stan, w.decided_at, w.kind), 'no row'),
+       CASE WHEN k.entry_no IS NULL THEN 'no row' ELSE format('trace %%s at %%s, kind %%s', k.original_stan, k.original_at, k.original_kind) END
   FROM kept k
   FULL JOIN want w ON w.business_date = k.business_date AND w.entry_no = k.entry_no
- WHERE k.entry_no IS NULL OR w.entry_no IS NULL OR (k.original_stan, k.original_at) IS DISTINCT FROM (w.stan, w.decided_at)
+ WHERE k.entry_no IS NULL OR w.entry_no IS NULL OR (k.original_stan, k.original_at, coalesce(k.original_kind, w.kind)) IS DISTINCT FROM (w.stan, w.decided_at, w.kind)
 
 -- name: clearing_offline
 -- says: what a closed day says of each merchant's offline records is what became of them

@@ -81,6 +81,7 @@ class Charge(NamedTuple):
     acquirer_id: str
     original_stan: int
     original_at: str  # MMDDhhmmss
+    original_kind: int
     other: str
     rate_ppm: int | None
     minimum_fen: int
@@ -144,14 +145,17 @@ def merchant_line(number: int, charge: Charge, day: Day) -> str:
 
 
 _REFUND, _REVERSAL, _UPLOAD = 4, 5, 20
+_COMPLETING = (8, 9, 10)  # completion, its void, completion advice
 
 
 def member_line(charge: Charge, member: str, day: Day) -> str:
     """A line of CM: 34 fields with a space between them."""
     fee = charge.fee
     agent = day.acquirer_code if charge.acquirer_id == day.own_id else charge.acquirer_id
-    mti = {_REFUND: "0220", _REVERSAL: "0400", _UPLOAD: "0320"}.get(charge.kind, "0200")
-    undoing = charge.kind in (3, _REFUND) or (charge.kind == _REVERSAL and charge.fen > 0)
+    mti = {_REFUND: "0220", 10: "0220", _REVERSAL: "0400", _UPLOAD: "0320"}.get(charge.kind, "0200")
+    undoing = charge.kind in (3, 9, _REFUND) or (charge.kind == _REVERSAL and charge.fen > 0)
+    said = charge.original_kind if charge.kind == _REVERSAL else charge.kind
+    completing = said in _COMPLETING
     issuing, acquiring = member == day.own_id, member == charge.acquirer_id
     fields = (
         f"{agent:11}",
@@ -168,7 +172,7 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
         charge.terminal_id,
         charge.merchant_id,
         charge.reference,
-        "00",
+        "06" if completing else "00",
         f"{charge.auth_code:6}",
         f"{day.own_id:11}",
         f"{charge.original_stan:06d}",

@@ -1,5 +1,5 @@
--- The journal, row by row. Kinds: 1 purchase, 2 balance, 3 void, 4 refund, 5 reversal, 20 upload, 21 settlement, 22 details,
--- 23 batch end, 30 refused; others are always declined.
+-- The journal, row by row. Kinds: 1 purchase, 2 balance, 3 void, 4 refund, 5 reversal, 6 pre-authorisation, 7 its void, 8 completion,
+-- 9 completion void, 10 completion advice, 20 upload, 21 settlement, 22 details, 23 batch end, 30 refused; others are always declined.
 
 -- name: journal_row
 -- says: answer, amount and effect of an entry fit its kind
@@ -14,20 +14,22 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
        WHEN answer !~ '^[0-9A-Z]{2}$' THEN 'an answer of two characters'
        WHEN amount_fen < 0 THEN 'no amount below zero'
        WHEN answer <> '00' AND effect_fen <> 0 THEN 'no effect of what was declined'
-       WHEN answer = '00' AND kind IN (6, 7, 8, 9, 10, 11, 12, 30) THEN 'no approval of this kind'
-       WHEN answer = '00' AND kind = 1 AND (effect_fen <> amount_fen OR amount_fen = 0) THEN 'effect = amount > 0'
-       WHEN answer = '00' AND kind IN (3, 4) AND (effect_fen <> -amount_fen OR amount_fen = 0) THEN 'effect = -amount < 0'
+       WHEN answer = '00' AND kind IN (11, 12, 30) THEN 'no approval of this kind'
+       WHEN answer = '00' AND kind IN (1, 8, 10) AND (effect_fen <> amount_fen OR amount_fen = 0) THEN 'effect = amount > 0'
+       WHEN answer = '00' AND kind IN (3, 4, 9) AND (effect_fen <> -amount_fen OR amount_fen = 0) THEN 'effect = -amount < 0'
        WHEN kind = 5 AND effect_fen <> 0 AND abs(effect_fen) <> amount_fen THEN 'effect = amount or its opposite'
-       WHEN kind NOT IN (1, 3, 4, 5) AND effect_fen <> 0 THEN 'no effect of this kind'
+       WHEN kind NOT IN (1, 3, 4, 5, 8, 9, 10) AND effect_fen <> 0 THEN 'no effect of this kind'
+       WHEN answer = '00' AND kind = 6 AND amount_fen = 0 THEN 'an amount to freeze'
        WHEN kind IN (2, 21, 22, 23) AND amount_fen <> 0 THEN 'no amount of this kind'
        WHEN kind = 20 AND answer <> '00' AND amount_fen <> 0 THEN 'no amount of a refused upload'
        WHEN effect_fen <> 0 AND (account_id IS NULL OR account_id %% 100 NOT IN (10, 40)) THEN 'an account, online or medical'
+       WHEN answer = '00' AND kind IN (6, 7, 8, 9, 10) AND account_id %% 100 IS DISTINCT FROM 10 THEN 'an online account'
        WHEN kind BETWEEN 20 AND 29 AND (account_id IS NOT NULL OR pan IS NOT NULL) THEN 'neither card nor account'
        WHEN length(digest) <> 32 THEN 'a digest of 32 bytes'
-       WHEN answer = '00' AND kind IN (3, 4) AND original_entry IS NULL THEN 'an original'
+       WHEN answer = '00' AND kind IN (3, 4, 7, 8, 9, 10) AND original_entry IS NULL THEN 'an original'
        WHEN answer = '00' AND kind = 5 AND original_entry IS NULL THEN 'an original'
-       WHEN kind NOT IN (3, 4, 5) AND original_entry IS NOT NULL THEN 'no original of this kind'
-       WHEN answer <> '00' AND kind IN (3, 4) AND original_entry IS NOT NULL THEN 'no original where nothing was undone'
+       WHEN kind NOT IN (3, 4, 5, 7, 8, 9, 10) AND original_entry IS NOT NULL THEN 'no original of this kind'
+       WHEN answer <> '00' AND kind <> 5 AND original_entry IS NOT NULL THEN 'no original where nothing was undone'
        WHEN (original_entry IS NULL) <> (original_date IS NULL) THEN 'date and entry of the original, or neither'
        END AS fault) AS f
  WHERE business_date BETWEEN %(first)s AND %(last)s AND fault IS NOT NULL
@@ -81,28 +83,29 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', w.entry_no, w.business
  WHERE CASE WHEN w.kind = 5 AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn ELSE NOT w.mine END
 
 -- name: journal_authorisation
--- says: an approved purchase has the end of its reference as authorisation code, a void that of its purchase, nothing else has one
+-- says: an approved purchase or pre-authorisation has the end of its reference as authorisation code, a void or completion that of its original, nothing else has one
 -- rows: journal
 SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard), code.expected, j.auth_code
   FROM journal j
   LEFT JOIN journal o
-    ON j.kind = 3 AND o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
- CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN '' WHEN j.kind = 1 THEN right(j.rrn, 6)
-                                 WHEN j.kind = 3 THEN coalesce(o.auth_code, '') ELSE '' END AS expected) AS code
+    ON j.kind IN (3, 7, 8, 9, 10) AND o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
+ CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN '' WHEN j.kind IN (1, 6) THEN right(j.rrn, 6)
+                                 WHEN j.kind IN (3, 7, 8, 9, 10) THEN coalesce(o.auth_code, '') ELSE '' END AS expected) AS code
  WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.auth_code <> code.expected
 
 -- name: journal_answer_balances
--- says: a stored balance answer shows ledger and available balance of the account that was asked, and they are equal
+-- says: a stored balance answer shows ledger and available balance of the account that was asked, the second not above the first
 -- rows: journal
 SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_date, shard),
-       'two equal figures of account kind ' || account_id %% 100, coalesce(convert_from(extra, 'UTF8'), 'none')
+       'ledger and available balance of account kind ' || account_id %% 100 || ', the second not above the first', coalesce(convert_from(extra, 'UTF8'), 'none')
   FROM journal
  WHERE business_date BETWEEN %(first)s AND %(last)s AND kind = 2 AND answer = '00'
    AND (extra IS NULL
         OR (convert_from(extra, 'UTF8')::jsonb -> '54')
            IS DISTINCT FROM jsonb_build_array(
                jsonb_build_array(account_id %% 100, 1, convert_from(extra, 'UTF8')::jsonb -> '54' -> 0 -> 2),
-               jsonb_build_array(account_id %% 100, 2, convert_from(extra, 'UTF8')::jsonb -> '54' -> 0 -> 2)))
+               jsonb_build_array(account_id %% 100, 2, convert_from(extra, 'UTF8')::jsonb -> '54' -> 1 -> 2))
+        OR NOT (convert_from(extra, 'UTF8')::jsonb #>> '{54,1,2}')::bigint BETWEEN 0 AND (convert_from(extra, 'UTF8')::jsonb #>> '{54,0,2}')::bigint)
 
 -- name: journal_key
 -- says: a message key (terminal, batch, trace, class) stands once, in one shard and one day

@@ -14,19 +14,21 @@ SELECT name, party, party_no, line_count, total_fen, upper(encode(sm3, 'hex')), 
 -- Instants as digits of UTC+8: at is last digit of the year, day of the year, MMDDhhmmss. local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
 SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDMMDDHH24MISS'), c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, c.account_kind, c.pan, c.fen, to_char(c.local_time, 'YYYYMMDDHH24MISS'),
        c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, coalesce(c.original_stan, 0),
-       coalesce(to_char(c.original_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'), c.other,
+       coalesce(to_char(c.original_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'),
+       coalesce(c.original_kind, 0), c.other,
        r.rate_ppm, coalesce(r.minimum_fen, 0), r.cap_fen, coalesce(r.weight_issuer, 0), coalesce(r.weight_switch, 0),
        coalesce(r.weight_acquirer, 0)
   FROM (SELECT j.merchant_no, j.terminal_no, j.decided_at AS at, j.entry_no, j.batch_no, j.stan, j.rrn, (j.account_id %% 100)::integer AS account_kind, j.pan,
                j.effect_fen AS fen, j.decided_at AT TIME ZONE 'UTC' + interval '8 hours' AS local_time, j.kind::integer AS kind, j.auth_code, j.entry_mode,
-               coalesce(j.original_date, j.business_date) AS rule_date, o.stan AS original_stan, o.decided_at AS original_at, '' AS other
+               CASE WHEN j.kind IN (8, 10) THEN j.business_date ELSE coalesce(j.original_date, j.business_date) END AS rule_date, o.stan AS original_stan, o.decided_at AS original_at,
+               o.kind::integer AS original_kind, '' AS other
           FROM journal j
           LEFT JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
          WHERE j.business_date = %(day)s AND j.effect_fen <> 0
         UNION ALL
         SELECT merchant_no, terminal_no, received_at, entry_no, batch_no, (record_serial %% 1000000)::integer, NULL, 50,
                substr(encode(substr(raw, 7, 10), 'hex'), 2), amount_fen, happened_at, 20, '', '072', coalesce(original_date, business_date),
-               NULL, NULL, upper(encode(substr(raw, 29, 2) || substr(raw, 52, 4), 'hex'))
+               NULL, NULL, NULL, upper(encode(substr(raw, 29, 2) || substr(raw, 52, 4), 'hex'))
           FROM purse_record
          WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0) AS c
   JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = c.merchant_no

@@ -9,7 +9,7 @@ closed AS MATERIALIZED (
 -- part: item
 item AS (
     SELECT j.business_date, j.entry_no, j.decided_at AS at, j.merchant_no, (j.account_id %% 100)::integer AS account_kind,
-           j.effect_fen AS fen, coalesce(j.original_date, j.business_date) AS rule_date, 2101 AS payable_code
+           j.effect_fen AS fen, CASE WHEN j.kind IN (8, 10) THEN j.business_date ELSE coalesce(j.original_date, j.business_date) END AS rule_date, 2101 AS payable_code
       FROM journal j JOIN closed USING (business_date)
      WHERE j.effect_fen <> 0
     UNION ALL

@@ -13,16 +13,20 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
        WHEN o.entry_no IS NULL THEN 'an original in this shard'
        WHEN (o.decided_at, o.entry_no) >= (j.decided_at, j.entry_no) THEN 'an original that came before'
        WHEN o.terminal_no <> j.terminal_no OR o.class <> 0 THEN 'an original of the same terminal'
-       WHEN j.kind IN (3, 5) AND o.batch_no <> j.batch_no THEN 'an original of the same batch'
+       WHEN j.kind IN (3, 5, 9) AND o.batch_no <> j.batch_no THEN 'an original of the same batch'
        WHEN j.kind = 5 AND o.stan <> j.stan THEN 'the original of the same trace'
-       WHEN j.kind IN (3, 4) AND (o.kind <> 1 OR o.answer <> '00') THEN 'an approved purchase'
-       WHEN j.kind = 3 AND o.amount_fen <> j.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
+       WHEN j.kind = 3 AND (o.kind <> 1 OR o.answer <> '00') THEN 'an approved purchase'
+       WHEN j.kind = 4 AND (o.kind NOT IN (1, 8, 10) OR o.answer <> '00') THEN 'an approved purchase or completion'
+       WHEN j.kind IN (7, 8, 10) AND (o.kind <> 6 OR o.answer <> '00') THEN 'an approved pre-authorisation'
+       WHEN j.kind = 9 AND (o.kind NOT IN (8, 10) OR o.answer <> '00') THEN 'an approved completion'
+       WHEN j.kind IN (8, 10) AND j.amount_fen * 100 > o.amount_fen * 115 THEN 'at most 115 %% of ' || o.amount_fen || ' fen'
+       WHEN j.kind IN (3, 7, 9) AND o.amount_fen <> j.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
        WHEN j.kind = 4 AND o.amount_fen < j.amount_fen THEN 'at most ' || o.amount_fen || ' fen'
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer = '00'
-            AND (o.kind NOT IN (1, 3) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
-            THEN format('the opposite of a purchase or void, %%s fen', -o.effect_fen)
+            AND (o.kind NOT IN (1, 3, 6, 7, 8, 9) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
+            THEN format('the opposite of what can be reversed, %%s fen', -o.effect_fen)
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer <> '00' AND j.effect_fen <> 0 THEN 'no effect: the original was declined'
-       WHEN j.effect_fen <> 0 AND o.account_id IS DISTINCT FROM j.account_id THEN 'the account of the original'
+       WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS DISTINCT FROM j.account_id THEN 'the account of the original'
        END AS fault) AS f
  WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.original_entry IS NOT NULL AND fault IS NOT NULL
 
@@ -32,7 +36,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
 WITH undoing AS MATERIALIZED (
     SELECT j.shard, j.entry_no, j.kind, j.amount_fen, j.original_date, j.original_entry
       FROM journal j
-     WHERE j.original_entry IS NOT NULL AND j.answer = '00' AND (j.kind IN (3, 4) OR (j.kind = 5 AND j.effect_fen <> 0))
+     WHERE j.original_entry IS NOT NULL AND j.answer = '00' AND (j.kind IN (3, 4, 9) OR (j.kind = 5 AND j.effect_fen <> 0))
 ), live AS (
     SELECT u.*, r.entry_no IS NULL AS stands
       FROM undoing u

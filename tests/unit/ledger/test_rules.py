@@ -12,6 +12,7 @@ from switch.ledger import rules
 from switch.ledger.rules import Account, Card, CardStatus, Entry, Facts, Movement
 
 NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
+TODAY = date(2026, 11, 23)
 PAN = CardNumber("3133500100000001239")
 HOLDER = 7
 ONLINE = HOLDER * 100 + 10
@@ -38,7 +39,9 @@ def an_account(
 
 
 def some_facts(account: Account | None, card: Card | None = ACTIVE, **more: object) -> Facts:
-    facts = Facts(now=NOW, serial=99, merchant_no=5, card=card, account=account, holder_id=HOLDER)
+    facts = Facts(
+        now=NOW, today=TODAY, serial=99, merchant_no=5, card=card, account=account, holder_id=HOLDER
+    )
     for name, value in more.items():
         setattr(facts, name, value)
     return facts

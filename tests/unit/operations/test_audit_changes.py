@@ -119,6 +119,7 @@ LOST = [
     ("posting", "credit_code = 6001"),
     ("posting", "debit_code = 1001"),
     ("original_use", "refunded_fen > 0"),
+    ("hold", "true"),
     ("folded_balance", "code = 2101"),
     ("purse", "card_no = 2"),
     ("purse_record", "result = '10'"),
@@ -191,6 +192,10 @@ ADDED = [
     ),
     "INSERT INTO original_use SELECT shard, entry_no, business_date, amount_fen, 0, NULL FROM journal WHERE kind = 1 AND answer = '51'",
     "INSERT INTO account SELECT shard, account_id + 100000, holder_id + 1000, kind, 0 FROM account LIMIT 1",
+    (
+        "INSERT INTO hold SELECT shard, 900000, business_date, account_id, 5, 0, decided_at, 0 FROM journal"
+        " WHERE kind = 1 AND answer = '00' LIMIT 1"
+    ),
     "INSERT INTO folded_balance VALUES (0, 2201, 0, 1, 1)",
     "INSERT INTO purse_serial VALUES (335000000001, 5555555, 1, 1)",
     "INSERT INTO clearing_float SELECT business_date, 1234, 0, 0, 0, 0 FROM clearing_day LIMIT 1",

@@ -1,0 +1,53 @@
+"""Tidying up of holds that have expired.
+
+Nothing waits for it: a batch that meets one sets it free itself. This writes down the end of those whose holders do not come, so
+that the list of open holds stays short and a report shows what is really frozen.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from switch.storage.sql import load
+
+log = structlog.get_logger(__name__)
+
+SQL = load("switch.ledger")
+ACCOUNTS_MAX: Final = 500  # of one transaction: their requests wait for it
+EVERY_S: Final = 60.0
+Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+
+
+async def sweep_shard(connection: AsyncConnection[Any], shard: int) -> int:
+    """Release expired holds of up to ACCOUNTS_MAX accounts; how many accounts were touched. connection: in autocommit mode."""
+    cursor = await connection.execute(SQL["find_expired"], {"shard": shard, "limit": ACCOUNTS_MAX})
+    accounts = sorted(row[0] for row in await cursor.fetchall())
+    if not accounts:
+        return 0
+    which = {"shard": shard, "accounts": accounts}
+    async with connection.transaction():
+        cursor = await connection.execute(SQL["lock_expired"], which)
+        row = await cursor.fetchone()
+        if row is None:
+            return 0
+        cursor = await connection.execute(SQL["release_expired"], {**which, "now": row[0]})
+        return cursor.rowcount
+
+
+async def keep_sweeping(connect: Connect, shards: Iterable[int], every_s: float = EVERY_S) -> None:
+    """Sweep until cancelled. A failure is logged and the next round tries again."""
+    shards = tuple(shards)
+    while True:
+        try:
+            async with connect() as connection:
+                for shard in shards:
+                    while released := await sweep_shard(connection, shard):
+                        log.info("expired holds released", shard=shard, accounts=released)
+        except psycopg.Error as error:
+            log.warning("sweep of holds postponed", error=type(error).__name__)
+        await asyncio.sleep(every_s)

@@ -30,7 +30,7 @@ from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
-from switch.ledger.hold_sweep import keep_sweeping
+from switch.ledger.sweeping import keep_sweeping
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39

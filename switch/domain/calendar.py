@@ -11,7 +11,16 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")  # no daylight saving since 1991
 CUT_OFF = time(23, 0)
 
-__all__ = ["CUT_OFF", "SHANGHAI", "UTC", "clearing_date", "day_bounds", "settlement_date", "workday_by_lists"]
+__all__ = [
+    "CUT_OFF",
+    "SHANGHAI",
+    "UTC",
+    "clearing_date",
+    "day_bounds",
+    "end_of_days",
+    "settlement_date",
+    "workday_by_lists",
+]
 
 
 def clearing_date(instant: datetime, cut_off: time = CUT_OFF) -> date:
@@ -24,6 +33,16 @@ def day_bounds(day: date, cut_off: time = CUT_OFF) -> tuple[datetime, datetime]:
     """First instant of a clearing date and the first after it, both aware."""
     end = datetime.combine(day, cut_off, SHANGHAI)
     return end - timedelta(days=1), end
+
+
+def end_of_days(instant: datetime, days: int) -> datetime:
+    """The first instant after a period of so many days: the day it begins on is not counted, the last counts to 24:00 in Shanghai.
+
+    >>> end_of_days(datetime(2026, 11, 23, 15, 59, tzinfo=SHANGHAI), 30).isoformat()
+    '2026-12-24T00:00:00+08:00'
+    """
+    last = instant.astimezone(SHANGHAI).date() + timedelta(days=days)
+    return datetime.combine(last + timedelta(days=1), time(), SHANGHAI)
 
 
 def workday_by_lists(holidays: Collection[date], extra_workdays: Collection[date]) -> Callable[[date], bool]:

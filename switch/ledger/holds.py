@@ -11,9 +11,9 @@ in between, or a terminal would be left with a completion that it believes undon
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from switch.domain.calendar import SHANGHAI
+from switch.domain.calendar import end_of_days
 from switch.domain.decisions import Decline
 from switch.domain.transactions import (
     AccountKind,
@@ -54,13 +54,8 @@ _NEVER_HELD = (AccountKind.MEDICAL, AccountKind.PURSE)
 
 
 def expiry_of(now: datetime) -> datetime:
-    """The first instant at which a hold placed now is no more: the day of placing is not counted, the last counts to its end.
-
-    >>> expiry_of(datetime(2026, 11, 23, 15, 59, tzinfo=SHANGHAI)).isoformat()
-    '2026-12-24T00:00:00+08:00'
-    """
-    last = now.astimezone(SHANGHAI).date() + timedelta(days=DAYS)
-    return datetime.combine(last + timedelta(days=1), datetime.min.time(), SHANGHAI)
+    """The first instant at which a hold placed now is no more."""
+    return end_of_days(now, DAYS)
 
 
 # ---------------------------------------------------------------------- the state of an account

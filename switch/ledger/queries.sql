@@ -24,7 +24,7 @@ SELECT clock.now, d.business_date
 
 -- name: read_cards
 -- A statement of its own after the lock: joined into the locking SELECT it could be stale.
-SELECT pan, state, valid_from, valid_through, lost_at
+SELECT pan, state, valid_from, valid_through, lost_at, loss_lapses_at
   FROM card
  WHERE shard = %(shard)b AND pan = ANY(%(pans)b::text[]);
 
@@ -215,3 +215,36 @@ UPDATE account AS a
                      WHERE o.shard = %(shard)s AND o.account_id = a.account_id AND o.ended_by IS NULL AND o.expires_at > %(now)s)
   FROM (SELECT account_id, sum(frozen_fen)::bigint AS fen FROM due GROUP BY account_id) AS d
  WHERE a.shard = %(shard)s AND a.account_id = d.account_id;
+
+-- name: find_card_by_pan
+SELECT pan, shard, holder_id, card_no FROM card_route WHERE pan = %(number)s;
+
+-- name: find_card_by_card_no
+SELECT pan, shard, holder_id, card_no FROM card_route WHERE card_no = %(number)s::bigint;
+
+-- name: lock_holder
+SELECT account_id
+  FROM account
+ WHERE shard = %(shard)s AND account_id IN (%(holder_id)s * 100 + 10, %(holder_id)s * 100 + 40)
+ ORDER BY account_id
+   FOR NO KEY UPDATE;
+
+-- name: lock_card
+SELECT card_no FROM card WHERE shard = %(shard)s AND pan = %(pan)s FOR NO KEY UPDATE;
+
+-- name: read_card_state
+SELECT state, lost_at, loss_lapses_at, clock_timestamp() FROM card WHERE shard = %(shard)s AND pan = %(pan)s;
+
+-- name: write_card_state
+UPDATE card
+   SET state = %(state)s, lost_at = %(lost_at)s, loss_lapses_at = %(lapses_at)s
+ WHERE shard = %(shard)s AND pan = %(pan)s;
+
+-- name: note_card_state
+INSERT INTO registry_change (at, actor, subject, change) VALUES (%(at)s, %(actor)s, %(subject)s, %(change)s);
+
+-- name: find_lapsed
+SELECT r.pan, r.shard, r.holder_id, r.card_no
+  FROM card c JOIN card_route r ON r.pan = c.pan
+ WHERE c.shard = %(shard)s AND c.state = 2 AND c.loss_lapses_at <= clock_timestamp()
+ LIMIT %(limit)s;

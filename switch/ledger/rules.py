@@ -90,6 +90,7 @@ class Card(NamedTuple):
     valid_from: date
     valid_through: date
     lost_at: datetime | None
+    loss_lapses_at: datetime | None = None  # a temporary report is void from here
 
 
 @dataclass(slots=True)
@@ -180,7 +181,11 @@ def card_refusal(facts: Facts) -> Decline | None:
         return Decline.CARD_NOT_ACTIVE
     if status in _RESTRICTED:
         return Decline.CARD_RESTRICTED
-    if card.lost_at is not None and facts.now >= card.lost_at:
+    if (
+        card.lost_at is not None
+        and facts.now >= card.lost_at
+        and (card.loss_lapses_at is None or facts.now < card.loss_lapses_at)
+    ):
         return Decline.CARD_LOST
     if status == _EXPIRED or facts.local_date > card.valid_through:
         return Decline.CARD_EXPIRED

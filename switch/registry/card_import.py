@@ -136,6 +136,7 @@ class CardImport:
         self._run("plan_openings")
         shards = [shard for (shard,) in self._run("shards_touched").fetchall()]
         business_date = enter_day(self._cursor, shards) if enter_day is not None and shards else None
+        self._run("lock_changing")
         self._run("note_card_changes", {"actor": actor})
         self._run("save_card_changes")
         self._run("plan_pin_changes")

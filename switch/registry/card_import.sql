@@ -127,9 +127,10 @@ SELECT %(actor)s, 'card ' || card_no,
 
 -- name: save_new_cards
 -- A loss report takes effect at the instant of its booking, never before.
-INSERT INTO card (shard, pan, card_no, holder_id, state, valid_from, valid_through, lost_at)
+INSERT INTO card (shard, pan, card_no, holder_id, state, valid_from, valid_through, lost_at, loss_lapses_at)
 SELECT shard, pan, card_no, holder_id, state, valid_from, valid_through,
-       CASE WHEN state IN (2, 3) THEN clock_timestamp() END
+       CASE WHEN state IN (2, 3) THEN clock_timestamp() END,
+       CASE WHEN state = 2 THEN loss_lapses(clock_timestamp()) END
   FROM planned_card
  WHERE known_card_no IS NULL
 
@@ -150,14 +151,28 @@ SELECT shard, card_no, asn, purse_opening_fen, purse_online_atc, purse_offline_a
        next_atc = greatest(purse.next_atc, excluded.next_atc)
 
 -- name: plan_card_changes
+-- A file that does not know of a loss report does not lift it: that takes `card lift`, by who has seen the holder.
 CREATE TEMP TABLE differing_card ON COMMIT DROP AS
-SELECT p.shard, p.pan, p.card_no, p.state, p.valid_from, p.valid_through,
+SELECT p.shard, p.pan, p.card_no, p.holder_id, n.state, p.valid_from, p.valid_through,
        jsonb_build_object('state', c.state, 'valid_from', c.valid_from, 'valid_through', c.valid_through) AS before,
-       jsonb_build_object('state', p.state, 'valid_from', p.valid_from, 'valid_through', p.valid_through) AS after
+       jsonb_build_object('state', n.state, 'valid_from', p.valid_from, 'valid_through', p.valid_through) AS after
   FROM planned_card p
   JOIN card c ON c.shard = p.shard AND c.pan = p.pan
+ CROSS JOIN LATERAL (SELECT CASE WHEN c.state IN (2, 3) AND p.state IN (0, 1) OR c.state = 3 AND p.state = 2
+                                 THEN c.state ELSE p.state END AS state) AS n
  WHERE p.known_card_no IS NOT NULL
-   AND (c.state, c.valid_from, c.valid_through) IS DISTINCT FROM (p.state, p.valid_from, p.valid_through)
+   AND (c.state, c.valid_from, c.valid_through) IS DISTINCT FROM (n.state, p.valid_from, p.valid_through)
+
+-- name: lock_changing
+-- Everything that is going to be locked, in the order in which the ledger locks accounts. A loss takes effect under this lock, so
+-- that no payment that was decided before it can be dated after it.
+SELECT a.account_id
+  FROM account a
+ WHERE EXISTS (SELECT FROM differing_card d WHERE d.shard = a.shard AND d.holder_id = a.holder_id)
+    OR EXISTS (SELECT FROM planned_pin p
+                WHERE p.shard = a.shard AND p.account_id = a.account_id AND a.pin_verifier IS DISTINCT FROM p.verifier)
+ ORDER BY a.shard, a.account_id
+   FOR NO KEY UPDATE OF a
 
 -- name: shards_touched
 SELECT DISTINCT shard FROM differing_card
@@ -178,7 +193,8 @@ UPDATE card c
    SET state = d.state, valid_from = d.valid_from, valid_through = d.valid_through,
        lost_at = CASE WHEN d.state IN (2, 3) THEN coalesce(CASE WHEN c.state IN (2, 3) THEN c.lost_at END, clock_timestamp())
                       WHEN d.state IN (0, 1) THEN NULL
-                      ELSE c.lost_at END
+                      ELSE c.lost_at END,
+       loss_lapses_at = CASE WHEN d.state = 2 THEN coalesce(CASE WHEN c.state = 2 THEN c.loss_lapses_at END, loss_lapses(clock_timestamp())) END
   FROM differing_card d
  WHERE c.shard = d.shard AND c.pan = d.pan
 

@@ -74,6 +74,10 @@ CHANGES = [
     Change("card", "shard", "1 - shard", named="card_route"),
     Change("card", "holder_id", "holder_id + 1", named="card_route"),
     Change("card", "card_no", "card_no + 1000", named="card_route"),
+    Change("card", "state", "4"),
+    Change("card", "state", "1", "state = 2"),
+    Change("card", "lost_at", "lost_at + interval '1 millisecond'", "state = 2"),
+    Change("card", "loss_lapses_at", "NULL", "state = 2"),
     Change("holder", "shard", "1 - shard"),
     Change(
         "registry_change",

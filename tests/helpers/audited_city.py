@@ -33,6 +33,8 @@ from switch.domain.transactions import (
 )
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.book import ShardBook
+from switch.ledger.card_desk import change_card, find_card
+from switch.ledger.card_states import Move
 from switch.ledger.days import ensure_days, open_day
 from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
@@ -276,6 +278,12 @@ class City:
         outcome = await future
         assert outcome is not None
         return outcome
+
+    async def lose(self, card: int) -> None:
+        """Report a card lost."""
+        async with await connect(self.url) as connection:
+            place = await find_card(connection, pan_of(card))
+            await change_card(connection, place, Move.LOSE, actor="a tester", reason="left on a bus")
 
     async def fold(self) -> None:
         """Fold hot balances and purses, as the service does every few seconds."""

@@ -182,6 +182,7 @@ async def second_day(city: City, bought: dict[str, Any]) -> None:
     """Refunds of yesterday, evidence about grey records, and a merchant below zero."""
     refunded = await city.undo(Refund, 1, 2_999, bought["refunded later"])
     assert refunded[1].answer == "00"
+    await city.lose(12)
     completed = await city.follow(Completion, 8, 1_007, bought["held"], terminal_no=7)
     assert completed[1].answer == "00"
     assert (await city.undo(Refund, 8, 100, bought["completed"], terminal_no=7))[1].answer == "00"

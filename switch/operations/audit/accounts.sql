@@ -53,6 +53,24 @@ SELECT CASE WHEN r.card_no IS NULL THEN 'card' ELSE 'card_route' END,
   FULL JOIN card_route r ON r.pan = c.pan
  WHERE (c.shard, c.holder_id, c.card_no) IS DISTINCT FROM (r.shard, r.holder_id, r.card_no)
 
+-- name: card_state
+-- says: a card is in the state in which its last noted change left it, with the instants of a loss report that were noted
+-- rows: card, registry_change
+WITH note AS MATERIALIZED (
+    SELECT DISTINCT ON (n.subject) n.subject, n.change -> 'after' AS after
+      FROM registry_change n
+     WHERE n.subject ~ '^card [0-9]+$' AND n.change -> 'after' ? 'state'
+     ORDER BY n.subject, n.change_no DESC
+)
+SELECT 'card', 'card_no ' || c.card_no,
+       format('state %%s, lost at %%s, lapsing at %%s', n.after ->> 'state', n.after ->> 'lost_at', n.after ->> 'loss_lapses_at'),
+       format('state %%s, lost at %%s, lapsing at %%s', c.state, c.lost_at, c.loss_lapses_at)
+  FROM card c
+  JOIN note n ON n.subject = 'card ' || c.card_no
+ WHERE c.state <> (n.after ->> 'state')::integer
+    OR (n.after ? 'lost_at' AND (c.lost_at, c.loss_lapses_at)
+        IS DISTINCT FROM ((n.after ->> 'lost_at')::timestamptz, (n.after ->> 'loss_lapses_at')::timestamptz))
+
 -- name: holder_shards
 -- says: all cards of a holder lie in one shard, the one that is noted with him
 -- rows: card_route, holder

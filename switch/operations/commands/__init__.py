@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from switch.operations.commands import config, iso8583, keys, registry, routes
+from switch.operations.commands import card, config, iso8583, keys, registry, routes
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "audit": audit,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
+    "card": card.app,
     "config": config.app,
     "iso8583": iso8583.app,
     "keys": keys.app,

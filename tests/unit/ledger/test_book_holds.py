@@ -21,8 +21,8 @@ from switch.domain.transactions import (
     Reversal,
 )
 from switch.ledger.book import ShardBook
-from switch.ledger.hold_sweep import sweep_shard
 from switch.ledger.items import REVERSAL, Item
+from switch.ledger.sweeping import sweep_shard
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
 
 pytestmark = pytest.mark.server

@@ -195,6 +195,16 @@ def test_a_terminals_public_key_comes_in_goes_out_and_must_be_a_point_of_the_cur
     assert _one(db, asked) is None
 
 
+def test_a_file_that_knows_of_no_loss_does_not_lift_one(db: psycopg.Connection[Any], tmp_path: Path) -> None:
+    run_import(db, write(tmp_path, city(cards=[card(1, state="LOSS_FORMAL")])))
+    for state in ("ACTIVE", "READY", "LOSS_TEMP"):
+        run_import(db, write(tmp_path, city(cards=[card(1, state=state)])))
+        assert _one(db, "SELECT state, lost_at IS NOT NULL, loss_lapses_at FROM card") == (3, True, None)
+    run_import(db, write(tmp_path, city(cards=[card(2, state="LOSS_TEMP")])))
+    state, days = _one(db, "SELECT state, loss_lapses_at::date - lost_at::date FROM card WHERE card_no = 2")
+    assert (state, days in (5, 6)) == (2, True)
+
+
 def test_all_faults_of_all_files_are_listed_and_nothing_is_changed(
     db: psycopg.Connection[Any], tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
-"""Tidying up of holds that have expired.
+"""Tidying up of what has ended by the clock: holds that have expired, loss reports that have lapsed.
 
-Nothing waits for it: a batch that meets one sets it free itself. This writes down the end of those whose holders do not come, so
-that the list of open holds stays short and a report shows what is really frozen.
+Nothing waits for it: a batch that meets one of them knows what it is worth. This writes down the end of those whose holders do not
+come, so that the list of open holds stays short and reports show what is in force.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from switch.ledger.card_desk import lapse_losses
 from switch.storage.sql import load
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ async def keep_sweeping(connect: Connect, shards: Iterable[int], every_s: float 
         try:
             async with connect() as connection:
                 for shard in shards:
+                    while lapsed := await lapse_losses(connection, shard):
+                        log.info("loss reports lapsed", shard=shard, cards=lapsed)
                     while released := await sweep_shard(connection, shard):
                         log.info("expired holds released", shard=shard, accounts=released)
         except psycopg.Error as error:

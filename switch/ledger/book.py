@@ -35,10 +35,11 @@ from switch.domain.transactions import (
     Reversal,
     Void,
 )
-from switch.ledger import hold_rows, holds, rules
+from switch.ledger import hold_rows, holds, limit_rows, rules
 from switch.ledger.batch_messages import CLOSED, FROZEN
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, IN_DOUBT, KIND, REVERSAL, Item, Key, extra_of, outcome_of
+from switch.ledger.limits import LimitRule, Window
 from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import Serials, base36, rrn_head
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
@@ -65,6 +66,7 @@ _STATEMENTS = (
     "write_uses",
     "next_block",
     *hold_rows.STATEMENTS,
+    *limit_rows.STATEMENTS,
 )
 _TRANSACTION = {"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK"}
 Row = tuple[Any, ...]
@@ -441,8 +443,9 @@ class ShardBook:
         for item, account_id in zip(items, batch.account_ids, strict=True):
             if hold_rows.concerned(item.request):
                 look_into.add(account_id)
-        if batch.by_number or look_into:
-            await self._read_further(link, batch, look_into)
+        limited = [a.account_id for a in batch.accounts.values() if a.limited_from is not None]
+        if batch.by_number or look_into or limited:
+            await self._read_further(link, batch, look_into, limited)
         return batch
 
     @staticmethod
@@ -452,10 +455,12 @@ class ShardBook:
             entry = batch.by_number[row[3]] = _entry(row)
         return batch.by_key.setdefault(key, entry)
 
-    async def _read_further(self, link: Pipeline, batch: _Batch, look_into: set[int]) -> None:
-        """A third round trip, only for batches in which an original or a repeat was found, or holds matter.
+    async def _read_further(
+        self, link: Pipeline, batch: _Batch, look_into: set[int], limited: list[int]
+    ) -> None:
+        """A third round trip, only for batches in which an original or a repeat was found, or holds or limits matter.
 
-        look_into: accounts all of whose open holds are read, and set free where they have expired.
+        look_into: accounts all of whose open holds are read, and set free where they have expired. limited: those with limits.
         """
         numbers = set(batch.by_number) | {
             e.original_entry for e in batch.by_number.values() if e.original_entry
@@ -467,9 +472,15 @@ class ShardBook:
                 "read_holds",
                 {"shard": self.shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))},
             )
+        if limited:
+            link.queue("read_windows", {"shard": self.shard, "accounts": int8s(limited)})
+            link.queue("read_limits")
         uses, *rest = await link.round_trip()
-        for row in rest[0] if rest else ():
+        for row in rest.pop(0) if held or look_into else ():
             batch.holds[row[0]] = Hold(*row)
+        if limited:
+            batch.facts.windows = {row[0]: Window(*row) for row in rest[0]}
+            batch.facts.limit_rules = [LimitRule(*row) for row in rest[1]]
         for account_id in look_into:
             account = batch.accounts.get(account_id)
             if account is not None:
@@ -620,6 +631,10 @@ class ShardBook:
             )
         if held:
             queue("write_held_accounts", hold_rows.held_columns(shard, held))
+        if batch.facts.windows:
+            windows = [window for window in batch.facts.windows.values() if window.changed]
+            if windows:
+                queue("write_windows", limit_rows.window_columns(shard, windows))
         if batch.holds:
             touched = [hold for hold in batch.holds.values() if hold.changed]
             if touched:

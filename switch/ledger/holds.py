@@ -114,7 +114,7 @@ def _freeze_again(facts: Facts, hold: Hold) -> None:
 
 
 def pre_authorise(request: PreAuthorisation, facts: Facts) -> Ruling:
-    """預授權: amount, card, account, PIN, funds, number of holds, in this order."""
+    """預授權: amount, card, account, PIN, funds, limits, number of holds, in this order."""
     decline = (
         (Decline.AMOUNT_INVALID if request.amount_fen == 0 else None)
         or rules.card_refusal(facts)
@@ -128,6 +128,8 @@ def pre_authorise(request: PreAuthorisation, facts: Facts) -> Ruling:
     decline = rules.pin_refusal(account, facts, required=request.amount_fen > facts.no_pin_limit_fen)
     if decline is None and account.available_fen < request.amount_fen:
         decline = Decline.FUNDS_INSUFFICIENT
+    if decline is None:
+        decline = rules.limit_refusal(account, request, facts)
     if decline is None and len(open_of(account, facts.holds.values())) >= HOLDS_MAX:
         decline = Decline.LIMIT_COUNT
     if decline is not None:
@@ -135,6 +137,7 @@ def pre_authorise(request: PreAuthorisation, facts: Facts) -> Ruling:
     hold = Hold(facts.serial, facts.today, account.account_id, request.amount_fen, 0, expiry_of(facts.now))
     _freeze(account, hold)
     facts.holds[facts.serial] = hold
+    rules.count(account, facts.today, request.amount_fen, facts)
     return Ruling()
 
 
@@ -149,6 +152,7 @@ def void_pre_authorisation(request: PreAuthorisationVoid, facts: Facts) -> Rulin
     if facts.account is None:
         return Ruling(Decline.ACCOUNT_NOT_PERMITTED)
     _end(facts.account, hold, facts.serial)
+    rules.count(facts.account, hold.business_date, hold.amount_fen, facts, times=-1)
     return Ruling(original=original, auth_code=original.auth_code)
 
 
@@ -204,6 +208,7 @@ def undo(_request: Reversal, original: Entry, facts: Facts) -> Ruling:
         hold = facts.holds.get(original.original_entry or 0)
         if hold is not None and hold.ended_by == original.entry_no:
             _freeze_again(facts, hold)
+            rules.count(facts.account, hold.business_date, hold.amount_fen, facts)
         return Ruling()
     if facts.original_batch_closed or original.undone_by is not None or original.refunded_fen:
         return Ruling(Decline.NOT_APPLICABLE)
@@ -214,6 +219,7 @@ def _undo_pre_authorisation(original: Entry, facts: Facts) -> Ruling:
     hold = facts.holds.get(original.entry_no)
     if hold is None or hold.ended_by not in (None, EXPIRED):
         return Ruling(Decline.NOT_APPLICABLE)  # voided or completed
+    rules.count(facts.account, hold.business_date, hold.amount_fen, facts, times=-1)
     if hold.ended_by is None:
         if facts.account is None:
             return Ruling(Decline.NOT_APPLICABLE)

@@ -10,7 +10,7 @@ SELECT nextval('entry_no_block');
 -- name: lock_accounts
 -- In id order, so that two writers over the same accounts queue instead of deadlocking.
 -- NO KEY: nothing references these rows by a key that changes.
-SELECT account_id, balance_fen, frozen, pin_verifier, pin_failures, held_fen, holds_due
+SELECT account_id, balance_fen, frozen, pin_verifier, pin_failures, held_fen, holds_due, limited_from
   FROM account
  WHERE shard = %(shard)b AND account_id = ANY(%(account_ids)b::bigint[])
  ORDER BY account_id
@@ -86,6 +86,26 @@ SELECT entry_no, business_date, account_id, amount_fen, frozen_fen, expires_at, 
 SELECT entry_no, business_date, account_id, amount_fen, frozen_fen, expires_at, ended_by, completed_by
   FROM hold
  WHERE shard = %(shard)b AND entry_no = ANY(%(entries)b::bigint[]);
+
+-- name: read_windows
+SELECT account_id, day, day_fen, day_count, month_fen, month_count
+  FROM limit_window
+ WHERE shard = %(shard)b AND account_id = ANY(%(accounts)b::bigint[]);
+
+-- name: read_limits
+-- Two days of grace: the batch decides by its own business date which of them are in force.
+SELECT account_kind, product, transaction_fen, day_fen, month_fen, day_count, month_count, valid_from, valid_to
+  FROM limit_rule
+ WHERE coalesce(valid_to, 'infinity') >= current_date - 2 AND valid_from <= current_date + 2;
+
+-- name: write_windows
+INSERT INTO limit_window (shard, account_id, day, day_fen, day_count, month_fen, month_count)
+SELECT %(shard)b::smallint, *
+  FROM unnest(%(accounts)b::bigint[], %(days)b::date[], %(day_fens)b::bigint[], %(day_counts)b::int[],
+              %(month_fens)b::bigint[], %(month_counts)b::int[])
+    ON CONFLICT (shard, account_id) DO UPDATE
+   SET day = excluded.day, day_fen = excluded.day_fen, day_count = excluded.day_count,
+       month_fen = excluded.month_fen, month_count = excluded.month_count;
 
 -- name: find_batches
 -- For reversals only: what was settled in a closed batch cannot be undone any more.
@@ -248,3 +268,38 @@ SELECT r.pan, r.shard, r.holder_id, r.card_no
   FROM card c JOIN card_route r ON r.pan = c.pan
  WHERE c.shard = %(shard)s AND c.state = 2 AND c.loss_lapses_at <= clock_timestamp()
  LIMIT %(limit)s;
+
+-- name: open_date
+SELECT business_date
+  FROM (SELECT clock_timestamp() AS now OFFSET 0) AS clock
+  JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
+
+-- name: list_limits
+SELECT rule_no, account_kind, product, transaction_fen, day_fen, month_fen, day_count, month_count, valid_from, valid_to
+  FROM limit_rule ORDER BY rule_no;
+
+-- name: save_limit
+INSERT INTO limit_rule (account_kind, product, transaction_fen, day_fen, month_fen, day_count, month_count, valid_from, valid_to)
+VALUES (%(account_kind)s, %(product)s, %(transaction_fen)s, %(day_fen)s, %(month_fen)s, %(day_count)s, %(month_count)s,
+        %(valid_from)s, %(valid_to)s)
+RETURNING rule_no;
+
+-- name: end_limit
+UPDATE limit_rule SET valid_to = %(last)s WHERE rule_no = %(rule_no)s;
+
+-- name: note_limit
+INSERT INTO registry_change (actor, subject, change) VALUES (%(actor)s, %(subject)s, %(change)s);
+
+-- name: lock_uncounted
+SELECT account_id
+  FROM account
+ WHERE shard = %(shard)s AND kind = %(kind)s
+   AND (limited_from IS NULL
+        OR limited_from > greatest(%(since)s, (SELECT business_date + 1 FROM business_day
+                                                WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at)))
+ ORDER BY account_id
+ LIMIT %(limit)s
+   FOR NO KEY UPDATE;
+
+-- name: count_from
+UPDATE account SET limited_from = %(since)s WHERE shard = %(shard)s AND account_id = ANY(%(accounts)s);

@@ -4,7 +4,7 @@ Nothing here waits, reads a clock or touches a table. State objects are changed 
 batch sees what the one before it did.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import IntEnum
@@ -18,11 +18,13 @@ from switch.domain.transactions import (
     Balance,
     CompletionVoid,
     Kind,
+    PreAuthorisation,
     Purchase,
     Refund,
     Reversal,
     Void,
 )
+from switch.ledger.limits import LimitRule, Window, product_of, refusal, rule_for
 
 PIN_FAILURES_MAX = 6  # the sixth wrong PIN in a row blocks
 
@@ -50,7 +52,11 @@ _RESTRICTED = frozenset(
 
 @dataclass(slots=True)
 class Account:
-    """A locked account row. held_fen of the balance is frozen by open holds, of which none expires before holds_due."""
+    """A locked account row.
+
+    held_fen of the balance is frozen by open holds, of which none expires before holds_due. limited_from: limits bind from this
+    business date on.
+    """
 
     account_id: int
     balance_fen: int
@@ -59,6 +65,7 @@ class Account:
     pin_failures: int
     held_fen: int = 0
     holds_due: datetime | None = None
+    limited_from: date | None = None
     changed: bool = False
     held_changed: bool = False
 
@@ -157,6 +164,8 @@ class Facts:
     no_pin_limit_fen: int = 0
     entry_of: Callable[[int], "Entry | None"] = field(default=lambda _entry_no: None)
     holds: dict[int, Hold] = field(default_factory=dict)  # the batch's, by entry number
+    windows: dict[int, Window] = field(default_factory=dict)  # the batch's, by account
+    limit_rules: Sequence[LimitRule] = ()
     local_date: date = field(init=False)  # of `now`, in Shanghai
 
     def __post_init__(self) -> None:
@@ -239,10 +248,37 @@ def purchase(request: Purchase, facts: Facts) -> Ruling:
     decline = pin_refusal(account, facts, required=request.amount_fen > facts.no_pin_limit_fen)
     if decline is None and account.balance_fen - account.held_fen < request.amount_fen:
         decline = Decline.FUNDS_INSUFFICIENT
+    if decline is None and account.limited_from is not None:
+        decline = limit_refusal(account, request, facts)
     if decline is not None:
         return Ruling(decline)
+    if account.limited_from is not None:
+        count(account, facts.today, request.amount_fen, facts)
     movement = take(account, request.account, request.amount_fen, facts)
     return Ruling(movement=movement, effect_fen=request.amount_fen)
+
+
+def limit_refusal(account: Account, request: Purchase | PreAuthorisation, facts: Facts) -> Decline | None:
+    """Which limit of the account's kind and the card's class this would break, if any."""
+    if account.limited_from is None or facts.today < account.limited_from:
+        return None
+    product = product_of(request.card.reveal())
+    rule = rule_for(facts.limit_rules, int(request.account), product, facts.today)
+    return refusal(_window(account, facts), rule, request.amount_fen)
+
+
+def count(account: Account | None, day: date, fen: int, facts: Facts, times: int = 1) -> None:
+    """Count what was spent on a business day; times -1 gives it back. Nothing where no limits are, or before there were any."""
+    if account is not None and account.limited_from is not None and day >= account.limited_from:
+        _window(account, facts).count(day, fen * times, times)
+
+
+def _window(account: Account, facts: Facts) -> Window:
+    window = facts.windows.get(account.account_id)
+    if window is None:
+        window = facts.windows[account.account_id] = Window(account.account_id, facts.today)
+    window.roll(facts.today)
+    return window
 
 
 def take(account: Account, kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
@@ -333,6 +369,7 @@ def void(request: Void, facts: Facts, open_batch_no: int) -> Ruling:
     ruling = give_back(request, original, facts)
     original.undone_by = facts.serial
     ruling.auth_code = original.auth_code
+    count(facts.account, original.business_date, original.amount_fen, facts, times=-1)
     return ruling
 
 
@@ -394,12 +431,14 @@ def _undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
         return Ruling(Decline.NOT_APPLICABLE)
     if original.kind == Kind.PURCHASE:
         movement = pay_back(request.account, original.amount_fen, facts)
+        count(facts.account, original.business_date, original.amount_fen, facts, times=-1)
     else:
         account, voided = facts.account, voided_entry(original, facts)
         if account is None or voided is None or account.available_fen < original.amount_fen:
             return Ruling(Decline.NOT_APPLICABLE)
         voided.undone_by = None
         voided.used = True
+        count(account, voided.business_date, original.amount_fen, facts)  # it was spent once: not refused now
         movement = take(account, request.account, original.amount_fen, facts)
     original.undone_by = facts.serial
     original.used = True

@@ -135,8 +135,9 @@ SELECT shard, pan, card_no, holder_id, state, valid_from, valid_through,
  WHERE known_card_no IS NULL
 
 -- name: save_accounts
-INSERT INTO account (shard, account_id, holder_id, kind, balance_fen, pin_verifier)
-SELECT a.shard, a.account_id, a.holder_id, a.kind, a.opening_fen, p.verifier
+INSERT INTO account (shard, account_id, holder_id, kind, balance_fen, pin_verifier, limited_from)
+SELECT a.shard, a.account_id, a.holder_id, a.kind, a.opening_fen, p.verifier,
+       (SELECT min(valid_from) FROM limit_rule WHERE account_kind = a.kind)
   FROM planned_account a
   LEFT JOIN planned_pin p ON p.account_id = a.account_id
  WHERE a.is_new

@@ -13,6 +13,8 @@ KEYS = {
     "posting": "'entry ' || entry_no",
     "original_use": "'entry ' || entry_no",
     "hold": "'entry ' || entry_no",
+    "limit_rule": "'limit ' || rule_no",
+    "limit_window": "'account ' || account_id",
     "folded_balance": "format('%s/%s in shard %s', code, owner, shard)",
     "fold_watermark": "'shard ' || shard",
     "purse": "'card_no ' || card_no",
@@ -192,6 +194,17 @@ CHANGES = [
     Change("journal", "auth_code", "'ABCDEF'", "kind = 8 AND answer = '00'"),
     Change("journal", "original_entry", "original_entry + 1", "kind = 9"),
     Change("journal", "kind", "1", "kind = 10"),
+    # limits
+    *plus("limit_window", "day_fen day_count month_fen month_count"),
+    Change("limit_window", "day", "day - 1"),
+    Change("limit_rule", "transaction_fen", "1"),
+    Change("limit_rule", "month_fen", "1"),
+    *plus("limit_rule", "day_fen day_count valid_from"),
+    Change("limit_window", "account_id", "account_id + 100000"),
+    Change("account", "limited_from", "NULL", "limited_from IS NOT NULL"),
+    Change(
+        "account", "limited_from", "limited_from - 1", "kind = 10 AND holder_id = 1", named="limit_window"
+    ),
     # what is derived from them
     *plus("original_use", "amount_fen"),
     *plus("original_use", "refunded_fen", "refunded_fen > 0"),

@@ -38,6 +38,8 @@ from switch.ledger.card_states import Move
 from switch.ledger.days import ensure_days, open_day
 from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
+from switch.ledger.limit_desk import open_date, set_limit
+from switch.ledger.limits import LimitRule
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
 from switch.messages.answers import DE39
 from switch.operations.commands.registry import enter_day
@@ -284,6 +286,13 @@ class City:
         async with await connect(self.url) as connection:
             place = await find_card(connection, pan_of(card))
             await change_card(connection, place, Move.LOSE, actor="a tester", reason="left on a bus")
+
+    async def limit(self) -> None:
+        """Limits on online accounts from the next business day on, wide enough for everybody."""
+        async with await connect(self.url) as connection:
+            begins = await open_date(connection) + timedelta(days=1)
+            rule = LimitRule(10, None, None, 1_000_000, None, 100, None, begins, None)
+            await set_limit(connection, rule, range(SHARDS), actor="a tester", reason="as agreed")
 
     async def fold(self) -> None:
         """Fold hot balances and purses, as the service does every few seconds."""

@@ -211,6 +211,7 @@ async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple
     await found(url, folder)
     async with City(url, vault, folder) as city:
         bought = await first_day(city)
+        await city.limit()
         first = await city.close()
         await second_day(city, bought)
         second = await city.close()

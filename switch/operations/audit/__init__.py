@@ -25,7 +25,17 @@ PLACES_MAX: Final = 20
 CHECKS: Final = tuple(
     chain.from_iterable(
         read_checks(f"{part}.sql")
-        for part in ("accounts", "journal", "postings", "holds", "purse", "batches", "clearing", "settlement")
+        for part in (
+            "accounts",
+            "journal",
+            "postings",
+            "holds",
+            "limits",
+            "purse",
+            "batches",
+            "clearing",
+            "settlement",
+        )
     )
 )
 assert len({check.name for check in CHECKS}) == len(CHECKS)

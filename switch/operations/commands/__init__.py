@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from switch.operations.commands import card, config, iso8583, keys, registry, routes
+from switch.operations.commands import card, config, iso8583, keys, limits, registry, routes
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
@@ -26,6 +26,7 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "config": config.app,
     "iso8583": iso8583.app,
     "keys": keys.app,
+    "limits": limits.app,
     "registry": registry.app,
     "routes": routes.app,
     "files": files,

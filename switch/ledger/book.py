@@ -355,6 +355,7 @@ class ShardBook:
         pans: set[str] = set()
         terminals: set[int] = set()
         reversals: set[tuple[int, int]] = set()
+        look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
         named: dict[
             tuple[int, int, int, date], int
         ] = {}  # with the merchant, since a terminal may have had another
@@ -370,6 +371,10 @@ class ShardBook:
             )
             if item.key.rclass:
                 reversals.add((item.key.terminal_no, item.key.batch_no))
+            if type(request) is Purchase:  # nearly all are
+                continue
+            if hold_rows.concerned(request):
+                look_into.add(batch.account_ids[-1])
             if isinstance(request, holds.NAMING):
                 day = original_day(request.original, reference)
                 name = (item.key.terminal_no, request.original.batch_no, request.original.stan, day)
@@ -439,11 +444,12 @@ class ShardBook:
             name = wanted[row[0] - 1]
             batch.originals[name] = self._found(batch, Key(name[0], name[1], name[2], FINANCIAL), row)
         batch.closed_batches = {(row[0], row[1]) for row in closed}
-        look_into = hold_rows.fallen_due(batch.accounts.values(), batch.now)
-        for item, account_id in zip(items, batch.account_ids, strict=True):
-            if hold_rows.concerned(item.request):
-                look_into.add(account_id)
-        limited = [a.account_id for a in batch.accounts.values() if a.limited_from is not None]
+        limited: list[int] = []
+        for account in batch.accounts.values():
+            if account.holds_due is not None and batch.now >= account.holds_due:
+                look_into.add(account.account_id)
+            if account.limited_from is not None:
+                limited.append(account.account_id)
         if batch.by_number or look_into or limited:
             await self._read_further(link, batch, look_into, limited)
         return batch

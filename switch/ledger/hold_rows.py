@@ -1,7 +1,6 @@
 """Holds between the tables and the running state of a batch: which are read, and how they are written."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 from switch.domain.transactions import CardRequest, Kind, Reversal
 from switch.ledger.holds import FAMILY, KINDS
@@ -19,11 +18,6 @@ _NONE = -1  # stands for NULL in the arrays; 0 means expired
 def concerned(request: CardRequest) -> bool:
     """Whether a request can only be decided by the holds of its account."""
     return isinstance(request, FAMILY) or (isinstance(request, Reversal) and int(request.of) in KINDS)
-
-
-def fallen_due(accounts: Iterable[Account], now: datetime) -> set[int]:
-    """Accounts of which a hold may have expired."""
-    return {a.account_id for a in accounts if a.holds_due is not None and now >= a.holds_due}
 
 
 def entries_wanted(entries: Iterable[Entry]) -> set[int]:

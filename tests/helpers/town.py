@@ -40,14 +40,14 @@ BUSES_MAX: Final = 16
 
 # how many cards of each kind, and what is special about them
 CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
-    "plain": (300, {"online_opening_fen": OPENING_FEN}),
+    "plain": (320, {"online_opening_fen": OPENING_FEN}),
     "rich": (64, {"online_opening_fen": RICH_FEN}),
-    "pin": (20, {"online_opening_fen": OPENING_FEN, "pin": PIN}),
+    "pin": (24, {"online_opening_fen": OPENING_FEN, "pin": PIN}),
     "not active": (2, {"online_opening_fen": OPENING_FEN, "state": "READY"}),
-    "lost": (2, {"online_opening_fen": OPENING_FEN, "state": "LOSS_FORMAL"}),
+    "lost": (4, {"online_opening_fen": OPENING_FEN, "state": "LOSS_FORMAL"}),
     "damaged": (2, {"online_opening_fen": OPENING_FEN, "state": "DAMAGED"}),
     "expired": (2, {"online_opening_fen": OPENING_FEN, "valid_through": "2024-12-31"}),
-    "medical only": (2, {"medical_opening_fen": OPENING_FEN}),
+    "medical only": (4, {"medical_opening_fen": OPENING_FEN}),
     "purse": (40, {"purse_opening_fen": OPENING_FEN}),
 }
 

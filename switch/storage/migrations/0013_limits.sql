@@ -1,4 +1,4 @@
--- depends: 0028_losses
+-- depends: 0012_losses
 -- Limits of what may be spent from an account: per transaction, day and month, amounts and counts. Days are business days.
 
 -- product: digits 7 and 8 of the card number, the class of the card; NULL for all classes that have no rule of their own.

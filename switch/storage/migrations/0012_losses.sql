@@ -1,4 +1,4 @@
--- depends: 0027_holds
+-- depends: 0011_holds
 -- Loss reports 掛失: in force from an instant to the millisecond, by the database's clock, never back-dated.
 
 -- loss_lapses_at: a telephone report is void from this instant unless it was confirmed in writing. Whoever decides compares it with

@@ -1,5 +1,6 @@
 """What is encoded is decoded, for every kind of field and any set of them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given, settings
@@ -91,7 +92,7 @@ def test_a_stream_may_be_cut_anywhere(messages: list[Message], chance: Any) -> N
         Outcome,
         answer=st.sampled_from(["00", "51", "A0"]),
         rrn=st.text(LETTERS, min_size=12, max_size=12),
-        decided_at=st.datetimes(timezones=st.timezones()),
+        decided_at=st.floats(0, 4e9).map(lambda second: datetime.fromtimestamp(second, UTC)),
         clearing_date=st.none() | st.dates(),
         auth_code=st.sampled_from(["", "A00001"]),
         balances=st.lists(

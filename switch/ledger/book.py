@@ -12,14 +12,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
 from typing import Any
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import APPROVED, Decline, Outcome
 from switch.domain.transactions import (
     Balance,
@@ -27,7 +25,6 @@ from switch.domain.transactions import (
     Completion,
     CompletionVoid,
     Kind,
-    Original,
     PreAuthorisation,
     PreAuthorisationVoid,
     Purchase,
@@ -35,15 +32,16 @@ from switch.domain.transactions import (
     Reversal,
     Void,
 )
+from switch.ledger import batch as reading
+from switch.ledger import batch_rows as writing
 from switch.ledger import hold_rows, holds, limit_rows, rules
+from switch.ledger.batch import Batch, lock_and_read
 from switch.ledger.batch_messages import CLOSED, FROZEN
-from switch.ledger.gate import GATE
+from switch.ledger.batch_rows import queue_writes
 from switch.ledger.items import FINANCIAL, IN_DOUBT, KIND, REVERSAL, Item, Key, extra_of, outcome_of
-from switch.ledger.limits import LimitRule, Window
-from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
-from switch.ledger.serials import Serials, base36, rrn_head
-from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
-from switch.storage.pipeline import Parameter, Pipeline
+from switch.ledger.rules import Entry, Facts, Ruling
+from switch.ledger.serials import Serials, base36
+from switch.storage.pipeline import Pipeline
 from switch.storage.pool import LOST
 from switch.storage.sql import load
 
@@ -51,31 +49,15 @@ log = structlog.get_logger(__name__)
 
 SQL = load("switch.ledger")
 _STATEMENTS = (
-    "take_gate",
-    "lock_accounts",
-    "read_instant",
-    "read_cards",
-    "read_terminals",
-    "find_keys",
-    "find_originals",
-    "find_batches",
-    "read_uses",
-    "write_accounts",
-    "write_journal",
-    "write_postings",
-    "write_uses",
-    "next_block",
+    *reading.STATEMENTS,
+    *writing.STATEMENTS,
     *hold_rows.STATEMENTS,
     *limit_rows.STATEMENTS,
+    "next_block",
 )
 _TRANSACTION = {"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK"}
 Row = tuple[Any, ...]
 Connect = Callable[[], Awaitable[AsyncConnection[Row]]]
-UNKNOWN_BATCH_DAYS = (
-    4  # a batch that was never opened holds declines only; their repeats are looked for so far back
-)
-NO_DATE = date(2000, 1, 1)  # stands for NULL in the arrays, which hold none
-
 
 _REFUSALS = (  # by the form of a request, or by routing
     Decline.CASH_FORBIDDEN,
@@ -96,77 +78,6 @@ def _kind_of(request: CardRequest) -> int:
 
 class ConflictError(Exception):
     """A batch broke a constraint or met a deadlock; it is run again, then in halves, until the culprit is alone."""
-
-
-def original_day(original: Original, today: date) -> date:
-    """The date that field 61 means: the latest MMDD not after tomorrow. An impossible date counts as today."""
-    for year in (today.year + 1, today.year, today.year - 1, today.year - 4):
-        try:
-            day = date(year, original.month, original.day)
-        except ValueError:
-            continue
-        if day <= today + timedelta(days=1):
-            return day
-    return today
-
-
-class _Batch:
-    """The running state of one batch: what was locked and read, changed by every decision."""
-
-    __slots__ = (
-        "account_ids",
-        "accounts",
-        "by_key",
-        "by_number",
-        "cards",
-        "closed_batches",
-        "facts",
-        "holds",
-        "now",
-        "originals",
-        "reference",
-        "rrn_head",
-        "terminals",
-        "today",
-        "written",
-    )
-
-    def __init__(self) -> None:
-        self.now: datetime
-        self.today: date
-        self.rrn_head: str
-        self.facts: Facts
-        self.account_ids: list[int] = []  # of each item, 0 for a card that is not ours
-        self.reference: date  # no row can be dated after it; field 61 is read against it
-        self.accounts: dict[int, Account] = {}
-        self.cards: dict[str, Card] = {}
-        self.terminals: dict[int, tuple[int, int, int]] = {}  # generation, batch_no, batch state
-        self.by_key: dict[Key, Entry] = {}
-        self.by_number: dict[int, Entry] = {}
-        self.originals: dict[tuple[int, int, int, date], Entry] = {}
-        self.closed_batches: set[tuple[int, int]] = set()
-        self.holds: dict[int, Hold] = {}  # by entry number; all open ones of every account in holds_of
-        self.written: list[tuple[Item, Entry, Ruling]] = []
-
-
-def _entry(row: Row) -> Entry:
-    return Entry(
-        entry_no=row[3],
-        business_date=row[2],
-        kind=row[4],
-        account_id=row[5],
-        pan=row[6],
-        amount_fen=row[7],
-        effect_fen=row[8],
-        answer=row[9],
-        rrn=row[10],
-        auth_code=row[11],
-        decided_at=row[12],
-        digest=row[13],
-        extra=row[14],
-        original_date=row[15],
-        original_entry=row[16],
-    )
 
 
 class ShardBook:
@@ -326,7 +237,7 @@ class ShardBook:
         if self._serials.short_of(len(items)):
             await self._refill(link)
         try:
-            batch = await self._lock_and_read(link, items)
+            batch = await lock_and_read(link, self.shard, items, no_pin_limit_fen=self._no_pin_limit_fen)
             outcomes = [
                 self._decide(batch, item, account_id)
                 for item, account_id in zip(items, batch.account_ids, strict=True)
@@ -346,163 +257,9 @@ class ShardBook:
         ((row,),) = await link.round_trip()
         self._serials.refill(row[0])
 
-    async def _lock_and_read(self, link: Pipeline, items: Sequence[Item]) -> _Batch:
-        shard = self.shard
-        reference = datetime.now(SHANGHAI).date() + timedelta(days=2)
-        unknown_since = reference - timedelta(days=UNKNOWN_BATCH_DAYS + 2)
-        batch = _Batch()
-        batch.reference = reference
-        pans: set[str] = set()
-        terminals: set[int] = set()
-        reversals: set[tuple[int, int]] = set()
-        look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
-        named: dict[
-            tuple[int, int, int, date], int
-        ] = {}  # with the merchant, since a terminal may have had another
-        for item in items:
-            request = item.request
-            terminals.add(item.key.terminal_no)
-            card = request.card
-            if card is not None:
-                pans.add(card.reveal())
-            holder_id = item.holder_id
-            batch.account_ids.append(
-                holder_id * 100 + int(getattr(request, "account", 10)) if holder_id else 0
-            )
-            if item.key.rclass:
-                reversals.add((item.key.terminal_no, item.key.batch_no))
-            if type(request) is Purchase:  # nearly all are
-                continue
-            if hold_rows.concerned(request):
-                look_into.add(batch.account_ids[-1])
-            if isinstance(request, holds.NAMING):
-                day = original_day(request.original, reference)
-                name = (item.key.terminal_no, request.original.batch_no, request.original.stan, day)
-                named[name] = item.merchant_no
-
-        queue = link.queue
-        queue("begin")
-        queue("take_gate", {"gate": GATE, "shard": shard})
-        queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(set(batch.account_ids)))})
-        queue("read_instant")
-        queue("read_cards", {"shard": shard, "pans": texts(list(pans))})
-        queue("read_terminals", {"terminals": int4s(list(terminals))})
-        queue(
-            "find_keys",
-            {
-                "shard": shard,
-                "terminals": int4s([item.key.terminal_no for item in items]),
-                "batches": int4s([item.key.batch_no for item in items]),
-                "stans": int4s([item.key.stan for item in items]),
-                "sinces": dates([item.since or unknown_since for item in items]),
-            },
-        )
-        if named:
-            queue(
-                "find_originals",
-                {
-                    "shard": shard,
-                    "terminals": int4s([key[0] for key in named]),
-                    "batches": int4s([key[1] for key in named]),
-                    "stans": int4s([key[2] for key in named]),
-                    "dates": dates([key[3] for key in named]),
-                    "merchants": int4s(list(named.values())),
-                },
-            )
-        if reversals:
-            queue(
-                "find_batches",
-                {
-                    "terminals": int4s([key[0] for key in reversals]),
-                    "batches": int4s([key[1] for key in reversals]),
-                },
-            )
-        _, _, accounts, instant, cards, sessions, keys, *rest = await link.round_trip()
-        originals = rest.pop(0) if named else []
-        closed = rest.pop(0) if reversals else []
-
-        if not instant:
-            raise LookupError("no business day covers this instant: run `cardswitch doctor`")
-        batch.now, batch.today = instant[0]
-        batch.rrn_head = rrn_head(batch.now)
-        # A method of the batch here would close a circle, and every batch would wait for the collector: 90 000 objects a second.
-        batch.facts = Facts(
-            batch.now,
-            batch.today,
-            no_pin_limit_fen=self._no_pin_limit_fen,
-            entry_of=batch.by_number.get,
-            holds=batch.holds,
-        )
-        batch.accounts = {row[0]: Account(*row) for row in accounts}
-        batch.cards = {row[0]: Card(*row[1:]) for row in cards}
-        batch.terminals = {row[0]: (row[1], row[2], row[3]) for row in sessions}
-        for row in keys:
-            key = items[row[0] - 1].key
-            self._found(batch, Key(key.terminal_no, key.batch_no, key.stan, row[1]), row)
-        wanted = list(named)
-        for row in originals:
-            name = wanted[row[0] - 1]
-            batch.originals[name] = self._found(batch, Key(name[0], name[1], name[2], FINANCIAL), row)
-        batch.closed_batches = {(row[0], row[1]) for row in closed}
-        limited: list[int] = []
-        for account in batch.accounts.values():
-            if account.holds_due is not None and batch.now >= account.holds_due:
-                look_into.add(account.account_id)
-            if account.limited_from is not None:
-                limited.append(account.account_id)
-        if batch.by_number or look_into or limited:
-            await self._read_further(link, batch, look_into, limited)
-        return batch
-
-    @staticmethod
-    def _found(batch: _Batch, key: Key, row: Row) -> Entry:
-        entry = batch.by_number.get(row[3])
-        if entry is None:
-            entry = batch.by_number[row[3]] = _entry(row)
-        return batch.by_key.setdefault(key, entry)
-
-    async def _read_further(
-        self, link: Pipeline, batch: _Batch, look_into: set[int], limited: list[int]
-    ) -> None:
-        """A third round trip, only for batches in which an original or a repeat was found, or holds or limits matter.
-
-        look_into: accounts all of whose open holds are read, and set free where they have expired. limited: those with limits.
-        """
-        numbers = set(batch.by_number) | {
-            e.original_entry for e in batch.by_number.values() if e.original_entry
-        }
-        held = hold_rows.entries_wanted(batch.by_number.values())
-        link.queue("read_uses", {"shard": self.shard, "entries": int8s(list(numbers))})
-        if held or look_into:
-            link.queue(
-                "read_holds",
-                {"shard": self.shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))},
-            )
-        if limited:
-            link.queue("read_windows", {"shard": self.shard, "accounts": int8s(limited)})
-            link.queue("read_limits")
-        uses, *rest = await link.round_trip()
-        for row in rest.pop(0) if held or look_into else ():
-            batch.holds[row[0]] = Hold(*row)
-        if limited:
-            batch.facts.windows = {row[0]: Window(*row) for row in rest[0]}
-            batch.facts.limit_rules = [LimitRule(*row) for row in rest[1]]
-        for account_id in look_into:
-            account = batch.accounts.get(account_id)
-            if account is not None:
-                holds.release_expired(account, batch.holds.values(), batch.now)
-        for entry_no, day, amount_fen, refunded_fen, undone_by in uses:
-            entry = batch.by_number.get(entry_no)
-            if entry is None:  # the purchase behind a void that is to be reversed: only its use matters
-                entry = batch.by_number[entry_no] = Entry(
-                    entry_no, day, 0, None, None, amount_fen, 0, APPROVED, "", "", batch.now, b"", None
-                )
-            entry.refunded_fen = refunded_fen
-            entry.undone_by = undone_by
-
     # ------------------------------------------------------------------ decisions
 
-    def _decide(self, batch: _Batch, item: Item, account_id: int) -> Outcome:
+    def _decide(self, batch: Batch, item: Item, account_id: int) -> Outcome:
         """Repeat, then form (30), batch number (77), freeze (90), then the rules. Pure but for the running state."""
         key = item.key
         generation, open_batch, state = batch.terminals.get(key.terminal_no, (0, 0, 2))
@@ -517,7 +274,7 @@ class ShardBook:
         ruling = self._rule(batch, item, account_id, open_batch, state)
         return self._enter(batch, item, account_id, ruling)
 
-    def _rule(self, batch: _Batch, item: Item, account_id: int, open_batch: int, batch_state: int) -> Ruling:
+    def _rule(self, batch: Batch, item: Item, account_id: int, open_batch: int, batch_state: int) -> Ruling:
         request, key = item.request, item.key
         if isinstance(request, Refused) and request.answer == self._de39[Decline.FORMAT]:
             return Ruling(Decline.FORMAT)
@@ -545,7 +302,7 @@ class ShardBook:
         ruling.serial = facts.serial
         return ruling
 
-    def _apply(self, batch: _Batch, item: Item, facts: Facts) -> Ruling:
+    def _apply(self, batch: Batch, item: Item, facts: Facts) -> Ruling:
         request, key = item.request, item.key
         if isinstance(request, Purchase):
             return rules.purchase(request, facts)
@@ -559,7 +316,7 @@ class ShardBook:
             return holds.pre_authorise(request, facts)
         if not isinstance(request, holds.NAMING):
             return Ruling(Decline.NOT_SUPPORTED)
-        facts.original = self._original(batch, key.terminal_no, request.original)
+        facts.original = batch.original(key.terminal_no, request.original)
         if isinstance(request, Void):
             return rules.void(request, facts, key.batch_no)
         if isinstance(request, PreAuthorisationVoid):
@@ -570,17 +327,7 @@ class ShardBook:
             return holds.void_completion(request, facts, key.batch_no)
         return rules.refund(request, facts)
 
-    @staticmethod
-    def _original(batch: _Batch, terminal_no: int, original: Original) -> Entry | None:
-        day = original_day(original, batch.reference)
-        entry = batch.originals.get((terminal_no, original.batch_no, original.stan, day))
-        if entry is None:  # perhaps decided a moment ago, in this very batch
-            entry = batch.by_key.get(Key(terminal_no, original.batch_no, original.stan, FINANCIAL))
-            if entry is not None and not day <= entry.business_date <= day + timedelta(days=1):
-                return None
-        return entry
-
-    def _enter(self, batch: _Batch, item: Item, account_id: int, ruling: Ruling) -> Outcome:
+    def _enter(self, batch: Batch, item: Item, account_id: int, ruling: Ruling) -> Outcome:
         """Make the journal entry of a ruling, visible at once to the rest of the batch."""
         serial = ruling.serial or self._serials.take()
         decline = ruling.decline
@@ -616,64 +363,9 @@ class ShardBook:
 
     # ------------------------------------------------------------------ writing
 
-    async def _write_and_commit(self, link: Pipeline, batch: _Batch) -> None:
-        shard = self.shard
-        changed = [a for a in batch.accounts.values() if a.changed and not a.held_changed]
-        held = [a for a in batch.accounts.values() if a.held_changed]
-        used = [entry for entry in batch.by_number.values() if entry.used]
-        moved = [
-            (entry, ruling.movement) for _, entry, ruling in batch.written if ruling.movement is not None
-        ]
-        queue = link.queue
-        if changed:
-            queue(
-                "write_accounts",
-                {
-                    "shard": shard,
-                    "account_ids": int8s([a.account_id for a in changed]),
-                    "balances": int8s([a.balance_fen for a in changed]),
-                    "failures": int2s([a.pin_failures for a in changed]),
-                },
-            )
-        if held:
-            queue("write_held_accounts", hold_rows.held_columns(shard, held))
-        if batch.facts.windows:
-            windows = [window for window in batch.facts.windows.values() if window.changed]
-            if windows:
-                queue("write_windows", limit_rows.window_columns(shard, windows))
-        if batch.holds:
-            touched = [hold for hold in batch.holds.values() if hold.changed]
-            if touched:
-                queue("write_holds", hold_rows.hold_columns(shard, touched))
-        if batch.written:
-            queue("write_journal", self._journal_columns(batch))
-        if moved:
-            queue(
-                "write_postings",
-                {
-                    "shard": shard,
-                    "business_date": batch.today,
-                    "entries": int8s([entry.entry_no for entry, _ in moved]),
-                    "debit_codes": int2s([m.debit[0] for _, m in moved]),
-                    "debit_owners": int8s([m.debit[1] for _, m in moved]),
-                    "credit_codes": int2s([m.credit[0] for _, m in moved]),
-                    "credit_owners": int8s([m.credit[1] for _, m in moved]),
-                    "amounts": int8s([m.amount_fen for _, m in moved]),
-                },
-            )
-        if used:
-            queue(
-                "write_uses",
-                {
-                    "shard": shard,
-                    "entries": int8s([entry.entry_no for entry in used]),
-                    "dates": dates([entry.business_date for entry in used]),
-                    "amounts": int8s([entry.amount_fen for entry in used]),
-                    "refunds": int8s([entry.refunded_fen for entry in used]),
-                    "undone": int8s([entry.undone_by or 0 for entry in used]),
-                },
-            )
-        queue("commit")
+    async def _write_and_commit(self, link: Pipeline, batch: Batch) -> None:
+        queue_writes(link, self.shard, batch)
+        link.queue("commit")
         doubted, self._in_doubt = self._in_doubt, True
         try:
             await link.round_trip()
@@ -681,34 +373,6 @@ class ShardBook:
             self._in_doubt = doubted  # the server said that this transaction failed
             raise
         # It stays set: of a batch in halves, the first may be booked when the second is given up.
-
-    def _journal_columns(self, batch: _Batch) -> dict[str, Parameter]:
-        items = [item for item, _, _ in batch.written]
-        entries = [entry for _, entry, _ in batch.written]
-        return {
-            "shard": self.shard,
-            "business_date": batch.today,
-            "decided_at": batch.now,
-            "terminals": int4s([item.key.terminal_no for item in items]),
-            "batches": int4s([item.key.batch_no for item in items]),
-            "stans": int4s([item.key.stan for item in items]),
-            "classes": int2s([item.key.rclass for item in items]),
-            "merchants": int4s([item.merchant_no for item in items]),
-            "entry_modes": texts([getattr(item.request, "entry_mode", "") for item in items]),
-            "digests": byteas([item.digest for item in items]),
-            "entries": int8s([entry.entry_no for entry in entries]),
-            "kinds": int2s([entry.kind for entry in entries]),
-            "accounts": int8s([entry.account_id or 0 for entry in entries]),
-            "pans": texts([entry.pan or "" for entry in entries]),
-            "amounts": int8s([entry.amount_fen for entry in entries]),
-            "effects": int8s([entry.effect_fen for entry in entries]),
-            "answers": texts([entry.answer for entry in entries]),
-            "rrns": texts([entry.rrn for entry in entries]),
-            "auth_codes": texts([entry.auth_code for entry in entries]),
-            "original_dates": dates([entry.original_date or NO_DATE for entry in entries]),
-            "original_entries": int8s([entry.original_entry or 0 for entry in entries]),
-            "extras": byteas([entry.extra or b"" for entry in entries]),
-        }
 
     # ------------------------------------------------------------------ the connection
 

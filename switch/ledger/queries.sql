@@ -1,4 +1,4 @@
--- The statements of one batch (book.py). First round trip: take_gate to find_batches. Second: write_* and COMMIT.
+-- The statements of one batch (batch.py, batch_rows.py). First round trip: take_gate to find_batches. Second: write_* and COMMIT.
 -- Every statement after lock_accounts has a snapshot of its own, so what it reads is what the lock protects.
 
 -- name: take_gate

@@ -112,15 +112,14 @@ async def test_a_book_whose_transaction_the_server_ended_settles_again(
         return await connect_writer(postgres_url, idle_max_s=next(times))
 
     book = ShardBook(0, connect_impatiently, DE39, retry_for_s=20.0)
-    read = book._lock_and_read
+    write = book._write_and_commit
     pauses = iter([0.5])
 
-    async def pause(*args: Any) -> Any:
-        batch = await read(*args)
+    async def pause(*args: Any) -> None:
         await asyncio.sleep(next(pauses, 0.0))
-        return batch
+        await write(*args)
 
-    monkeypatch.setattr(book, "_lock_and_read", pause)  # stands for a process that was suspended here
+    monkeypatch.setattr(book, "_write_and_commit", pause)  # stands for a process that was suspended here
     told = await _told(book, [item(purchase(300), since=day)])
     assert [outcome.answer for outcome in told if outcome] == ["00"]
     cursor = await pg.execute("SELECT balance_fen FROM account WHERE account_id = 110")

@@ -1,0 +1,270 @@
+"""One batch of a shard: what it locks and reads, as a state that every decision changes.
+
+Everything a decision depends on is in a locked row or read in a statement after the lock, so that what is read is what the lock
+protects. Two round trips at the most: the second one only where an original or a repeat was found, or holds or limits matter.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from switch.domain.calendar import SHANGHAI
+from switch.domain.decisions import APPROVED
+from switch.domain.transactions import Original, Purchase
+from switch.ledger import hold_rows, holds
+from switch.ledger.gate import GATE
+from switch.ledger.items import FINANCIAL, Item, Key
+from switch.ledger.limits import LimitRule, Window
+from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
+from switch.ledger.serials import rrn_head
+from switch.storage.arrays import dates, int4s, int8s, texts
+from switch.storage.pipeline import Pipeline
+
+STATEMENTS = (
+    "take_gate",
+    "lock_accounts",
+    "read_instant",
+    "read_cards",
+    "read_terminals",
+    "find_keys",
+    "find_originals",
+    "find_batches",
+    "read_uses",
+)
+Row = tuple[Any, ...]
+UNKNOWN_BATCH_DAYS = (
+    4  # a batch that was never opened holds declines only; their repeats are looked for so far back
+)
+
+
+def original_day(original: Original, today: date) -> date:
+    """The date that field 61 means: the latest MMDD not after tomorrow. An impossible date counts as today."""
+    for year in (today.year + 1, today.year, today.year - 1, today.year - 4):
+        try:
+            day = date(year, original.month, original.day)
+        except ValueError:
+            continue
+        if day <= today + timedelta(days=1):
+            return day
+    return today
+
+
+class Batch:
+    """The running state of one batch: what was locked and read, changed by every decision."""
+
+    __slots__ = (
+        "account_ids",
+        "accounts",
+        "by_key",
+        "by_number",
+        "cards",
+        "closed_batches",
+        "facts",
+        "holds",
+        "now",
+        "originals",
+        "reference",
+        "rrn_head",
+        "terminals",
+        "today",
+        "written",
+    )
+
+    def __init__(self) -> None:
+        self.now: datetime
+        self.today: date
+        self.rrn_head: str
+        self.facts: Facts
+        self.account_ids: list[int] = []  # of each item, 0 for a card that is not ours
+        self.reference: date  # no row can be dated after it; field 61 is read against it
+        self.accounts: dict[int, Account] = {}
+        self.cards: dict[str, Card] = {}
+        self.terminals: dict[int, tuple[int, int, int]] = {}  # generation, batch_no, batch state
+        self.by_key: dict[Key, Entry] = {}
+        self.by_number: dict[int, Entry] = {}
+        self.originals: dict[tuple[int, int, int, date], Entry] = {}
+        self.closed_batches: set[tuple[int, int]] = set()
+        self.holds: dict[int, Hold] = {}  # by entry number; all open ones of every account in holds_of
+        self.written: list[tuple[Item, Entry, Ruling]] = []
+
+    def found(self, key: Key, row: Row) -> Entry:
+        """Take in a journal row that was read."""
+        entry = self.by_number.get(row[3])
+        if entry is None:
+            entry = self.by_number[row[3]] = _entry(row)
+        return self.by_key.setdefault(key, entry)
+
+    def original(self, terminal_no: int, original: Original) -> Entry | None:
+        """The entry that field 61 names."""
+        day = original_day(original, self.reference)
+        entry = self.originals.get((terminal_no, original.batch_no, original.stan, day))
+        if entry is None:  # perhaps decided a moment ago, in this very batch
+            entry = self.by_key.get(Key(terminal_no, original.batch_no, original.stan, FINANCIAL))
+            if entry is not None and not day <= entry.business_date <= day + timedelta(days=1):
+                return None
+        return entry
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(
+        entry_no=row[3],
+        business_date=row[2],
+        kind=row[4],
+        account_id=row[5],
+        pan=row[6],
+        amount_fen=row[7],
+        effect_fen=row[8],
+        answer=row[9],
+        rrn=row[10],
+        auth_code=row[11],
+        decided_at=row[12],
+        digest=row[13],
+        extra=row[14],
+        original_date=row[15],
+        original_entry=row[16],
+    )
+
+
+async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no_pin_limit_fen: int) -> Batch:
+    """Begin the transaction, lock the accounts of these requests and read what their decisions depend on."""
+    reference = datetime.now(SHANGHAI).date() + timedelta(days=2)
+    unknown_since = reference - timedelta(days=UNKNOWN_BATCH_DAYS + 2)
+    batch = Batch()
+    batch.reference = reference
+    pans: set[str] = set()
+    terminals: set[int] = set()
+    reversals: set[tuple[int, int]] = set()
+    look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
+    named: dict[
+        tuple[int, int, int, date], int
+    ] = {}  # with the merchant, since a terminal may have had another
+    for item in items:
+        request = item.request
+        terminals.add(item.key.terminal_no)
+        card = request.card
+        if card is not None:
+            pans.add(card.reveal())
+        holder_id = item.holder_id
+        batch.account_ids.append(holder_id * 100 + int(getattr(request, "account", 10)) if holder_id else 0)
+        if item.key.rclass:
+            reversals.add((item.key.terminal_no, item.key.batch_no))
+        if type(request) is Purchase:  # nearly all are
+            continue
+        if hold_rows.concerned(request):
+            look_into.add(batch.account_ids[-1])
+        if isinstance(request, holds.NAMING):
+            day = original_day(request.original, reference)
+            name = (item.key.terminal_no, request.original.batch_no, request.original.stan, day)
+            named[name] = item.merchant_no
+
+    queue = link.queue
+    queue("begin")
+    queue("take_gate", {"gate": GATE, "shard": shard})
+    queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(set(batch.account_ids)))})
+    queue("read_instant")
+    queue("read_cards", {"shard": shard, "pans": texts(list(pans))})
+    queue("read_terminals", {"terminals": int4s(list(terminals))})
+    queue(
+        "find_keys",
+        {
+            "shard": shard,
+            "terminals": int4s([item.key.terminal_no for item in items]),
+            "batches": int4s([item.key.batch_no for item in items]),
+            "stans": int4s([item.key.stan for item in items]),
+            "sinces": dates([item.since or unknown_since for item in items]),
+        },
+    )
+    if named:
+        queue(
+            "find_originals",
+            {
+                "shard": shard,
+                "terminals": int4s([key[0] for key in named]),
+                "batches": int4s([key[1] for key in named]),
+                "stans": int4s([key[2] for key in named]),
+                "dates": dates([key[3] for key in named]),
+                "merchants": int4s(list(named.values())),
+            },
+        )
+    if reversals:
+        queue(
+            "find_batches",
+            {
+                "terminals": int4s([key[0] for key in reversals]),
+                "batches": int4s([key[1] for key in reversals]),
+            },
+        )
+    _, _, accounts, instant, cards, sessions, keys, *rest = await link.round_trip()
+    originals = rest.pop(0) if named else []
+    closed = rest.pop(0) if reversals else []
+
+    if not instant:
+        raise LookupError("no business day covers this instant: run `cardswitch doctor`")
+    batch.now, batch.today = instant[0]
+    batch.rrn_head = rrn_head(batch.now)
+    # A method of the batch here would close a circle, and every batch would wait for the collector: 90 000 objects a second.
+    batch.facts = Facts(
+        batch.now,
+        batch.today,
+        no_pin_limit_fen=no_pin_limit_fen,
+        entry_of=batch.by_number.get,
+        holds=batch.holds,
+    )
+    batch.accounts = {row[0]: Account(*row) for row in accounts}
+    batch.cards = {row[0]: Card(*row[1:]) for row in cards}
+    batch.terminals = {row[0]: (row[1], row[2], row[3]) for row in sessions}
+    for row in keys:
+        key = items[row[0] - 1].key
+        batch.found(Key(key.terminal_no, key.batch_no, key.stan, row[1]), row)
+    wanted = list(named)
+    for row in originals:
+        name = wanted[row[0] - 1]
+        batch.originals[name] = batch.found(Key(name[0], name[1], name[2], FINANCIAL), row)
+    batch.closed_batches = {(row[0], row[1]) for row in closed}
+    limited: list[int] = []
+    for account in batch.accounts.values():
+        if account.holds_due is not None and batch.now >= account.holds_due:
+            look_into.add(account.account_id)
+        if account.limited_from is not None:
+            limited.append(account.account_id)
+    if batch.by_number or look_into or limited:
+        await _read_further(link, shard, batch, look_into, limited)
+    return batch
+
+
+async def _read_further(
+    link: Pipeline, shard: int, batch: Batch, look_into: set[int], limited: list[int]
+) -> None:
+    """A third round trip, only for batches in which an original or a repeat was found, or holds or limits matter.
+
+    look_into: accounts all of whose open holds are read, and set free where they have expired. limited: those with limits.
+    """
+    numbers = set(batch.by_number) | {e.original_entry for e in batch.by_number.values() if e.original_entry}
+    held = hold_rows.entries_wanted(batch.by_number.values())
+    link.queue("read_uses", {"shard": shard, "entries": int8s(list(numbers))})
+    if held or look_into:
+        link.queue(
+            "read_holds",
+            {"shard": shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))},
+        )
+    if limited:
+        link.queue("read_windows", {"shard": shard, "accounts": int8s(limited)})
+        link.queue("read_limits")
+    uses, *rest = await link.round_trip()
+    for row in rest.pop(0) if held or look_into else ():
+        batch.holds[row[0]] = Hold(*row)
+    if limited:
+        batch.facts.windows = {row[0]: Window(*row) for row in rest[0]}
+        batch.facts.limit_rules = [LimitRule(*row) for row in rest[1]]
+    for account_id in look_into:
+        account = batch.accounts.get(account_id)
+        if account is not None:
+            holds.release_expired(account, batch.holds.values(), batch.now)
+    for entry_no, day, amount_fen, refunded_fen, undone_by in uses:
+        entry = batch.by_number.get(entry_no)
+        if entry is None:  # the purchase behind a void that is to be reversed: only its use matters
+            entry = batch.by_number[entry_no] = Entry(
+                entry_no, day, 0, None, None, amount_fen, 0, APPROVED, "", "", batch.now, b"", None
+            )
+        entry.refunded_fen = refunded_fen
+        entry.undone_by = undone_by

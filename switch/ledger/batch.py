@@ -241,16 +241,17 @@ async def _read_further(
     """
     numbers = set(batch.by_number) | {e.original_entry for e in batch.by_number.values() if e.original_entry}
     held = hold_rows.entries_wanted(batch.by_number.values())
-    link.queue("read_uses", {"shard": shard, "entries": int8s(list(numbers))})
+    if numbers:
+        link.queue("read_uses", {"shard": shard, "entries": int8s(list(numbers))})
     if held or look_into:
         link.queue(
-            "read_holds",
-            {"shard": shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))},
+            "read_holds", {"shard": shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))}
         )
     if limited:
         link.queue("read_windows", {"shard": shard, "accounts": int8s(limited)})
         link.queue("read_limits")
-    uses, *rest = await link.round_trip()
+    rest = await link.round_trip()
+    uses = rest.pop(0) if numbers else ()
     for row in rest.pop(0) if held or look_into else ():
         batch.holds[row[0]] = Hold(*row)
     if limited:

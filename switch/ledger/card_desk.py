@@ -14,6 +14,7 @@ from switch.domain.errors import InputRefused
 from switch.domain.identifiers import mask_pan
 from switch.ledger.card_states import CLOCK, Move, State, moved, with_reason
 from switch.ledger.rules import CardStatus
+from switch.storage.pool import end_if_idle
 from switch.storage.sql import load
 
 SQL = load("switch.ledger")
@@ -73,6 +74,7 @@ async def change_card(
     evidence = with_reason(evidence) if evidence else ""
     where = {"shard": place.shard, "pan": place.pan}
     async with connection.transaction():
+        await end_if_idle(connection)
         # Accounts first and in id order, as the book does.
         await connection.execute(SQL["lock_holder"], {"shard": place.shard, "holder_id": place.holder_id})
         await connection.execute(SQL["lock_card"], where)

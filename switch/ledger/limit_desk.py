@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from switch.domain.errors import InputRefused
 from switch.ledger.card_states import with_reason
 from switch.ledger.limits import LimitRule
+from switch.storage.pool import end_if_idle
 from switch.storage.sql import load
 
 SQL = load("switch.ledger")
@@ -68,6 +69,7 @@ async def _store(connection: Connection, rule: LimitRule, actor: str, reason: st
 async def _mark(connection: Connection, shard: int, rule: LimitRule) -> int:
     """Begin to count some of the accounts that are not counted yet. The day is read under their locks: none is counted in part."""
     async with connection.transaction():
+        await end_if_idle(connection)
         which = {
             "shard": shard,
             "kind": rule.account_kind,

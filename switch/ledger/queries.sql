@@ -211,15 +211,18 @@ SELECT DISTINCT account_id
  LIMIT %(limit)s;
 
 -- name: lock_expired
-SELECT clock_timestamp()
-  FROM (SELECT 1 FROM account
-         WHERE shard = %(shard)s AND account_id = ANY(%(accounts)s)
-         ORDER BY account_id
-           FOR NO KEY UPDATE) AS locked
- LIMIT 1;
+-- Every one of them: a limit around this would end the locking with the first.
+SELECT account_id
+  FROM account
+ WHERE shard = %(shard)s AND account_id = ANY(%(accounts)s)
+ ORDER BY account_id
+   FOR NO KEY UPDATE;
+
+-- name: read_clock
+SELECT clock_timestamp();
 
 -- name: release_expired
--- A statement of its own after the lock, with the instant that was read under it.
+-- A statement of its own after the locks, with an instant that was read under them. What is taken off an account is what was ended.
 WITH due AS MATERIALIZED (
     SELECT entry_no, account_id, frozen_fen
       FROM hold
@@ -228,12 +231,13 @@ ended AS (
     UPDATE hold AS h
        SET frozen_fen = 0, ended_by = 0
       FROM due
-     WHERE h.shard = %(shard)s AND h.entry_no = due.entry_no)
+     WHERE h.shard = %(shard)s AND h.entry_no = due.entry_no AND h.ended_by IS NULL
+ RETURNING due.account_id, due.frozen_fen)
 UPDATE account AS a
    SET held_fen = a.held_fen - d.fen,
        holds_due = (SELECT min(o.expires_at) FROM hold o
                      WHERE o.shard = %(shard)s AND o.account_id = a.account_id AND o.ended_by IS NULL AND o.expires_at > %(now)s)
-  FROM (SELECT account_id, sum(frozen_fen)::bigint AS fen FROM due GROUP BY account_id) AS d
+  FROM (SELECT account_id, sum(frozen_fen)::bigint AS fen FROM ended GROUP BY account_id) AS d
  WHERE a.shard = %(shard)s AND a.account_id = d.account_id;
 
 -- name: find_card_by_pan

@@ -14,6 +14,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from switch.ledger.card_desk import lapse_losses
+from switch.storage.pool import end_if_idle
 from switch.storage.sql import load
 
 log = structlog.get_logger(__name__)
@@ -32,10 +33,11 @@ async def sweep_shard(connection: AsyncConnection[Any], shard: int) -> int:
         return 0
     which = {"shard": shard, "accounts": accounts}
     async with connection.transaction():
-        cursor = await connection.execute(SQL["lock_expired"], which)
+        await end_if_idle(connection)
+        await connection.execute(SQL["lock_expired"], which)
+        cursor = await connection.execute(SQL["read_clock"])
         row = await cursor.fetchone()
-        if row is None:
-            return 0
+        assert row is not None
         cursor = await connection.execute(SQL["release_expired"], {**which, "now": row[0]})
         return cursor.rowcount
 

@@ -52,6 +52,12 @@ async def connect_writer(url: str, *, idle_max_s: float = WRITER_IDLE_MAX_S) -> 
     return connection
 
 
+async def end_if_idle(connection: AsyncConnection[Any], *, idle_max_s: float = WRITER_IDLE_MAX_S) -> None:
+    """Let the server end the running transaction if its client stands still: for those that lock what a writer needs."""
+    milliseconds = round(idle_max_s * 1000)
+    await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}".encode())
+
+
 def connect_now(url: str) -> psycopg.Connection[Any]:
     """The same, for commands that need no event loop."""
     return psycopg.connect(url, **_OPTIONS)

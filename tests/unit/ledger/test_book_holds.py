@@ -20,9 +20,11 @@ from switch.domain.transactions import (
     PreAuthorisationVoid,
     Reversal,
 )
+from switch.ledger.batch import lock_and_read
 from switch.ledger.book import ShardBook
 from switch.ledger.items import REVERSAL, Item
 from switch.ledger.sweeping import sweep_shard
+from switch.storage.pool import connect
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
 
 pytestmark = pytest.mark.server
@@ -30,8 +32,8 @@ pytestmark = pytest.mark.server
 Pg = AsyncConnection[Any]
 
 
-def pre_authorisation(fen: int) -> PreAuthorisation:
-    return PreAuthorisation(card_of(1), AccountKind.ONLINE, Fen(fen), None, "051")
+def pre_authorisation(fen: int, *, holder_id: int = 1) -> PreAuthorisation:
+    return PreAuthorisation(card_of(holder_id), AccountKind.ONLINE, Fen(fen), None, "051")
 
 
 def completion(of: Item, code: str, fen: int, day: date) -> Completion:
@@ -164,6 +166,42 @@ async def test_sweep_and_book_that_meet_release_a_hold_once(pg: Pg, postgres_url
         requests = [book.settle([item(purchase(1), since=day)]) for _ in range(1)]
         await asyncio.gather(sweep_shard(pg, 0), *requests)
     assert await account(pg) == (OPENING_FEN - 1, 400, True)
+
+
+async def test_sweep_and_book_that_meet_at_the_second_of_many_accounts_release_a_hold_once(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+
+    def held(holder_id: int, amount_fen: int) -> Item:
+        return item(pre_authorisation(amount_fen, holder_id=holder_id), since=day, holder_id=holder_id)
+
+    async with a_book(postgres_url) as book:
+        await settle(book, held(1, 400), held(2, 400), held(2, 500))
+        await pg.execute("UPDATE hold SET expires_at = clock_timestamp() WHERE amount_fen = 400")
+        await pg.execute("UPDATE account SET holds_due = clock_timestamp() WHERE held_fen > 0")
+        link = await book._linked()
+        bought = item(purchase(1, holder_id=2), since=day, holder_id=2)
+        batch = await lock_and_read(link, 0, [bought], no_pin_limit_fen=0)
+        assert book._decide(batch, bought, batch.account_ids[0]).answer == "00"
+        sweep = asyncio.create_task(sweep_shard(pg, 0))
+        async with asyncio.timeout(20):
+            while not await _waits_for_a_lock(postgres_url):
+                await asyncio.sleep(0.01)
+        await book._write_and_commit(link, batch)
+        await sweep
+    cursor = await pg.execute(
+        "SELECT account_id, held_fen FROM account WHERE account_id IN (110, 210) ORDER BY 1"
+    )
+    assert await cursor.fetchall() == [(110, 0), (210, 500)]
+
+
+async def _waits_for_a_lock(postgres_url: str) -> bool:
+    async with await connect(postgres_url) as connection:
+        cursor = await connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return await cursor.fetchone() is not None
 
 
 async def test_two_books_never_freeze_or_complete_a_fen_twice(pg: Pg, postgres_url: str) -> None:

@@ -506,7 +506,8 @@ class Reception:
         elif isinstance(content, MasterKeyDownload | MasterKeyConfirm):
             self._later(visit, self._master_key(visit, content))
         else:
-            self._reply(visit, self._outcome(NOT_SUPPORTED))
+            answer = content.answer if isinstance(content, Refused) else NOT_SUPPORTED
+            self._reply(visit, self._outcome(answer))
 
     async def _sign_on(self, visit: Visit, content: SignOn) -> None:
         result = await self._sign_ons.take(visit.entry, content)

@@ -259,3 +259,15 @@ async def test_a_training_terminal_is_answered_and_nothing_is_booked(two: Two, s
     real = await Till(dataclasses.replace(terminal, training=False), seen, two.other.line).sign_on()
     assert (await real.buy(card, 10_000)).fields[39] == "00"
     assert booked(two, terminal) == 1
+
+
+async def test_network_management_that_breaks_a_rule_of_form_is_answered_30_and_an_unknown_code_40(
+    two: Two, seen: Seen
+) -> None:
+    till = await Till(two.town.new_terminal(), seen, two.one.line).sign_on()
+    for code, mti, field62, expected in [
+        ("390", "0800", b"X000000000001", "30"),
+        ("362", "0820", b"99", "30"),
+        ("370", "0800", b"", "40"),
+    ]:
+        assert await till.code(till.pos.management(code, mti, field62)) == expected

@@ -2,16 +2,21 @@
 
 -- name: terminals_by_id
 -- One statement, so that keys, generation and batch of a terminal are of one moment. Current key set first, then those
--- that wait for their first good MAC, the youngest of them first: it is the likeliest.
+-- that wait for their first good MAC, the youngest of them first: it is the likeliest. Last what the terminal is to be asked for, NULL where
+-- nothing is: the parameters to fetch, and its status, wanted once a day (20 hours, as it signs on once a day at no fixed hour).
 SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id, t.mac_algorithm,
        t.state = 'ACTIVE', m.state = 'ACTIVE',
        coalesce(s.batch_no, 0), b.opened_on, coalesce(s.generation, 0),
-       k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8, m.category
+       k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8, m.category,
+       nullif(parameters_version(t.terminal_no, m.category), u.parameters_held),
+       CASE WHEN u.reported_at IS NULL OR u.reported_at < clock_timestamp() - interval '20 hours'
+            THEN coalesce(extract(epoch FROM u.reported_at), 0)::bigint END
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session s ON s.terminal_no = t.terminal_no
   LEFT JOIN terminal_batch b ON b.terminal_no = t.terminal_no AND b.batch_no = s.batch_no
   LEFT JOIN terminal_key_set k ON k.terminal_no = t.terminal_no AND k.generation >= s.generation
+  LEFT JOIN terminal_status u ON u.terminal_no = t.terminal_no
  WHERE t.terminal_id = ANY(%(terminal_ids)b)
  ORDER BY t.terminal_no, k.generation = s.generation DESC, k.generation DESC
 

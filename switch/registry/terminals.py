@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 
 from switch.keys.sealing import SealError
 from switch.keys.vault import TerminalKeys, Vault
+from switch.messages.answers import Processing
 from switch.registry.cache import Lookup
 from switch.storage.sql import load
 
@@ -28,6 +29,8 @@ MERCHANTS_MAX = 20_000
 BATCHES_MAX = 20_000
 KEY_AGE_S = 86_400.0  # working keys serve for at most a day
 
+NEEDED: Final = (Processing.FETCH_PARAMETERS, Processing.UPLOAD_STATUS)  # the last columns of terminals_by_id
+
 MERCHANT_UNKNOWN: Final = "03"
 TERMINAL_UNKNOWN: Final = "97"
 
@@ -38,6 +41,13 @@ class KeySet(NamedTuple):
     generation: int
     keys: TerminalKeys
     until_s: float
+
+
+class Need(NamedTuple):
+    """Something that a terminal is to be asked for. requirement: header digit 6; wanted: which version, or since which report."""
+
+    requirement: int
+    wanted: int
 
 
 class TerminalEntry(NamedTuple):
@@ -58,6 +68,7 @@ class TerminalEntry(NamedTuple):
         KeySet, ...
     ]  # the one that serves, then those waiting for their first good MAC, youngest first
     category: str = ""  # of the merchant, 4 digits
+    needs: tuple[Need, ...] = ()
 
     def serves(self, merchant_id: str) -> bool:
         """Whether terminal and merchant are active and belong together."""
@@ -231,4 +242,9 @@ def _entry_of(row: Sequence[Any]) -> TerminalEntry:
         generation=row[10],
         key_sets=(),
         category=sys.intern(row[14]),
+        needs=tuple(
+            Need(requirement, wanted)
+            for requirement, wanted in zip(NEEDED, row[15:], strict=True)
+            if wanted is not None
+        ),
     )

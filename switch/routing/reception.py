@@ -33,6 +33,7 @@ from switch.domain.transactions import (
     MasterKeyConfirm,
     MasterKeyDownload,
     OfflineUpload,
+    ParameterDownload,
     PreAuthorisation,
     Purchase,
     Refused,
@@ -61,6 +62,7 @@ from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
 from switch.routing.destinations import LEDGER, RouteTable
 from switch.routing.routes import Routes
+from switch.routing.downloads import DownloadDesk
 from switch.routing.sign_ons import SignOnDesk
 
 log = structlog.get_logger(__name__)
@@ -159,6 +161,7 @@ class Reception:
         self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
         self._sign_ons = SignOnDesk(connect, vault, terminals)
         self._master_keys = MasterKeyDesk(vault)
+        self._downloads = DownloadDesk(connect, terminals)
         self._serials = Serials()
         self._refilling: asyncio.Task[None] | None = None
 
@@ -247,7 +250,9 @@ class Reception:
             log.info("request refused", terminal=envelope.terminal_id, rule=str(error))
             content = Refused(_card_named(message), Fen(0), Code.FORMAT, error.rule)
         visit.content = content
-        if envelope.training:
+        if envelope.training and not isinstance(
+            content, ParameterDownload
+        ):  # a trainee's terminal works by it too
             self._reply(visit, self._training(content))
         elif envelope.request_class is None:
             self._manage(visit)
@@ -389,6 +394,9 @@ class Reception:
     def _reply(self, visit: Visit, outcome: Outcome, *, sign_on_next: bool = False) -> None:
         sign_on_next = sign_on_next or outcome.answer == Code.SIGN_ON_AGAIN
         processing = Processing.SIGN_ON if sign_on_next else Processing.NONE
+        if not processing and visit.entry.needs and visit.keys is not None and not visit.envelope.training:
+            terminal_no, needs = visit.entry.terminal_no, visit.entry.needs
+            processing = self._downloads.ask(terminal_no, needs, visit.content, visit.started_s)
         prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, processing=processing)
         self._send(visit, prefix, mab, outcome.answer)
 
@@ -493,7 +501,7 @@ class Reception:
             self._reply(visit, self._outcome(Code.FORMAT))
             return
         visit.content = content
-        if isinstance(content, Echo | StatusUpload):
+        if isinstance(content, Echo):
             self._reply(visit, self._outcome(APPROVED))
         elif isinstance(content, SignOn):
             terminal_no = visit.entry.terminal_no
@@ -505,6 +513,8 @@ class Reception:
             self._later(visit, self._sign_off(visit))
         elif isinstance(content, MasterKeyDownload | MasterKeyConfirm):
             self._later(visit, self._master_key(visit, content))
+        elif isinstance(content, ParameterDownload | StatusUpload):
+            self._later(visit, self._download(visit, content))
         else:
             answer = content.answer if isinstance(content, Refused) else NOT_SUPPORTED
             self._reply(visit, self._outcome(answer))
@@ -530,6 +540,13 @@ class Reception:
         # Its working keys are under the master key that it had before.
         sign_on_next = told.answer == APPROVED and isinstance(content, MasterKeyConfirm)
         self._reply(visit, self._outcome(told.answer, field62=told.field62), sign_on_next=sign_on_next)
+
+    async def _download(self, visit: Visit, content: ParameterDownload | StatusUpload) -> None:
+        told = await self._downloads.take(visit.entry, content)
+        if told.rule:
+            log.info("download refused", terminal=visit.entry.terminal_id, rule=told.rule)
+        visit.entry = told.entry
+        self._reply(visit, self._outcome(told.answer, field62=told.field62))
 
     async def _sign_off(self, visit: Visit) -> None:
         assert visit.keys is not None

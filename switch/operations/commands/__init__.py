@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from switch.operations.commands import card, config, iso8583, keys, limits, registry, routes
+from switch.operations.commands import card, config, iso8583, keys, limits, parameters, registry, routes, terminals
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
@@ -29,5 +29,7 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "limits": limits.app,
     "registry": registry.app,
     "routes": routes.app,
+    "parameters": parameters.app,
+    "terminals": terminals.app,
     "files": files,
 }

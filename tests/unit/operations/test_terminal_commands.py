@@ -1,0 +1,95 @@
+"""`cardswitch parameters` and `cardswitch terminals` as an operator uses them, against a real PostgreSQL."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from switch.__main__ import cli
+from switch.domain.errors import InputRefused
+from switch.registry.upkeep import store_status, wanted_parameters
+from tests.unit.registry.helpers import city, open_day, run_import, write
+
+pytestmark = pytest.mark.server
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `cardswitch ...` on a small city; errors of ours come out as they are."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        open_day(connection)
+        run_import(connection, write(tmp_path, city()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CARDSWITCH_DATABASE__URL", postgres_url)
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(cli, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def test_what_is_set_is_shown_with_where_it_comes_from_and_who_set_it(run: Run) -> None:
+    assert "all: timeout_s changed" in run("parameters", "set", "timeout_s=45", "--actor", "li wei").output
+    assert "nothing changed" in run("parameters", "set", "timeout_s=45").output
+    done = json.loads(run("parameters", "set", "resends=1", "--category", "4111", "--json").output)
+    assert done == {"for": "category 4111", "changed": ["resends"]}
+    shown = json.loads(run("parameters", "show", "--terminal", "33500001", "--json").output)
+    found = {row["name"]: (row["value"], row["source"]) for row in shown["parameters"]}
+    assert found["timeout_s"] == ("45", "all")
+    assert found["resends"] == ("1", "category")
+    assert found["records_per_upload"] == ("5", "switch")
+    assert "resends" in run("parameters", "show").output
+    log = json.loads(run("parameters", "log", "--most", "2", "--json").output)["changes"]
+    assert [(row["scope"], row["name"], row["value"]) for row in log] == [
+        ("category 4111", "resends", 1),
+        ("all", "timeout_s", 45),
+    ]
+    assert log[1]["actor"] == "li wei"
+    assert "li wei" in run("parameters", "log").output
+
+
+def test_two_scopes_a_parameter_twice_and_an_unknown_terminal_are_refused(run: Run) -> None:
+    both = run("parameters", "show", "--category", "4111", "--terminal", "33500001")
+    assert both.exit_code == 2
+    assert run("parameters", "show", "--category", "41").exit_code == 2
+    with pytest.raises(InputRefused, match="twice"):
+        run("parameters", "set", "resends=1", "resends=2")
+    with pytest.raises(InputRefused, match="registered"):
+        run("parameters", "show", "--terminal", "00000000")
+    with pytest.raises(InputRefused, match="00000000"):
+        run("terminals", "status", "00000000")
+
+
+async def test_status_tells_who_reported_what_and_how_it_differs(
+    run: Run, pg: psycopg.AsyncConnection[Any]
+) -> None:
+    cursor = await pg.execute("SELECT terminal_no FROM terminal WHERE terminal_id = '33500001'")
+    row = await cursor.fetchone()
+    assert row is not None
+    right = dict((await wanted_parameters(pg, row[0])).values)
+    await store_status(pg, row[0], [*(right | {"12": "30", "31": "00000007", "32": "000012"}).items()])
+    document = json.loads(run("terminals", "status", "--json").output)
+    by_id = {terminal["terminal_id"]: terminal for terminal in document["terminals"]}
+    assert set(by_id) == {"33500001", "33500005"}  # those that are active
+    told = by_id["33500001"]
+    assert told["differences"] == [{"name": "timeout_s", "reported": "30", "wanted": "60"}]
+    assert (told["unsent_records"], told["hot_list_version"]) == (12, 7)
+    assert 0 <= told["report_age_s"] < 600
+    assert by_id["33500005"]["reported_at"] is None
+    assert by_id["33500005"]["differences"] == [{"name": "parameters", "reported": "", "wanted": "newest"}]
+
+    text = run("terminals", "status", "33500001").output
+    assert "timeout_s 30 (should be 60)" in text
+    assert "never" in run("terminals", "status", "33500005").output
+    await store_status(pg, row[0], [*right.items()])
+    left = json.loads(run("terminals", "status", "--behind", "--json").output)["terminals"]
+    assert [terminal["terminal_id"] for terminal in left] == ["33500005"]

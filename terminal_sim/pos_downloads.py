@@ -1,13 +1,15 @@
-"""What a terminal fetches and reports: parameters block by block, and its status. The conversation only; a client sends and waits."""
+"""What a terminal fetches and reports: parameters and hot list block by block, and its status. The conversation only; a client sends and waits."""
 
 from typing import Final
 
 from switch.domain.errors import FormatError
+from switch.messages.hot_list import FULL, INCREMENT, HotListBlock, applies, apply_blocks, read_block
 from switch.messages.parameters import parameter_text, read_parameter_block
 from terminal_sim.pos_answers import UNUSABLE, Answer, UnusableAnswerError
 from terminal_sim.pos_client import PosClient, RefusedError
 
 BLOCKS_MAX: Final = 10_000  # four digits of block number
+BEGINNINGS_MAX: Final = 4  # a list that changes under the download is begun anew
 
 
 class Holdings:
@@ -42,6 +44,41 @@ async def fetch_parameters(client: PosClient, holdings: Holdings) -> None:
             break
     holdings.parameters = found
     _approved(await client.insist(client.pos.management("361")), "parameter download ended")
+
+
+async def fetch_hot_list(client: PosClient, holdings: Holdings, mode: str = "") -> list[HotListBlock]:
+    """黑名單下載: every block of one version, then 391. By itself it asks for an increment to what it holds, else for the full list."""
+    await client.ready()
+    mode = mode or (INCREMENT if holdings.hot_list_version else FULL)
+    for _ in range(BEGINNINGS_MAX):
+        blocks = await _whole_list(client, mode, holdings.hot_list_version)
+        if blocks and applies(blocks[0], holdings.hot_list_version):
+            holdings.hot_list = apply_blocks(holdings.hot_list, blocks)
+            holdings.hot_list_version = blocks[0].version
+            _approved(await client.insist(client.pos.management("391")), "hot list download ended")
+            return blocks
+        mode = FULL if blocks else mode
+    raise UnusableAnswerError(UNUSABLE, "the list changes faster than it can be fetched")
+
+
+async def _whole_list(client: PosClient, mode: str, held: int) -> list[HotListBlock]:
+    """Every block; none when they are not of one list."""
+    blocks: list[HotListBlock] = []
+    for number in range(1, BLOCKS_MAX):
+        wanted = f"{mode}{held:08d}{number:04d}".encode("ascii")
+        answer = await client.insist(client.pos.management("390", field62=wanted))
+        if number > 1 and answer.code == "12":
+            return []
+        try:
+            block = read_block(_field62(answer, "hot list download"))
+        except FormatError as error:
+            raise UnusableAnswerError(UNUSABLE, str(error)) from error
+        if block.block_no != number or (blocks and block[1:4] != blocks[0][1:4]):
+            return []
+        blocks.append(block)
+        if not block.more:
+            return blocks
+    raise UnusableAnswerError(UNUSABLE, "the list has no end")
 
 
 async def upload_status(client: PosClient, holdings: Holdings) -> Answer:

@@ -42,13 +42,28 @@ class HotListBlock(NamedTuple):
 
 def pack_block(block: HotListBlock) -> bytes:
     """The content of field 62. ValueError for numbers that do not fit: only our own fault can cause it."""
-    numbers = f"{block.base:08d}{block.version:08d}{block.block_no:04d}{len(block.entries):03d}"
-    if len(block.entries) > HOT_LIST_ENTRIES_MAX or len(numbers) != _HEAD_BYTES - 2:
-        raise ValueError("a hot list block has at most 40 entries and versions of 8 digits")
-    head = f"{int(block.more)}{block.mode}{numbers}".encode()
-    return head + b"".join(
+    packed = b"".join(
         entry.operation.encode() + bytes.fromhex(entry.asn) + bytes((entry.level,)) for entry in block.entries
     )
+    return pack_packed_block(
+        packed,
+        more=block.more,
+        mode=block.mode,
+        base=block.base,
+        version=block.version,
+        block_no=block.block_no,
+    )
+
+
+def pack_packed_block(
+    packed: bytes, *, more: bool, mode: str, base: int, version: int, block_no: int
+) -> bytes:
+    """The same, of entries that are packed already, 12 bytes each."""
+    count, rest = divmod(len(packed), HOT_LIST_ENTRY_BYTES)
+    numbers = f"{base:08d}{version:08d}{block_no:04d}{count:03d}"
+    if rest or count > HOT_LIST_ENTRIES_MAX or len(numbers) != _HEAD_BYTES - 2:
+        raise ValueError("a hot list block has at most 40 entries and versions of 8 digits")
+    return f"{int(more)}{mode}{numbers}".encode() + packed
 
 
 def read_block(raw: bytes) -> HotListBlock:

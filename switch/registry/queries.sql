@@ -3,12 +3,13 @@
 -- name: terminals_by_id
 -- One statement, so that keys, generation and batch of a terminal are of one moment. Current key set first, then those
 -- that wait for their first good MAC, the youngest of them first: it is the likeliest. Last what the terminal is to be asked for, NULL where
--- nothing is: the parameters to fetch, and its status, wanted once a day (20 hours, as it signs on once a day at no fixed hour).
+-- nothing is: the parameters to fetch, the hot list to fetch, and its status, wanted once a day (20 hours, as it signs on once a day at no fixed hour).
 SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id, t.mac_algorithm,
        t.state = 'ACTIVE', m.state = 'ACTIVE',
        coalesce(s.batch_no, 0), b.opened_on, coalesce(s.generation, 0),
        k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8, m.category,
        nullif(parameters_version(t.terminal_no, m.category), u.parameters_held),
+       nullif((SELECT coalesce(max(version), 0) FROM hot_list_version), coalesce(u.hot_list_held, 0)),
        CASE WHEN u.reported_at IS NULL OR u.reported_at < clock_timestamp() - interval '20 hours'
             THEN coalesce(extract(epoch FROM u.reported_at), 0)::bigint END
   FROM terminal t

@@ -51,7 +51,18 @@ def read_status(connection: Connection, terminal_ids: Sequence[str]) -> tuple[da
 
 
 def _status(row: Sequence[Any], ends_at: datetime) -> TerminalStatus:
-    terminal_id, merchant_id, signed_on_at, seen_at, reported_at, reported, hot_list, current, wanted = row
+    (
+        terminal_id,
+        merchant_id,
+        signed_on_at,
+        seen_at,
+        reported_at,
+        reported,
+        hot_list,
+        current,
+        wanted,
+        newest,
+    ) = row
     said: dict[str, str] = reported or {}
     differences = [
         Difference(NAMES[tag], said[tag], value)
@@ -60,6 +71,9 @@ def _status(row: Sequence[Any], ends_at: datetime) -> TerminalStatus:
     ]
     if current is not True and not differences:
         differences.append(Difference("parameters", "" if current is None else "older", "newest"))
+    if (hot_list or 0) != newest:
+        held = "" if hot_list is None else str(hot_list)
+        differences.append(Difference("hot_list_version", held, str(newest)))
     unsent = said.get("32")
     return TerminalStatus(
         terminal_id,

@@ -29,7 +29,8 @@ MERCHANTS_MAX = 20_000
 BATCHES_MAX = 20_000
 KEY_AGE_S = 86_400.0  # working keys serve for at most a day
 
-NEEDED: Final = (Processing.FETCH_PARAMETERS, Processing.UPLOAD_STATUS)  # the last columns of terminals_by_id
+# The last columns of terminals_by_id.
+NEEDED: Final = (Processing.FETCH_PARAMETERS, Processing.FETCH_HOT_LIST, Processing.UPLOAD_STATUS)
 
 MERCHANT_UNKNOWN: Final = "03"
 TERMINAL_UNKNOWN: Final = "97"

@@ -69,7 +69,8 @@ SELECT p.parameter_no, p.set_at, p.actor, p.tag, p.category, t.terminal_id, p.va
 -- name: statuses
 SELECT t.terminal_id, m.merchant_id, s.signed_on_at, u.seen_at, u.reported_at, u.reported, u.hot_list_held,
        u.parameters_held = parameters_version(t.terminal_no, m.category),
-       (SELECT jsonb_object_agg(p.tag, p.value) FROM parameters_in_force(t.terminal_no, m.category) p)
+       (SELECT jsonb_object_agg(p.tag, p.value) FROM parameters_in_force(t.terminal_no, m.category) p),
+       (SELECT coalesce(max(version), 0) FROM hot_list_version)
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session s ON s.terminal_no = t.terminal_no

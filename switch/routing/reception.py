@@ -30,6 +30,7 @@ from switch.domain.transactions import (
     CardRequest,
     DetailUpload,
     Echo,
+    HotListDownload,
     MasterKeyConfirm,
     MasterKeyDownload,
     OfflineUpload,
@@ -61,14 +62,15 @@ from switch.registry.sessions import SignOnRefused, promote, sign_off
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
 from switch.routing.destinations import LEDGER, RouteTable
-from switch.routing.routes import Routes
 from switch.routing.downloads import DownloadDesk
+from switch.routing.routes import Routes
 from switch.routing.sign_ons import SignOnDesk
 
 log = structlog.get_logger(__name__)
 
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 NOT_SUPPORTED = "40"
+FETCHED_IN_TRAINING = (ParameterDownload, HotListDownload)  # a trainee's terminal works by them too
 STRANGE = frozenset({Code.FORMAT, Code.MAC_WRONG, Code.MERCHANT_INVALID, Code.TERMINAL_UNKNOWN})
 SERIALS_LOW = 1_000
 SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
@@ -250,9 +252,7 @@ class Reception:
             log.info("request refused", terminal=envelope.terminal_id, rule=str(error))
             content = Refused(_card_named(message), Fen(0), Code.FORMAT, error.rule)
         visit.content = content
-        if envelope.training and not isinstance(
-            content, ParameterDownload
-        ):  # a trainee's terminal works by it too
+        if envelope.training and not isinstance(content, FETCHED_IN_TRAINING):
             self._reply(visit, self._training(content))
         elif envelope.request_class is None:
             self._manage(visit)
@@ -513,7 +513,7 @@ class Reception:
             self._later(visit, self._sign_off(visit))
         elif isinstance(content, MasterKeyDownload | MasterKeyConfirm):
             self._later(visit, self._master_key(visit, content))
-        elif isinstance(content, ParameterDownload | StatusUpload):
+        elif isinstance(content, ParameterDownload | HotListDownload | StatusUpload):
             self._later(visit, self._download(visit, content))
         else:
             answer = content.answer if isinstance(content, Refused) else NOT_SUPPORTED
@@ -541,7 +541,9 @@ class Reception:
         sign_on_next = told.answer == APPROVED and isinstance(content, MasterKeyConfirm)
         self._reply(visit, self._outcome(told.answer, field62=told.field62), sign_on_next=sign_on_next)
 
-    async def _download(self, visit: Visit, content: ParameterDownload | StatusUpload) -> None:
+    async def _download(
+        self, visit: Visit, content: ParameterDownload | HotListDownload | StatusUpload
+    ) -> None:
         told = await self._downloads.take(visit.entry, content)
         if told.rule:
             log.info("download refused", terminal=visit.entry.terminal_id, rule=told.rule)

@@ -5,7 +5,18 @@ from typing import Any
 
 import typer
 
-from switch.operations.commands import card, config, iso8583, keys, limits, parameters, registry, routes, terminals
+from switch.operations.commands import (
+    card,
+    config,
+    hotlist,
+    iso8583,
+    keys,
+    limits,
+    parameters,
+    registry,
+    routes,
+    terminals,
+)
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
@@ -31,5 +42,6 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "routes": routes.app,
     "parameters": parameters.app,
     "terminals": terminals.app,
+    "hotlist": hotlist.app,
     "files": files,
 }

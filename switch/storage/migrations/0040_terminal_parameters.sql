@@ -1,4 +1,4 @@
--- depends: 0008_terminal_public_keys
+-- depends: 0013_limits
 -- What terminals are told to work by, and what they say they work by.
 
 -- Parameters by the tags of field 62. Rows are added, never changed: the last one of a scope counts, and all of them are the record of who

@@ -1,4 +1,4 @@
-"""`cardswitch parameters` and `cardswitch terminals` as an operator uses them, against a real PostgreSQL."""
+"""`cardswitch parameters`, `terminals` and `hotlist` as an operator uses them, against a real PostgreSQL."""
 
 import json
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from switch.__main__ import cli
 from switch.domain.errors import InputRefused
+from switch.domain.identifiers import mask_asn
 from switch.registry.upkeep import store_status, wanted_parameters
 from tests.unit.registry.helpers import city, open_day, run_import, write
 
@@ -81,7 +82,10 @@ async def test_status_tells_who_reported_what_and_how_it_differs(
     by_id = {terminal["terminal_id"]: terminal for terminal in document["terminals"]}
     assert set(by_id) == {"33500001", "33500005"}  # those that are active
     told = by_id["33500001"]
-    assert told["differences"] == [{"name": "timeout_s", "reported": "30", "wanted": "60"}]
+    assert told["differences"] == [
+        {"name": "timeout_s", "reported": "30", "wanted": "60"},
+        {"name": "hot_list_version", "reported": "7", "wanted": "0"},
+    ]
     assert (told["unsent_records"], told["hot_list_version"]) == (12, 7)
     assert 0 <= told["report_age_s"] < 600
     assert by_id["33500005"]["reported_at"] is None
@@ -90,6 +94,28 @@ async def test_status_tells_who_reported_what_and_how_it_differs(
     text = run("terminals", "status", "33500001").output
     assert "timeout_s 30 (should be 60)" in text
     assert "never" in run("terminals", "status", "33500005").output
-    await store_status(pg, row[0], [*right.items()])
+    await store_status(pg, row[0], [*(right | {"31": "00000000"}).items()])
     left = json.loads(run("terminals", "status", "--behind", "--json").output)["terminals"]
     assert [terminal["terminal_id"] for terminal in left] == ["33500005"]
+
+
+def test_a_hot_list_is_drawn_published_and_shown_masked(run: Run, tmp_path: Path) -> None:
+    card = "03133500190000000001"
+    file = tmp_path / "list.csv"
+    file.write_text(f"operation,asn,level,reason\nA,{card},01,COUNTERFEIT\n", encoding="utf-8")
+    assert "nothing was published" in run("hotlist", "publish").output
+    assert "adds 1 and removes 0" in run("hotlist", "import", str(file)).output
+    assert "version 1: 1 cards" in run("hotlist", "publish", "--actor", "li wei").output
+    shown = json.loads(run("hotlist", "show", "--entries", "--json").output)
+    assert [(row["version"], row["actor"], row["entries"]) for row in shown["versions"]] == [(1, "li wei", 1)]
+    assert shown["entries"] == [
+        {"asn": mask_asn(card), "level": "01", "reason": "COUNTERFEIT", "since_version": 1}
+    ]
+    file.write_text("operation,asn,level,reason\n", encoding="utf-8")
+    drawn = json.loads(run("hotlist", "import", "--full", str(file), "--json").output)
+    assert drawn == {"draft": {"added": 0, "removed": 1}}
+    text = run("hotlist", "show", "--entries").output
+    assert "draft" in text
+    assert card not in text
+    run("hotlist", "discard")
+    assert json.loads(run("hotlist", "publish", "--json").output) == {"published": None}

@@ -1,4 +1,4 @@
--- depends: 0040_terminal_parameters
+-- depends: 0014_terminal_parameters
 -- The hot list 黑名單: purses that offline terminals refuse or lock. Whatever distributes it reads these tables; nothing here knows how.
 
 -- A version is published whole, and never changes. entries: how many cards it lists; added, removed: against the version before.

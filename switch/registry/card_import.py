@@ -21,6 +21,7 @@ ENTRY_BLOCK: Final = (
     10_000  # serials in a block of sequence entry_no_block; the ledger's writers use the same
 )
 _CARDS: Final = BY_NAME["cards"]
+_SUSPECTS: Final = "(SELECT p.* FROM planned_card p JOIN suspect_card USING (shard, pan))"
 
 
 class Openings(NamedTuple):
@@ -132,11 +133,14 @@ class CardImport:
         self._progress("writing accounts", 0)
         for step in ("save_accounts", "save_purses"):
             self._run(step)
-        self._run("plan_card_changes")
+        self._plan_changes("suspect_cards", "planned_card")
         self._run("plan_openings")
         shards = [shard for (shard,) in self._run("shards_touched").fetchall()]
         business_date = enter_day(self._cursor, shards) if enter_day is not None and shards else None
         self._run("lock_changing")
+        self._run("lock_cards")
+        # What was read before the locks may be undone by now: a loss reported in between would be lifted.
+        self._plan_changes("plan_card_changes", _SUSPECTS)
         self._run("note_card_changes", {"actor": actor})
         self._run("save_card_changes")
         self._run("plan_pin_changes")
@@ -150,6 +154,9 @@ class CardImport:
             self._run("post_openings", {"business_date": business_date, "size": ENTRY_BLOCK})
         created, changed, read = self._run("card_counts").fetchall()[0]
         return Tally(read, created, changed), openings, business_date if openings else None
+
+    def _plan_changes(self, query: str, cards: str) -> None:
+        self._cursor.execute(_SQL[query].format(card_changes=_SQL["card_changes"].format(cards=cards)))
 
     def _run(self, query: str, parameters: Mapping[str, object] | None = None) -> psycopg.ClientCursor[Any]:
         return self._cursor.execute(_SQL[query], parameters)

@@ -151,32 +151,49 @@ SELECT shard, card_no, asn, purse_opening_fen, purse_online_atc, purse_offline_a
        online_atc = greatest(purse.online_atc, excluded.online_atc),
        next_atc = greatest(purse.next_atc, excluded.next_atc)
 
--- name: plan_card_changes
--- A file that does not know of a loss report does not lift it: that takes `card lift`, by who has seen the holder.
-CREATE TEMP TABLE differing_card ON COMMIT DROP AS
+-- name: card_changes
+-- What an import would change of the known cards among {cards}. A file that does not know of a loss report does not lift it: that
+-- takes `card lift`, by who has seen the holder. A replaced or cancelled card stays what it is.
 SELECT p.shard, p.pan, p.card_no, p.holder_id, n.state, p.valid_from, p.valid_through,
        jsonb_build_object('state', c.state, 'valid_from', c.valid_from, 'valid_through', c.valid_through) AS before,
        jsonb_build_object('state', n.state, 'valid_from', p.valid_from, 'valid_through', p.valid_through) AS after
-  FROM planned_card p
+  FROM {cards} p
   JOIN card c ON c.shard = p.shard AND c.pan = p.pan
- CROSS JOIN LATERAL (SELECT CASE WHEN c.state IN (2, 3) AND p.state IN (0, 1) OR c.state = 3 AND p.state = 2
+ CROSS JOIN LATERAL (SELECT CASE WHEN c.state IN (2, 3) AND p.state IN (0, 1) OR c.state = 3 AND p.state = 2 OR c.state IN (6, 8)
                                  THEN c.state ELSE p.state END AS state) AS n
  WHERE p.known_card_no IS NOT NULL
    AND (c.state, c.valid_from, c.valid_through) IS DISTINCT FROM (n.state, p.valid_from, p.valid_through)
+
+-- name: suspect_cards
+-- Read without a lock: whose holders are to be locked, and no more than that.
+CREATE TEMP TABLE suspect_card ON COMMIT DROP AS {card_changes}
+
+-- name: plan_card_changes
+-- Under the locks, where the desk can report or close nothing any more. A card that came to differ only after the suspects were
+-- read is not locked, and stays as the desk has just left it.
+CREATE TEMP TABLE differing_card ON COMMIT DROP AS {card_changes}
 
 -- name: lock_changing
 -- Everything that is going to be locked, in the order in which the ledger locks accounts. A loss takes effect under this lock, so
 -- that no payment that was decided before it can be dated after it.
 SELECT a.account_id
   FROM account a
- WHERE EXISTS (SELECT FROM differing_card d WHERE d.shard = a.shard AND d.holder_id = a.holder_id)
+ WHERE EXISTS (SELECT FROM suspect_card d WHERE d.shard = a.shard AND d.holder_id = a.holder_id)
     OR EXISTS (SELECT FROM planned_pin p
                 WHERE p.shard = a.shard AND p.account_id = a.account_id AND a.pin_verifier IS DISTINCT FROM p.verifier)
  ORDER BY a.shard, a.account_id
    FOR NO KEY UPDATE OF a
 
+-- name: lock_cards
+-- After the accounts, as the desk does: a holder of a purse alone has no account to lock.
+SELECT c.card_no
+  FROM card c
+ WHERE EXISTS (SELECT FROM suspect_card d WHERE d.shard = c.shard AND d.pan = c.pan)
+ ORDER BY c.shard, c.pan
+   FOR NO KEY UPDATE OF c
+
 -- name: shards_touched
-SELECT DISTINCT shard FROM differing_card
+SELECT DISTINCT shard FROM suspect_card
  UNION
 SELECT DISTINCT p.shard
   FROM planned_pin p

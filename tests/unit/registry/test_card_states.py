@@ -1,0 +1,74 @@
+"""Card states of a file against what the desk has done, before the import and while it runs."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from switch.ledger.card_desk import change_card, find_card
+from switch.ledger.card_states import Move
+from switch.ledger.rules import CardStatus
+from tests.unit.registry.helpers import DAY, card, city, open_day, pan_of, run_import, write
+
+pytestmark = pytest.mark.server
+
+Db = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def db(postgres_url: str) -> Iterator[Db]:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        open_day(connection)
+        yield connection
+
+
+def at_the_desk(url: str, *moves: Move) -> None:
+    """Make these moves with the first card, on a connection of the desk's own."""
+
+    async def make() -> None:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            for move in moves:
+                place = await find_card(connection, pan_of(1))
+                await change_card(connection, place, move, actor="ann", reason="by telephone")
+
+    asyncio.run(make())
+
+
+def state_of(db: Db) -> CardStatus:
+    row = db.execute("SELECT state FROM card WHERE pan = %s", (pan_of(1),)).fetchone()
+    assert row is not None
+    return CardStatus(row[0])
+
+
+@pytest.mark.parametrize("opening", [{"online_opening_fen": 100}, {"purse_opening_fen": 100}])
+@pytest.mark.parametrize(
+    "moves",
+    [(Move.LOSE,), (Move.LOSE, Move.CONFIRM), (Move.CONFIRM, Move.REPLACE), (Move.CANCEL, Move.CLOSE)],
+    ids=lambda moves: moves[-1].value,
+)
+def test_what_the_desk_does_while_an_import_runs_is_not_undone_by_it(
+    db: Db, postgres_url: str, tmp_path: Path, moves: tuple[Move, ...], opening: dict[str, int]
+) -> None:
+    run_import(db, write(tmp_path, city(cards=[card(1, **opening)])))
+
+    def enter_day(_: psycopg.ClientCursor[Any], __: Sequence[int]) -> date:
+        at_the_desk(postgres_url, *moves)  # after the files were compared, before the holders are locked
+        return DAY
+
+    later = city(cards=[card(1, valid_through="2035-01-01", **opening)])
+    run_import(db, write(tmp_path, later), enter_day=enter_day)
+    (lost,) = db.execute("SELECT lost_at IS NOT NULL FROM card").fetchall()
+    assert lost == (Move.CANCEL not in moves,)
+    assert (
+        state_of(db)
+        is {
+            Move.LOSE: CardStatus.LOSS_TEMP,
+            Move.CONFIRM: CardStatus.LOSS_FORMAL,
+            Move.REPLACE: CardStatus.REPLACED,
+            Move.CLOSE: CardStatus.CANCELLED,
+        }[moves[-1]]
+    )

@@ -61,6 +61,26 @@ RULES: Final = {
 assert RULES.keys() == set(Move)
 
 
+def _reachable() -> frozenset[tuple[CardStatus, CardStatus]]:
+    """Pairs of a state and one that may follow it, by one move or several."""
+    # Lifting takes the holder, lapsing the clock: a list of cards is neither. Without the two no move leads back.
+    steps = {
+        (before, rule.after)
+        for move, rule in RULES.items()
+        if move not in (Move.LIFT, Move.LAPSE)
+        for before in rule.before
+    }
+    pairs = steps
+    while further := {(a, d) for a, b in pairs for c, d in steps if b is c} - pairs:
+        pairs = pairs | further
+    return frozenset(pairs)
+
+
+# What a list of cards may do to a state. Several moves, for much can happen to a card between two lists.
+FOLLOWING: Final = _reachable()
+assert not any((after, before) in FOLLOWING for before, after in FOLLOWING)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What a card row says of its state. lapses_at: of a temporary report."""

@@ -4,7 +4,7 @@ Every booking of an opening figure is a posting from the custody bank (1001) in 
 day; it has no journal row, for no terminal asked for it. Set-based: half a million cards are a few statements.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ import psycopg
 
 from switch.domain.money import Fen
 from switch.registry.import_files import FAULTS_MAX, Faults, Source
-from switch.registry.import_format import BY_NAME
+from switch.registry.import_format import BY_NAME, CARD_STATES
 from switch.storage.sql import load
 
 _SQL: Final = load("switch.registry", "card_import.sql")
@@ -21,6 +21,7 @@ ENTRY_BLOCK: Final = (
     10_000  # serials in a block of sequence entry_no_block; the ledger's writers use the same
 )
 _CARDS: Final = BY_NAME["cards"]
+_STATE_NAMES: Final = {number: name for name, number in CARD_STATES.items()}
 _SUSPECTS: Final = "(SELECT p.* FROM planned_card p JOIN suspect_card USING (shard, pan))"
 
 
@@ -58,6 +59,14 @@ class Tally(NamedTuple):
         return self.read - self.created - self.changed
 
 
+class Kept(NamedTuple):
+    """Known cards whose state stayed, for that of the files cannot follow it. Both states as the files spell them."""
+
+    state: str
+    in_files: str
+    cards: int
+
+
 class CardImport:
     """The card half of one import, in its transaction. Call plan, verify_pins, save, in this order."""
 
@@ -67,17 +76,20 @@ class CardImport:
         sources: Sequence[Source],
         *,
         shards: int,
+        following: Collection[tuple[int, int]],
         progress: Callable[[str, int], None],
     ) -> None:
+        """following: pairs of a card's state and one that a file may put in its place; cards keep their state otherwise."""
         self._cursor = cursor
         self._progress = progress
         self._sources = sources
         self._shards = shards
+        self._following = following
 
     def plan(self, faults: Faults) -> None:
         """Settle holder, shard and accounts of every staged card, or report why that cannot be."""
         self._run("match_cards")
-        for check in ("check_holder", "check_card_end", "check_openings"):
+        for check in ("check_holder", "check_openings"):
             for file_no, place, field, rule in self._run(check).fetchmany(FAULTS_MAX + 1):
                 self._report(faults, file_no, place, field, rule)
         if faults.found:
@@ -133,6 +145,8 @@ class CardImport:
         self._progress("writing accounts", 0)
         for step in ("save_accounts", "save_purses"):
             self._run(step)
+        before, after = zip(*self._following, strict=True)
+        self._run("make_following", {"before": [*map(int, before)], "after": [*map(int, after)]})
         self._plan_changes("suspect_cards", "planned_card")
         self._run("plan_openings")
         shards = [shard for (shard,) in self._run("shards_touched").fetchall()]
@@ -154,6 +168,11 @@ class CardImport:
             self._run("post_openings", {"business_date": business_date, "size": ENTRY_BLOCK})
         created, changed, read = self._run("card_counts").fetchall()[0]
         return Tally(read, created, changed), openings, business_date if openings else None
+
+    def kept(self) -> list[Kept]:
+        """After save: where the files' states were not taken, at most one row for each two states."""
+        rows = self._run("kept_states").fetchall()
+        return [Kept(_STATE_NAMES[state], _STATE_NAMES[in_files], cards) for state, in_files, cards in rows]
 
     def _plan_changes(self, query: str, cards: str) -> None:
         self._cursor.execute(_SQL[query].format(card_changes=_SQL["card_changes"].format(cards=cards)))

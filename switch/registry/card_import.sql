@@ -26,12 +26,6 @@ SELECT m.file_no, m.place, 'holder', 'the cards with this key belong to several 
     ON g.holder_group = m.holder_group
  WHERE m.key_holder IS NULL
 
--- name: check_card_end
-SELECT m.file_no, m.place, 'state', 'a replaced or cancelled card stays what it is'
-  FROM matched_card m
-  JOIN card c ON c.shard = m.known_shard AND c.pan = m.pan
- WHERE m.route_holder IS NOT NULL AND c.state IN (6, 8) AND c.state <> m.state
-
 -- name: check_openings
 -- Cards of one holder share his accounts, so their figures must agree.
 SELECT m.file_no, m.place, g.field, 'differs from that of another card of the same holder'
@@ -151,16 +145,21 @@ SELECT shard, card_no, asn, purse_opening_fen, purse_online_atc, purse_offline_a
        online_atc = greatest(purse.online_atc, excluded.online_atc),
        next_atc = greatest(purse.next_atc, excluded.next_atc)
 
+-- name: make_following
+CREATE TEMP TABLE following_state ON COMMIT DROP AS
+SELECT * FROM unnest(%(before)s::smallint[], %(after)s::smallint[]) AS f (before, after)
+
 -- name: card_changes
--- What an import would change of the known cards among {cards}. A file that does not know of a loss report does not lift it: that
--- takes `card lift`, by who has seen the holder. A replaced or cancelled card stays what it is.
+-- What an import would change of the known cards among {cards}. A file's state counts where it can follow the card's own: an old
+-- file neither lifts a loss nor mends a damaged card. A report that has lapsed counts for nothing: that card is ACTIVE.
 SELECT p.shard, p.pan, p.card_no, p.holder_id, n.state, p.valid_from, p.valid_through,
        jsonb_build_object('state', c.state, 'valid_from', c.valid_from, 'valid_through', c.valid_through) AS before,
        jsonb_build_object('state', n.state, 'valid_from', p.valid_from, 'valid_through', p.valid_through) AS after
   FROM {cards} p
   JOIN card c ON c.shard = p.shard AND c.pan = p.pan
- CROSS JOIN LATERAL (SELECT CASE WHEN c.state IN (2, 3) AND p.state IN (0, 1) OR c.state = 3 AND p.state = 2 OR c.state IN (6, 8)
-                                 THEN c.state ELSE p.state END AS state) AS n
+  LEFT JOIN following_state f
+    ON f.before = CASE WHEN c.loss_lapses_at <= clock_timestamp() THEN 1 ELSE c.state END AND f.after = p.state AND c.state <> p.state
+ CROSS JOIN LATERAL (SELECT coalesce(f.after, c.state) AS state) AS n
  WHERE p.known_card_no IS NOT NULL
    AND (c.state, c.valid_from, c.valid_through) IS DISTINCT FROM (n.state, p.valid_from, p.valid_through)
 
@@ -269,6 +268,15 @@ SELECT count(*) FILTER (WHERE p.known_card_no IS NULL),
   LEFT JOIN (SELECT account_id / 100 AS holder_id FROM changing_pin
               UNION SELECT holder_id FROM planned_account WHERE is_new
               UNION SELECT holder_id FROM planned_purse) h ON h.holder_id = p.holder_id
+
+-- name: kept_states
+-- Cards that are not in the state that the files say, by both states. A report that has lapsed is none.
+SELECT c.state, p.state, count(*)
+  FROM planned_card p
+  JOIN card c ON c.shard = p.shard AND c.pan = p.pan
+ WHERE c.state <> p.state AND (c.loss_lapses_at <= clock_timestamp() AND p.state = 1) IS NOT TRUE
+ GROUP BY c.state, p.state
+ ORDER BY c.state, p.state
 
 -- name: stored_cards
 -- As the files have it; for exports. An account's and a purse's opening figure is its balance now.

@@ -8,7 +8,7 @@
 The same files again change nothing. Cards and their money are in registry/card_import.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import sql
 
-from switch.registry.card_import import CardImport, ClearPins, EnterDay, Openings, Tally
+from switch.registry.card_import import CardImport, ClearPins, EnterDay, Kept, Openings, Tally
 from switch.registry.import_files import FAULTS_MAX, Faults, Row, Source, read_files
 from switch.registry.import_format import BY_NAME, KINDS, Kind, Record, subject
 from switch.storage.sql import load
@@ -27,12 +27,13 @@ PROGRESS_ROWS: Final = 10_000
 
 
 class Report(NamedTuple):
-    """What an import did, or would do (dry run). openings: by account code, postings and fen."""
+    """What an import did, or would do (dry run). openings: by account code, postings and fen. kept: cards whose state stayed."""
 
     kinds: dict[str, Tally]
     openings: dict[int, Openings]
     business_date: date | None  # of the opening postings, if there were any
     dry_run: bool
+    kept: list[Kept]
 
     @property
     def nothing_changed(self) -> bool:
@@ -48,6 +49,7 @@ def import_registry(
     actor: str,
     enter_day: EnterDay,
     pins: Callable[[], ClearPins],
+    following: Collection[tuple[int, int]],
     dry_run: bool = False,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Report:
@@ -55,6 +57,7 @@ def import_registry(
 
     connection: of its own, not in a transaction. actor: who answers for it, for registry_change.
     pins: opens the vault; called only when a file holds PINs.
+    following: pairs of a card's state and one that a file may put in its place; the table of card states is the ledger's.
     progress: is told the step and how many rows it has done.
 
     Raises ImportRefused with all faults (at most 100), or what `enter_day` and `pins` raise; nothing is changed then.
@@ -75,7 +78,7 @@ def import_registry(
                     _report(
                         faults, sources, _dangling(cursor, kind, reference.column, BY_NAME[reference.kind])
                     )
-        cards = CardImport(cursor, sources, shards=shards, progress=progress)
+        cards = CardImport(cursor, sources, shards=shards, following=following, progress=progress)
         if not faults.found:
             for kind_name, query in _checks():
                 found = cursor.execute(query).fetchmany(FAULTS_MAX + 1)
@@ -90,7 +93,7 @@ def import_registry(
         if kinds["terminals"].changed:  # last: uploads of those terminals wait from here to the commit
             cursor.execute(_SQL["end_sessions"])
             cursor.execute(_SQL["drop_ended_keys"])
-        report = Report(kinds, openings, business_date, dry_run)
+        report = Report(kinds, openings, business_date, dry_run, cards.kept())
         if not report.nothing_changed:
             cursor.execute(_SQL["announce_all"])
         progress("committing", 0)

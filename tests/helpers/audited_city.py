@@ -34,7 +34,7 @@ from switch.domain.transactions import (
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.book import ShardBook
 from switch.ledger.card_desk import change_card, find_card
-from switch.ledger.card_states import Move
+from switch.ledger.card_states import FOLLOWING, Move
 from switch.ledger.days import ensure_days, open_day
 from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
@@ -329,7 +329,15 @@ async def found(url: str, folder: Path) -> None:
     with psycopg.connect(url, autocommit=True) as plain:
         for document in (*({**merchants, "merchants": whole["merchants"][:n]} for n in (1, 2, 3)), whole):
             path.write_text(json.dumps(document), encoding="utf-8")
-            import_registry(plain, [path], shards=SHARDS, actor="tests", enter_day=enter_day, pins=_no_pins)
+            import_registry(
+                plain,
+                [path],
+                shards=SHARDS,
+                actor="tests",
+                enter_day=enter_day,
+                pins=_no_pins,
+                following=FOLLOWING,
+            )
         plain.execute(
             "INSERT INTO terminal_session SELECT terminal_no, 1, 1, 1, now() FROM terminal",
         )

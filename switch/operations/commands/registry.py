@@ -20,6 +20,7 @@ from switch.domain.errors import ConfigurationError, InputRefused
 from switch.domain.money import yuan
 from switch.keys.opening import open_vault
 from switch.keys.software_vault import SoftwareVault
+from switch.ledger.card_states import FOLLOWING
 from switch.ledger.days import ensure_days
 from switch.ledger.gate import GATE, TAKE_SHARED
 from switch.registry.exporting import PrivateFile, export_csv, export_json
@@ -74,6 +75,7 @@ def import_(
                     shards=settings.database.shards,
                     actor=actor or getpass.getuser(),
                     enter_day=enter_day,
+                    following=FOLLOWING,
                     pins=lambda: _vault(url, settings),
                     dry_run=dry_run,
                     progress=told,
@@ -122,6 +124,7 @@ def _document(report: Report) -> dict[str, object]:
             for name, tally in report.kinds.items()
         },
         "openings": {str(code): opening._asdict() for code, opening in report.openings.items()},
+        "kept": [kept._asdict() for kept in report.kept],
         "business_date": report.business_date.isoformat() if report.business_date else None,
     }
 
@@ -136,6 +139,10 @@ def _summary(report: Report) -> str:
     lines += [
         f"opening balances under {code}: {opening.postings} accounts, {yuan(opening.amount_fen)} CNY"
         for code, opening in report.openings.items()
+    ]
+    lines += [
+        f"cards that stay {kept.state} where the files say {kept.in_files}: {kept.cards}"
+        for kept in report.kept
     ]
     if report.dry_run:
         lines.append("dry run: nothing was changed")

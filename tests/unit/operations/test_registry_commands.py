@@ -78,6 +78,18 @@ def test_an_import_books_on_the_open_day_and_says_what_it_did(
     assert [line.split()[-1] for line in again.stdout.splitlines()[1:]] == ["2", "2", "2", "4", "1", "2", "1"]
 
 
+def test_an_old_file_says_which_states_it_did_not_bring_back(
+    run: Run, postgres_url: str, tmp_path: Path
+) -> None:
+    path = str(write(tmp_path, city()))
+    run("import", path)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("UPDATE card SET state = 6")
+    assert "cards that stay REPLACED where the files say ACTIVE: 1" in run("import", path).stdout.splitlines()
+    kept = json.loads(run("import", path, "--json").stdout)["kept"]
+    assert kept == [{"state": "REPLACED", "in_files": "ACTIVE", "cards": 1}]
+
+
 def test_faults_are_listed_and_the_exit_status_says_failed(
     run: Run, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from switch.domain.identifiers import luhn_digit
+from switch.ledger.card_states import FOLLOWING
 from switch.registry.importing import Report, import_registry
 
 DAY = date(2024, 3, 15)
@@ -113,5 +114,11 @@ class Pins:
 
 def run_import(connection: psycopg.Connection[Any], *paths: Path, **options: Any) -> Report:
     """Import with usual arguments; the keyword arguments replace them."""
-    usual: dict[str, Any] = {"shards": 2, "actor": "tests", "enter_day": Gate(), "pins": Pins}
+    usual: dict[str, Any] = {
+        "shards": 2,
+        "actor": "tests",
+        "enter_day": Gate(),
+        "pins": Pins,
+        "following": FOLLOWING,
+    }
     return import_registry(connection, paths, **(usual | options))

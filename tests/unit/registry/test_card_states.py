@@ -12,7 +12,8 @@ import pytest
 from switch.ledger.card_desk import change_card, find_card
 from switch.ledger.card_states import Move
 from switch.ledger.rules import CardStatus
-from tests.unit.registry.helpers import DAY, card, city, open_day, pan_of, run_import, write
+from switch.registry.card_import import Kept
+from tests.unit.registry.helpers import DAY, Gate, card, city, open_day, pan_of, run_import, write
 
 pytestmark = pytest.mark.server
 
@@ -72,3 +73,55 @@ def test_what_the_desk_does_while_an_import_runs_is_not_undone_by_it(
             Move.CLOSE: CardStatus.CANCELLED,
         }[moves[-1]]
     )
+
+
+#   moves at the desk   file             state after     kept
+FILES = """
+    damage              ACTIVE           DAMAGED         yes
+    damage              LOSS_TEMP        DAMAGED         yes
+    damage              REPLACED         REPLACED        no
+    expire              ACTIVE           EXPIRED         yes
+    cancel              ACTIVE           CANCEL_PENDING  yes
+    cancel              REPLACED         CANCEL_PENDING  yes
+    cancel              CANCELLED        CANCELLED       no
+    cancel,close        ACTIVE           CANCELLED       yes
+    confirm,replace     ACTIVE           REPLACED        yes
+    confirm,replace     CANCEL_PENDING   REPLACED        yes
+    lose                ACTIVE           LOSS_TEMP       yes
+    lose                READY            LOSS_TEMP       yes
+    lose                LOSS_FORMAL      LOSS_FORMAL     no
+    lose                REPLACED         REPLACED        no
+    confirm             LOSS_TEMP        LOSS_FORMAL     yes
+    -                   READY            ACTIVE          yes
+    -                   LOSS_FORMAL      LOSS_FORMAL     no
+    -                   REPLACED         REPLACED        no
+    -                   CANCELLED        CANCELLED       no
+"""
+
+
+def test_a_files_state_is_taken_where_it_can_follow_that_of_the_card_and_else_the_card_keeps_its_own(
+    db: Db, postgres_url: str, tmp_path: Path
+) -> None:
+    run_import(db, write(tmp_path, city()))
+    for line in FILES.split("\n")[1:-1]:
+        moves, in_file, after, kept = line.split()
+        db.execute("UPDATE card SET state = 1, lost_at = NULL, loss_lapses_at = NULL")
+        at_the_desk(postgres_url, *(Move(move) for move in moves.split(",") if move != "-"))
+        before = state_of(db)
+        document = write(tmp_path, city(cards=[card(1, state=in_file, valid_through="2035-01-01")]))
+        report = run_import(db, document)
+        assert state_of(db).name == after, line
+        assert report.kept == ([Kept(before.name, in_file, 1)] if kept == "yes" else []), line
+        assert db.execute("SELECT valid_through FROM card").fetchall() == [(date(2035, 1, 1),)], line
+        assert run_import(db, document).nothing_changed, line
+
+
+def test_an_old_file_that_finds_nothing_to_do_needs_no_gate_and_says_what_it_left(
+    db: Db, postgres_url: str, tmp_path: Path
+) -> None:
+    document = write(tmp_path, city(cards=[card(serial) for serial in (1, 2)]))
+    run_import(db, document)
+    at_the_desk(postgres_url, Move.DAMAGE)
+    gate = Gate()
+    report = run_import(db, document, enter_day=gate)
+    assert (report.nothing_changed, report.kept, gate.shards) == (True, [Kept("DAMAGED", "ACTIVE", 1)], [])

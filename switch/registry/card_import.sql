@@ -152,13 +152,13 @@ SELECT * FROM unnest(%(before)s::smallint[], %(after)s::smallint[]) AS f (before
 -- name: card_changes
 -- What an import would change of the known cards among {cards}. A file's state counts where it can follow the card's own: an old
 -- file neither lifts a loss nor mends a damaged card. A report that has lapsed counts for nothing: that card is ACTIVE.
-SELECT p.shard, p.pan, p.card_no, p.holder_id, n.state, p.valid_from, p.valid_through,
+SELECT p.shard, p.pan, p.card_no, p.holder_id, n.state, p.valid_from, p.valid_through, l.lapsed,
        jsonb_build_object('state', c.state, 'valid_from', c.valid_from, 'valid_through', c.valid_through) AS before,
        jsonb_build_object('state', n.state, 'valid_from', p.valid_from, 'valid_through', p.valid_through) AS after
   FROM {cards} p
   JOIN card c ON c.shard = p.shard AND c.pan = p.pan
-  LEFT JOIN following_state f
-    ON f.before = CASE WHEN c.loss_lapses_at <= clock_timestamp() THEN 1 ELSE c.state END AND f.after = p.state AND c.state <> p.state
+ CROSS JOIN LATERAL (SELECT coalesce(c.loss_lapses_at <= clock_timestamp(), false) AS lapsed) AS l
+  LEFT JOIN following_state f ON f.before = CASE WHEN l.lapsed THEN 1 ELSE c.state END AND f.after = p.state AND c.state <> p.state
  CROSS JOIN LATERAL (SELECT coalesce(f.after, c.state) AS state) AS n
  WHERE p.known_card_no IS NOT NULL
    AND (c.state, c.valid_from, c.valid_through) IS DISTINCT FROM (n.state, p.valid_from, p.valid_through)
@@ -206,12 +206,15 @@ INSERT INTO registry_change (actor, subject, change)
 SELECT %(actor)s, 'card ' || card_no, jsonb_build_object('before', before, 'after', after) FROM differing_card
 
 -- name: save_card_changes
+-- The instant of a report that is in force stays; one that has lapsed counts for nothing, and its instant would back-date the next.
 UPDATE card c
    SET state = d.state, valid_from = d.valid_from, valid_through = d.valid_through,
-       lost_at = CASE WHEN d.state IN (2, 3) THEN coalesce(CASE WHEN c.state IN (2, 3) THEN c.lost_at END, clock_timestamp())
-                      WHEN d.state IN (0, 1) THEN NULL
+       lost_at = CASE WHEN d.state = c.state THEN c.lost_at
+                      WHEN d.state IN (2, 3) THEN coalesce(CASE WHEN c.state = 2 AND NOT d.lapsed THEN c.lost_at END, clock_timestamp())
+                      WHEN d.state = 1 OR d.lapsed THEN NULL
                       ELSE c.lost_at END,
-       loss_lapses_at = CASE WHEN d.state = 2 THEN coalesce(CASE WHEN c.state = 2 THEN c.loss_lapses_at END, loss_lapses(clock_timestamp())) END
+       loss_lapses_at = CASE WHEN d.state = c.state THEN c.loss_lapses_at
+                             WHEN d.state = 2 THEN loss_lapses(clock_timestamp()) END
   FROM differing_card d
  WHERE c.shard = d.shard AND c.pan = d.pan
 

@@ -125,3 +125,25 @@ def test_an_old_file_that_finds_nothing_to_do_needs_no_gate_and_says_what_it_lef
     gate = Gate()
     report = run_import(db, document, enter_day=gate)
     assert (report.nothing_changed, report.kept, gate.shards) == (True, [Kept("DAMAGED", "ACTIVE", 1)], [])
+
+
+@pytest.mark.parametrize("state", ["LOSS_FORMAL", "DAMAGED"])
+def test_a_report_that_has_lapsed_gives_its_instant_to_no_later_state(
+    db: Db, tmp_path: Path, state: str
+) -> None:
+    run_import(db, write(tmp_path, city(cards=[card(1, state="LOSS_TEMP")])))
+    db.execute("UPDATE card SET loss_lapses_at = lost_at + interval '1 microsecond'")
+    (first,) = db.execute("SELECT lost_at FROM card").fetchall()
+    run_import(db, write(tmp_path, city(cards=[card(1, state=state)])))
+    (now,) = db.execute("SELECT lost_at, loss_lapses_at FROM card").fetchall()
+    assert now[1] is None
+    assert now[0] > first[0] if state == "LOSS_FORMAL" else now[0] is None
+
+
+def test_a_report_in_force_keeps_its_instant_when_a_file_confirms_it(db: Db, tmp_path: Path) -> None:
+    run_import(db, write(tmp_path, city(cards=[card(1, state="LOSS_TEMP")])))
+    first = db.execute("SELECT lost_at FROM card").fetchall()
+    run_import(db, write(tmp_path, city(cards=[card(1, valid_through="2035-01-01")])))
+    assert db.execute("SELECT lost_at FROM card WHERE loss_lapses_at IS NOT NULL").fetchall() == first
+    run_import(db, write(tmp_path, city(cards=[card(1, state="LOSS_FORMAL")])))
+    assert db.execute("SELECT lost_at FROM card WHERE loss_lapses_at IS NULL").fetchall() == first

@@ -14,6 +14,8 @@ from switch.storage.sql import load
 
 SQL = load("switch.ledger")
 ACCOUNTS_AT_ONCE: Final = 2_000  # their payments wait for it, some ten milliseconds
+# An import holds it at its end: accounts that it has not committed are seen by nobody, and would never be counted.
+WAIT_FOR_IMPORT: Final = "SELECT pg_advisory_xact_lock(hashtext('limits of accounts'))"
 Connection = psycopg.AsyncConnection[Any]
 
 
@@ -35,8 +37,6 @@ async def set_limit(
     reason = with_reason(reason)
     rule_no = await _number_of(connection, rule)
     if rule_no is None:
-        if rule.valid_from <= await open_date(connection):
-            raise InputRefused("limit: it must begin after the open business day")
         rule_no = await _store(connection, rule, actor, reason)
     marked = 0
     for shard in shards:
@@ -50,8 +50,12 @@ async def _number_of(connection: Connection, rule: LimitRule) -> int | None:
 
 
 async def _store(connection: Connection, rule: LimitRule, actor: str, reason: str) -> int:
+    """The day is read after the wait, which may outlast it."""
     try:
         async with connection.transaction():
+            await connection.execute(WAIT_FOR_IMPORT)
+            if rule.valid_from <= await open_date(connection):
+                raise InputRefused("limit: it must begin after the open business day")
             cursor = await connection.execute(SQL["save_limit"], rule._asdict())
             row = await cursor.fetchone()
             assert row is not None

@@ -166,6 +166,8 @@ class CardImport:
         if business_date is not None and openings:
             self._progress("booking openings", 0)
             self._run("post_openings", {"business_date": business_date, "size": ENTRY_BLOCK})
+        self._run("wait_for_limits")
+        self._run("count_new_accounts")
         created, changed, read = self._run("card_counts").fetchall()[0]
         return Tally(read, created, changed), openings, business_date if openings else None
 

@@ -129,6 +129,7 @@ SELECT shard, pan, card_no, holder_id, state, valid_from, valid_through,
  WHERE known_card_no IS NULL
 
 -- name: save_accounts
+-- With the limits of the moment; count_new_accounts adds what is set until the end.
 INSERT INTO account (shard, account_id, holder_id, kind, balance_fen, pin_verifier, limited_from)
 SELECT a.shard, a.account_id, a.holder_id, a.kind, a.opening_fen, p.verifier,
        (SELECT min(valid_from) FROM limit_rule WHERE account_kind = a.kind)
@@ -257,6 +258,18 @@ SELECT o.shard, %(business_date)s, (b.block - 1) * %(size)s + 1 + o.place %% %(s
   JOIN (SELECT row_number() OVER () - 1 AS nth, nextval('entry_no_block') AS block
           FROM generate_series(1, (SELECT (count(*) + %(size)s - 1) / %(size)s FROM opening))) b
     ON b.nth = o.place / %(size)s
+
+-- name: wait_for_limits
+-- The same lock as in ledger/limit_desk.py: a rule is stored either before this, and read below, or after the commit, and then its
+-- setting finds the new accounts. After all other work on cards, so that nobody waits for long at the desk.
+SELECT pg_advisory_xact_lock(hashtext('limits of accounts'))
+
+-- name: count_new_accounts
+UPDATE account a
+   SET limited_from = r.first
+  FROM planned_account p
+  JOIN (SELECT account_kind, min(valid_from) AS first FROM limit_rule GROUP BY account_kind) r ON r.account_kind = p.kind
+ WHERE p.is_new AND a.shard = p.shard AND a.account_id = p.account_id AND a.limited_from IS DISTINCT FROM r.first
 
 -- name: opening_sums
 SELECT code, count(*), sum(amount_fen)::bigint FROM opening GROUP BY code ORDER BY code

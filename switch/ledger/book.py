@@ -34,7 +34,7 @@ from switch.domain.transactions import (
 )
 from switch.ledger import batch as reading
 from switch.ledger import batch_rows as writing
-from switch.ledger import hold_rows, holds, limit_rows, rules
+from switch.ledger import completed_holds, hold_rows, holds, limit_rows, rules
 from switch.ledger.batch import Batch, lock_and_read
 from switch.ledger.batch_messages import CLOSED, FROZEN
 from switch.ledger.batch_rows import queue_writes
@@ -238,6 +238,8 @@ class ShardBook:
             await self._refill(link)
         try:
             batch = await lock_and_read(link, self.shard, items, no_pin_limit_fen=self._no_pin_limit_fen)
+            if batch.by_number:
+                await completed_holds.read_completed_holds(link, self.shard, batch, items)
             outcomes = [
                 self._decide(batch, item, account_id)
                 for item, account_id in zip(items, batch.account_ids, strict=True)
@@ -379,7 +381,7 @@ class ShardBook:
     async def _linked(self) -> Pipeline:
         if self._link is None or self._link.closed:
             link = Pipeline(await self._connect())
-            await link.prepare({name: SQL[name] for name in _STATEMENTS} | _TRANSACTION)
+            await link.prepare({name: SQL[name] for name in _STATEMENTS} | completed_holds.SQL | _TRANSACTION)
             self._link = link
         return self._link
 

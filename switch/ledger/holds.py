@@ -1,7 +1,7 @@
 """Pre-authorisation 預授權 and what can follow it, as pure functions. A hold freezes money of the online account for a merchant.
 
     open --void, completion, reversal--> ended        ended --void or reversal of what ended it--> open
-    open --last day over--> ended, for ever
+    open --last day over--> ended; only a completion whose void is reversed still takes its place
 
 The merchant has served on the strength of a hold. So a completion within the frozen amount asks the card nothing any more: a loss
 reported since does not take the promise back. What exceeds the hold was promised to nobody, and is decided like a purchase.
@@ -219,11 +219,14 @@ def _undo_pre_authorisation(original: Entry, facts: Facts) -> Ruling:
     hold = facts.holds.get(original.entry_no)
     if hold is None or hold.ended_by not in (None, EXPIRED):
         return Ruling(Decline.NOT_APPLICABLE)  # voided or completed
-    rules.count(facts.account, hold.business_date, hold.amount_fen, facts, times=-1)
     if hold.ended_by is None:
         if facts.account is None:
             return Ruling(Decline.NOT_APPLICABLE)
         _end(facts.account, hold, facts.serial)
+    else:  # nothing is frozen any more, but a completion of it must not come to count again
+        hold.ended_by = facts.serial
+        hold.changed = True
+    rules.count(facts.account, hold.business_date, hold.amount_fen, facts, times=-1)
     return Ruling()
 
 
@@ -238,10 +241,13 @@ def _undo_completion(original: Entry, facts: Facts) -> Ruling:
 
 
 def _undo_void(original: Entry, facts: Facts) -> Ruling:
-    """The completion counts again. It stays voided (12) when its hold has gone another way or the money is spent."""
+    """The completion counts again. It stays voided (12) when its hold has gone another way or the money is spent.
+
+    That its last day is over by now is no other way: the completion was in time, and nothing but the void's lost answer undid it.
+    """
     account, completed = facts.account, original.original_entry
     hold = next((one for one in facts.holds.values() if one.completed_by == completed), None)
-    if account is None or hold is None or hold.ended_by is not None:
+    if account is None or hold is None or hold.ended_by not in (None, EXPIRED):
         return Ruling(Decline.NOT_APPLICABLE)
     voided = rules.voided_entry(original, facts)
     if voided is None or original.amount_fen - hold.frozen_fen > account.available_fen:

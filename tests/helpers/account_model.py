@@ -22,6 +22,7 @@ class Deal:
     refunded: int = 0
     frozen: int = 0
     ended_by: int | None = None
+    over: bool = False
     last_taken: int | None = None
 
 
@@ -109,7 +110,7 @@ class AccountModel:
     def _hold_refused(self, hold: Deal) -> str:
         if hold.kind != HOLDS or hold.answer != "00":
             return "12"
-        if hold.ended_by == EXPIRED:
+        if hold.over:
             return "25"
         return "12" if hold.ended_by is not None else ""
 
@@ -143,8 +144,8 @@ class AccountModel:
         assert ended.of is not None
         hold = self.deals[ended.of]
         if hold.ended_by is not None and hold.ended_by != EXPIRED and self.deals[hold.ended_by] is ended:
-            hold.ended_by = None
-            hold.frozen = min(hold.fen, self.free)
+            hold.ended_by = EXPIRED if hold.over else None
+            hold.frozen = 0 if hold.over else min(hold.fen, self.free)
 
     def _reverse(self, first: Deal, place: int, number: int) -> str:
         if first.answer != "00":
@@ -152,8 +153,7 @@ class AccountModel:
         if first.kind == HOLDS:
             if first.ended_by not in (None, EXPIRED):
                 return "12"
-            first.ended_by = number if first.ended_by is None else EXPIRED
-            first.frozen = 0
+            first.frozen, first.ended_by = 0, number
             self.spent -= first.fen
         elif first.kind == "pre-authorisation void":
             self._freeze_again(first)
@@ -174,7 +174,7 @@ class AccountModel:
         if void.kind == "completion void":
             assert voided.of is not None
             hold = self.deals[voided.of]
-            if hold.last_taken != void.of or hold.ended_by is not None:
+            if hold.last_taken != void.of or hold.ended_by not in (None, EXPIRED):
                 return "12"
             frozen = hold.frozen
         if voided.undone_by != place or void.fen - frozen > self.free:
@@ -188,7 +188,9 @@ class AccountModel:
         return "00"
 
     def expire(self, number: int) -> None:
-        """A hold's last day is over."""
+        """A hold's last day is over, whatever has become of it."""
         hold = self.deals[number]
-        if hold.kind == HOLDS and hold.answer == "00" and hold.ended_by is None:
-            hold.frozen, hold.ended_by = 0, EXPIRED
+        if hold.kind == HOLDS and hold.answer == "00":
+            hold.over = True
+            if hold.ended_by is None:
+                hold.frozen, hold.ended_by = 0, EXPIRED

@@ -178,7 +178,7 @@ class AccountLife(RuleBasedStateMachine):
         async def let_expire() -> None:
             await self.desk.execute(
                 "UPDATE hold SET expires_at = clock_timestamp() WHERE entry_no = (SELECT entry_no FROM journal"
-                " WHERE terminal_no = 1 AND stan = %s AND class = 0) AND ended_by IS NULL",
+                " WHERE terminal_no = 1 AND stan = %s AND class = 0)",
                 (self.items[number].key.stan,),
             )
             await self.desk.execute(

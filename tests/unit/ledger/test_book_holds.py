@@ -14,6 +14,7 @@ from switch.domain.transactions import (
     AccountKind,
     Balance,
     Completion,
+    CompletionVoid,
     Kind,
     Original,
     PreAuthorisation,
@@ -128,6 +129,45 @@ async def test_an_expired_hold_is_free_without_any_job_and_a_completion_of_it_is
         assert [figure.amount_fen for figure in outcomes[2].balances] == [0, 0]
     assert await account(pg) == (0, 0, False)
     assert await holds(pg) == [(900, 0, 0)]
+
+
+@pytest.mark.parametrize("expiring", ["before the void", "after it", "after it and swept"])
+async def test_a_completion_whose_void_is_reversed_after_the_last_day_counts_again(
+    pg: Pg, postgres_url: str, expiring: str
+) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        held = item(pre_authorisation(400), since=day)
+        (opened,) = await settle(book, held)
+        taken = item(completion(held, opened.auth_code, 300, day), since=day)
+        (done,) = await settle(book, taken)
+        if expiring == "before the void":
+            await let_expire(pg)
+        named = Original(1, taken.key.stan, day.month, day.day)
+        request = CompletionVoid(
+            card_of(1), AccountKind.ONLINE, Fen(300), named, done.rrn, done.auth_code, "051"
+        )
+        void = item(request, since=day)
+        assert (await settle(book, void))[0].answer == "00"
+        if expiring != "before the void":
+            await let_expire(pg)
+        if expiring == "after it and swept":
+            assert await sweep_shard(pg, 0) == 1
+        named = Original(1, void.key.stan, day.month, day.day)
+        back = item(
+            Reversal(
+                card_of(1), AccountKind.ONLINE, Fen(300), named, Kind.COMPLETION_VOID, "98", "051", "200010"
+            ),
+            since=day,
+            stan=void.key.stan,
+            rclass=REVERSAL,
+        )
+        outcomes = await settle(book, back, back)
+        assert [one.answer for one in outcomes] == ["00", "00"]
+        assert (await settle(book, back))[0] == outcomes[0]
+    assert await account(pg) == (OPENING_FEN - 300, 0, False)
+    cursor = await pg.execute("SELECT ended_by = completed_by, frozen_fen FROM hold")
+    assert await cursor.fetchall() == [(True, 0)]
 
 
 async def test_a_due_instant_that_belongs_to_no_open_hold_is_forgotten_and_the_purchase_is_booked(

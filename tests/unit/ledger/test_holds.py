@@ -288,6 +288,41 @@ def test_a_reversed_completion_void_takes_the_money_again_unless_the_hold_has_go
     assert story.money == (600, 0)
 
 
+def test_a_completion_counts_again_when_its_void_is_reversed_after_the_last_day() -> None:
+    for voided_late in (False, True):
+        story = Story()
+        story.open()
+        story.complete(300)
+        over = story.hold.expires_at
+        if voided_late:
+            story.facts.now = over
+        story.void_completion(300)
+        story.facts.now = over
+        holds.release_expired(story.account, story.facts.holds.values(), over)
+        assert (story.money, story.hold.ended_by) == ((1_000, 0), holds.EXPIRED)
+        assert told(story.reverse(80, Kind.COMPLETION_VOID, 300)) == "APPROVED"
+        assert (story.money, story.hold.ended_by) == ((700, 0), TAKEN)
+        assert story.entries[TAKEN].undone_by is None
+        assert told(story.void_completion(300, number=81)) == "APPROVED"
+        assert (story.money, story.hold.ended_by) == ((1_000, 0), holds.EXPIRED)
+
+
+def test_after_the_last_day_a_completion_does_not_count_again_without_money_or_promise() -> None:
+    for what_went in ("money", "promise"):
+        story = Story()
+        story.open()
+        story.complete(300)
+        story.facts.now = story.hold.expires_at
+        story.void_completion(300)
+        if what_went == "money":
+            story.spend(701)
+        else:
+            assert told(story.reverse(OPENED, Kind.PRE_AUTHORISATION, 400)) == "APPROVED"
+        before = story.money
+        assert told(story.reverse(80, Kind.COMPLETION_VOID, 300)) == "NOT_APPLICABLE"
+        assert (story.money, story.entries[TAKEN].undone_by) == (before, 80)
+
+
 def test_a_reversed_void_freezes_again_and_a_late_one_does_not() -> None:
     story = Story()
     story.open()

@@ -2,7 +2,7 @@
 -- 10 completion advice, 5 reversal of any of these.
 
 -- name: holds
--- says: each approved pre-authorisation has its hold: amount and last day as booked, ended by what ended it, else open or expired
+-- says: each approved pre-authorisation has its hold: amount and last day as booked, completed in its time, ended by what ended it, else open or expired
 -- rows: hold, journal
 WITH family AS MATERIALIZED (
     SELECT shard, entry_no, kind, original_entry, account_id, amount_fen, decided_at, business_date
@@ -25,10 +25,11 @@ WITH family AS MATERIALIZED (
      WHERE e.kind IN (7, 8, 10)
      GROUP BY e.shard, e.original_entry
 ), completed AS (
-    SELECT shard, original_entry AS hold_entry, (array_agg(entry_no ORDER BY decided_at DESC, entry_no DESC))[1] AS completed_by
+    SELECT shard, original_entry AS hold_entry, (array_agg(entry_no ORDER BY decided_at DESC, entry_no DESC))[1] AS completed_by,
+           max(decided_at) AS completed_at
       FROM family WHERE kind IN (8, 10) GROUP BY shard, original_entry
 ), want AS (
-    SELECT p.shard, p.entry_no, p.business_date, p.account_id, p.amount_fen, r.reversal, e.ended_by, e.times, u.entries, c.completed_by,
+    SELECT p.shard, p.entry_no, p.business_date, p.account_id, p.amount_fen, r.reversal, e.ended_by, e.times, u.entries, c.completed_by, c.completed_at,
            date_trunc('day', p.decided_at AT TIME ZONE 'UTC' + interval '8 hours') + interval '31 days' - interval '8 hours' AS expires_at
       FROM family p
       LEFT JOIN reversed r ON r.shard = p.shard AND r.entry_no = p.entry_no
@@ -51,6 +52,7 @@ SELECT 'hold', format('entry %%s in shard %%s', coalesce(h.entry_no, w.entry_no)
             THEN format('%%s fen of %%s for account %%s until %%s', w.amount_fen, w.business_date, w.account_id, w.expires_at)
        WHEN w.times > 1 OR (w.reversal IS NOT NULL AND w.ended_by IS NOT NULL) THEN 'one end, not more'
        WHEN h.completed_by IS DISTINCT FROM w.completed_by THEN 'completed by ' || coalesce(w.completed_by::text, 'nothing')
+       WHEN w.completed_at >= w.expires_at THEN 'no completion after its last day, and one came at ' || w.completed_at
        WHEN w.ended_by IS NOT NULL AND h.ended_by IS DISTINCT FROM w.ended_by THEN 'ended by ' || w.ended_by
        WHEN h.ended_by = 0 AND h.expires_at > transaction_timestamp() THEN 'not expired'
        WHEN w.reversal IS NOT NULL AND h.ended_by IS DISTINCT FROM w.reversal AND h.ended_by IS DISTINCT FROM 0

@@ -71,6 +71,32 @@ SELECT 'card', 'card_no ' || c.card_no,
     OR (n.after ? 'lost_at' AND (c.lost_at, c.loss_lapses_at)
         IS DISTINCT FROM ((n.after ->> 'lost_at')::timestamptz, (n.after ->> 'loss_lapses_at')::timestamptz))
 
+-- name: losses_kept
+-- says: no purchase or pre-authorisation was approved for a card while a loss report of it was in force
+-- rows: journal, card, registry_change
+WITH note AS MATERIALIZED (
+    SELECT substr(n.subject, 6)::bigint AS card_no, n.at, n.change -> 'after' AS after,
+           lead(n.at) OVER (PARTITION BY n.subject ORDER BY n.change_no) AS until
+      FROM registry_change n
+     WHERE n.subject ~ '^card [0-9]+$' AND n.change -> 'after' ? 'state'
+), report AS (
+    SELECT r.pan, (n.after ->> 'lost_at')::timestamptz AS since, least((n.after ->> 'loss_lapses_at')::timestamptz, n.until) AS until
+      FROM note n
+      JOIN card_route r USING (card_no)
+     WHERE n.after ->> 'lost_at' IS NOT NULL
+    UNION ALL
+    -- An import notes no instants: what the card says now is sure from its last note on.
+    SELECT c.pan, greatest(c.lost_at, n.at), c.loss_lapses_at
+      FROM card c
+      LEFT JOIN note n ON n.card_no = c.card_no AND n.until IS NULL
+     WHERE c.lost_at IS NOT NULL AND NOT coalesce(n.after ? 'lost_at', false)
+)
+SELECT DISTINCT 'journal', format('entry %%s in shard %%s', j.entry_no, j.shard), 'declined: the card was lost from ' || r.since,
+       format('%%s fen approved at %%s', j.amount_fen, j.decided_at)
+  FROM report r
+  JOIN journal j ON j.pan = r.pan AND j.decided_at >= r.since AND (r.until IS NULL OR j.decided_at < r.until)
+ WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6) AND j.account_id IS NOT NULL
+
 -- name: holder_shards
 -- says: all cards of a holder lie in one shard, the one that is noted with him
 -- rows: card_route, holder

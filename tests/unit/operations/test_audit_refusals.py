@@ -1,5 +1,6 @@
 """What the book would have refused, written past it: the audit names it, and is silent about what the book itself approved."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,8 +8,10 @@ from psycopg import AsyncConnection
 
 from switch.domain.money import Fen
 from switch.domain.transactions import AccountKind, Completion, Original, PreAuthorisation
+from switch.ledger.card_desk import change_card, find_card
+from switch.ledger.card_states import Move
 from switch.operations.audit import CHECKS
-from tests.helpers.books import a_book, card_of, item, seed
+from tests.helpers.books import a_book, card_of, item, purchase, seed
 
 pytestmark = pytest.mark.server
 Pg = AsyncConnection[Any]
@@ -54,3 +57,52 @@ async def test_a_completion_after_the_last_day_is_named(pg: Pg, postgres_url: st
     assert await named(pg, "holds") == []
     await past_the_book(pg, "UPDATE journal SET decided_at = h.expires_at FROM hold h WHERE kind = 8")
     assert await named(pg, "holds") == [await entry(pg, held.key.stan)]
+
+
+async def test_a_payment_during_a_loss_report_is_named_and_one_before_or_behind_it_is_not(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    place = await find_card(pg, card_of(1).reveal())
+
+    async def move(what: Move) -> None:
+        await change_card(pg, place, what, actor="a tester", reason="so it went")
+        await asyncio.sleep(0.002)  # in force from the next whole millisecond
+
+    bought = [item(purchase(10 + n), since=day) for n in range(5)]
+    async with a_book(postgres_url) as book:
+
+        async def buy(number: int) -> str:
+            return (await book.settle([bought[number]]))[0].answer
+
+        assert await buy(0) == "00"
+        await move(Move.LOSE)
+        assert await buy(1) == "41"
+        await move(Move.LIFT)
+        assert await buy(2) == "00"
+        await move(Move.LOSE)
+        await move(Move.CONFIRM)
+        assert await buy(3) == "41"
+    assert await named(pg, "losses_kept") == []
+    await past_the_book(pg, "UPDATE journal SET answer = '00' WHERE answer = '41'")
+    assert set(await named(pg, "losses_kept")) == {await entry(pg, bought[n].key.stan) for n in (1, 3)}
+
+
+async def test_a_report_that_an_import_noted_counts_from_its_last_note(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    bought = [item(purchase(10 + n), since=day) for n in range(2)]
+    async with a_book(postgres_url) as book:
+        assert (await book.settle(bought[:1]))[0].answer == "00"
+        # A lapsed report that a file confirms: the card shows the old instant, and was good in between.
+        await past_the_book(
+            pg,
+            (
+                "INSERT INTO registry_change (actor, subject, change)"
+                " SELECT 'import', 'card ' || card_no, '{\"before\": null, \"after\": {\"state\": 3}}' FROM card_route WHERE holder_id = 1"
+            ),
+            "UPDATE card SET state = 3, lost_at = clock_timestamp() - interval '9 days' WHERE holder_id = 1",
+        )
+        assert (await book.settle(bought[1:]))[0].answer == "41"
+    assert await named(pg, "losses_kept") == []
+    await past_the_book(pg, "UPDATE journal SET answer = '00' WHERE answer = '41'")
+    assert await named(pg, "losses_kept") == [await entry(pg, bought[1].key.stan)]

@@ -44,6 +44,33 @@ SELECT 'limit_window', format('account %%s in shard %%s', s.account_id, s.shard)
  WHERE w.day IS NULL OR s.spent_on > w.day
     OR (w.day_fen, w.day_count, w.month_fen, w.month_count) IS DISTINCT FROM (s.day_fen, s.day_count, s.month_fen, s.month_count)
 
+-- name: limits_kept
+-- says: nothing was approved above the limit per transaction that was in force for its account and card
+-- rows: journal, limit_rule
+WITH @limited
+SELECT 'journal', format('entry %%s in shard %%s', entry_no, shard), format('at most %%s fen, limit %%s', transaction_fen, rule_no),
+       format('%%s fen approved', amount_fen)
+  FROM limited
+ WHERE sure AND amount_fen > transaction_fen
+
+-- name: day_limits_kept
+-- says: on a day of which nothing was undone, no more was approved for an account than the limit of the day that was in force
+-- rows: journal, limit_rule
+-- What is undone opens room, and an undone void may go beyond the limit; such a day says nothing. Nor does one of cards of several classes.
+WITH @limited, undone AS (
+    SELECT DISTINCT shard, original_entry AS entry_no FROM journal
+     WHERE answer = '00' AND kind IN (3, 5, 7) AND original_entry IS NOT NULL
+)
+SELECT 'journal', format('account %%s in shard %%s on %%s', l.account_id, l.shard, l.business_date),
+       format('at most %%s fen in %%s, limit %%s', coalesce(min(l.day_fen)::text, 'any'), coalesce(min(l.day_count)::text, 'any number'),
+              min(l.rule_no)),
+       format('%%s fen in %%s approved', sum(l.amount_fen), count(*))
+  FROM limited l
+  LEFT JOIN undone u USING (shard, entry_no)
+ GROUP BY l.shard, l.account_id, l.business_date
+HAVING bool_and(l.sure) AND count(u.entry_no) = 0 AND count(l.rule_no) = count(*) AND min(l.rule_no) = max(l.rule_no)
+   AND (sum(l.amount_fen) > min(l.day_fen) OR count(*) > min(l.day_count))
+
 -- name: limited_accounts
 -- says: where there are limits for a kind of account, all of its accounts are counted, and no others
 -- rows: account, limit_rule

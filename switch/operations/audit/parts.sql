@@ -34,3 +34,28 @@ offline AS (
       JOIN closed ON closed.business_date = v.business_date
      WHERE v.original_date < v.business_date)
 
+-- part: limited
+limit_note AS MATERIALIZED (
+    SELECT subject, at FROM registry_change WHERE subject ~ '^limit [0-9]+$'
+), rule AS MATERIALIZED (
+    SELECT r.*, n.at AS noted_at
+      FROM limit_rule r
+      LEFT JOIN (SELECT subject, min(at) AS at FROM limit_note GROUP BY subject) AS n ON n.subject = 'limit ' || r.rule_no
+), limited AS MATERIALIZED (
+    -- What limits bound: purchases and pre-authorisations, each with the rule of its card's class, else the general one. Who decides
+    -- while the day turns may not see yet that a rule was set or ended: what was decided within a minute of such a note is not sure.
+    SELECT j.shard, j.entry_no, j.account_id, j.business_date, j.amount_fen, r.rule_no, r.transaction_fen, r.day_fen, r.day_count,
+           coalesce(j.decided_at >= r.noted_at, false)
+           AND NOT EXISTS (SELECT FROM limit_note n
+                            WHERE n.at BETWEEN j.decided_at - interval '1 minute' AND j.decided_at + interval '1 minute') AS sure
+      FROM journal j
+      JOIN account a ON a.shard = j.shard AND a.account_id = j.account_id AND j.business_date >= a.limited_from
+      LEFT JOIN LATERAL (
+           SELECT *
+             FROM rule
+            WHERE rule.account_kind = a.kind AND (rule.product IS NULL OR rule.product = substr(j.pan, 7, 2))
+              AND j.business_date BETWEEN rule.valid_from AND coalesce(rule.valid_to, 'infinity')
+            ORDER BY rule.product NULLS LAST
+            LIMIT 1) AS r ON true
+     WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6))
+

@@ -1,17 +1,20 @@
 """What the book would have refused, written past it: the audit names it, and is silent about what the book itself approved."""
 
 import asyncio
+from datetime import date
 from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
 
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Completion, Original, PreAuthorisation
+from switch.domain.transactions import AccountKind, Completion, Kind, Original, PreAuthorisation, Reversal
 from switch.ledger.card_desk import change_card, find_card
 from switch.ledger.card_states import Move
+from switch.ledger.items import REVERSAL
 from switch.operations.audit import CHECKS
 from tests.helpers.books import a_book, card_of, item, purchase, seed
+from tests.unit.ledger.test_book_limits import limited
 
 pytestmark = pytest.mark.server
 Pg = AsyncConnection[Any]
@@ -106,3 +109,79 @@ async def test_a_report_that_an_import_noted_counts_from_its_last_note(pg: Pg, p
     assert await named(pg, "losses_kept") == []
     await past_the_book(pg, "UPDATE journal SET answer = '00' WHERE answer = '41'")
     assert await named(pg, "losses_kept") == [await entry(pg, bought[1].key.stan)]
+
+
+async def long_agreed(pg: Pg, **limits: int) -> date:
+    """A ledger with a limit that was noted an hour ago."""
+    day = await limited(pg, **limits)
+    await past_the_book(pg, "UPDATE registry_change SET at = at - interval '1 hour'")
+    return day
+
+
+async def test_what_exceeds_a_transaction_or_day_limit_is_named_and_what_just_reaches_it_is_not(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await long_agreed(pg, transaction_fen=300, day_fen=500, day_count=2)
+    bought = [item(purchase(fen), since=day) for fen in (300, 200, 1)]
+    async with a_book(postgres_url) as book:
+        assert [one.answer for one in await book.settle(bought)] == ["00", "00", "61"]
+    assert await named(pg, "limits_kept") == await named(pg, "day_limits_kept") == []
+    for column, least in (("transaction_fen", 300), ("day_fen", 500), ("day_count", 2)):
+        await past_the_book(pg, f"UPDATE limit_rule SET {column} = {least - 1}")
+        found = (await named(pg, "limits_kept"), await named(pg, "day_limits_kept"))
+        if column == "transaction_fen":
+            assert found == ([await entry(pg, bought[0].key.stan)], [])
+        else:
+            assert found == ([], [f"account 110 in shard 0 on {day}"])
+        await past_the_book(pg, f"UPDATE limit_rule SET {column} = {least}")
+
+
+async def test_a_day_of_which_something_was_undone_and_a_rule_of_the_last_minute_say_nothing(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await long_agreed(pg, transaction_fen=300, day_fen=500)
+    first, second = (item(purchase(300), since=day) for _ in range(2))
+    back = item(
+        Reversal(
+            card_of(1),
+            AccountKind.ONLINE,
+            Fen(300),
+            Original(1, first.key.stan, day.month, day.day),
+            Kind.PURCHASE,
+            "98",
+            "051",
+            "000000",
+        ),
+        since=day,
+        stan=first.key.stan,
+        rclass=REVERSAL,
+    )
+    async with a_book(postgres_url) as book:
+        assert [one.answer for one in await book.settle([first, back, second])] == ["00"] * 3
+    assert await named(pg, "limits_kept") == await named(pg, "day_limits_kept") == []
+    await past_the_book(
+        pg, "UPDATE limit_rule SET transaction_fen = 1", "UPDATE registry_change SET at = clock_timestamp()"
+    )
+    assert await named(pg, "limits_kept") == []
+
+
+async def test_the_rule_of_a_class_goes_before_the_general_one(pg: Pg, postgres_url: str) -> None:
+    day = await long_agreed(pg, transaction_fen=300)
+    bought = item(purchase(300), since=day)
+    async with a_book(postgres_url) as book:
+        assert (await book.settle([bought]))[0].answer == "00"
+    await past_the_book(
+        pg,
+        "UPDATE limit_rule SET transaction_fen = 1",
+        (
+            "INSERT INTO limit_rule (account_kind, product, transaction_fen, valid_from)"
+            " SELECT 10, substr(pan, 7, 2), 300, current_date - 3 FROM journal LIMIT 1"
+        ),
+        (
+            "INSERT INTO registry_change (at, actor, subject, change)"
+            " SELECT clock_timestamp() - interval '1 hour', 'ann', 'limit ' || max(rule_no), '{}' FROM limit_rule"
+        ),
+    )
+    assert await named(pg, "limits_kept") == []
+    await past_the_book(pg, "UPDATE limit_rule SET transaction_fen = 299 WHERE product IS NOT NULL")
+    assert await named(pg, "limits_kept") == [await entry(pg, bought.key.stan)]

@@ -133,8 +133,10 @@ def test_an_upload_is_repeated_until_it_is_answered(foreign_city: ForeignCity) -
     terminal = bus(foreign_city, 115)
     records = [signed(foreign_city, ride(pan(44))) for _ in range(5)]
     frame = terminal.upload(records)
-    body = terminal.send(frame)
-    assert terminal.send(frame) == body
+    body, again = terminal.send(frame), terminal.send(frame)
+    assert body is not None
+    assert again is not None
+    assert again[11:] == body[11:]  # in the header the switch may ask for something else
     other = with_fields(frame, terminal, {62: b"\x01" + signed(foreign_city, ride(pan(44)))})
     assert terminal.ask(other).code == "94"
     assert (

@@ -166,5 +166,5 @@ async def test_sixty_four_copies_in_one_instant_over_both_processes_are_one_purc
     bodies = [await wire.body() for wire in wires for _ in range(32)]
     answers = [till.pos.take(purchase, body).message for body in bodies[:1]]
     assert answers[0].fields[39] == "00"
-    assert len(set(bodies)) == 1
+    assert len({body[11:] for body in bodies}) == 1  # the header may ask one of them to fetch something
     assert rows_of(two, till, purchase) == 1

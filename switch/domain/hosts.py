@@ -6,7 +6,7 @@ asked; it may have done what it was asked, and nobody knows. Only the last one m
 
 from collections.abc import Callable
 from datetime import date, datetime
-from enum import Enum, auto
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 from switch.domain.calendar import SHANGHAI
@@ -17,24 +17,24 @@ from switch.domain.transactions import AccountKind, PinFormat
 TRACE_MAX = 999_999  # field 11
 
 
-class HostStep(Enum):
-    """Which kind of message it is."""
+class HostStep(IntEnum):
+    """Which kind of message it is; the numbers are stored."""
 
-    AUTHORISATION = auto()  # asks, and holds money
-    FINANCIAL = auto()  # asks, and moves money
-    ADVICE = auto()  # tells what is decided; sent until it is confirmed
-    REVERSAL = auto()  # undoes a request whose end is not known, or that was broken off
-    REVERSAL_ADVICE = auto()  # the same, stored and forwarded; sent until it is confirmed
+    AUTHORISATION = 1  # asks, and holds money
+    FINANCIAL = 2  # asks, and moves money
+    ADVICE = 3  # tells what is decided; sent until it is confirmed
+    REVERSAL = 4  # undoes a request whose end is not known, or that was broken off
+    REVERSAL_ADVICE = 5  # the same, stored and forwarded; sent until it is confirmed
 
 
-class HostService(Enum):
-    """What is asked for."""
+class HostService(IntEnum):
+    """What is asked for; the numbers are stored."""
 
-    PURCHASE = auto()
-    RETURN = auto()  # void or refund: money goes back to the account that paid
-    BALANCE = auto()
-    PRE_AUTHORISATION = auto()
-    LOAD = auto()  # the account pays for a load of the purse or of the online account
+    PURCHASE = 1
+    RETURN = 2  # void or refund: money goes back to the account that paid
+    BALANCE = 3
+    PRE_AUTHORISATION = 4
+    LOAD = 5  # the account pays for a load of the purse or of the online account
 
 
 class HostKey(NamedTuple):

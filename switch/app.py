@@ -30,6 +30,7 @@ from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
+from switch.ledger.leg_state import StandInTerms
 from switch.ledger.sweeping import keep_sweeping
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
@@ -43,6 +44,7 @@ from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
+from switch.routing.host_desk import HostDesk, HostTerms
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
 from switch.settings import HostSettings, Settings, load_settings
@@ -60,6 +62,7 @@ log = structlog.get_logger(__name__)
 
 DAYS_EVERY_S = 600.0
 RESTART_PAUSE_S = 1.0
+ENDS_S = 5.0  # to write down what became of questions to hosts when the service stops
 _PR_SET_PDEATHSIG = 1
 
 
@@ -124,7 +127,8 @@ class Service:
         self._stack.push_async_callback(books.stop)
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
         desk = self._desk(vault)
-        await self._join_hosts(vault)
+        await self._join_hosts(vault, books)
+        routes.join(has=self.host_desk.has, usable=self.host_desk.usable)
 
         reception = Reception(
             vault=vault,
@@ -133,6 +137,7 @@ class Service:
             routes=routes,
             books=books,
             desk=desk,
+            hosts=self.host_desk,
             connect=pool.connection,
             watch=metrics,
             acquirer=settings.institution.acquirer_code,
@@ -144,6 +149,7 @@ class Service:
             shards = range(settings.database.shards)
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
             self._background(keep_sweeping(pool.connection, shards))
+            self._background(self.host_desk.keep_ending(pool.connection, shards))
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
@@ -210,7 +216,7 @@ class Service:
         self.metrics.watch("intake_depth", "Offline records waiting", lambda: intake.depth)
         return BatchDesk(intake, batches, self.metrics.taken_in)
 
-    async def _join_hosts(self, vault: SoftwareVault) -> None:
+    async def _join_hosts(self, vault: SoftwareVault, books: Books) -> None:
         """Connect to the hosts of the settings. They may be away: nothing waits for them."""
 
         def activate(pair: Generation, partner: str) -> list[KeyRecord]:
@@ -230,6 +236,13 @@ class Service:
         acquirer = self.settings.institution.acquirer_code
         hosts = [(_link_terms(link, acquirer), link.mac_id) for link in self.settings.hosts.links]
         self.hosts = HostLinks(hosts, vault, self.metrics, late, put_in_force)
+        shards = self.settings.database.shards
+        terms = [_host_terms(link, shards) for link in self.settings.hosts.links]
+        self.host_desk = HostDesk(terms, self.hosts.links, books)
+        self._stack.push_async_callback(
+            self.host_desk.close, ENDS_S
+        )  # after the links, whose end ends all questions
+        self.metrics.watch("host_questions", "Requests that wait for a host", lambda: self.host_desk.depth)
         await self.hosts.start()
         self._stack.push_async_callback(self.hosts.stop)
 
@@ -310,6 +323,18 @@ def _limits(settings: Settings) -> Limits:
         stranger_s=at.stranger_s,
         stranger_frames_max=at.stranger_frames_max,
     )
+
+
+def _host_terms(at: HostSettings, shards: int) -> HostTerms:
+    """What we may approve in a host's place is dealt out to the shards, which do not wait for each other."""
+    stand_in = None
+    if at.stand_in_amount_fen:
+        stand_in = StandInTerms(
+            at.stand_in_amount_fen,
+            at.stand_in_outstanding_fen // shards,
+            at.stand_in_outstanding_count // shards,
+        )
+    return HostTerms(at.name, int(at.institution), at.answer_s, stand_in)
 
 
 def _link_terms(at: HostSettings, acquirer: str) -> LinkTerms:

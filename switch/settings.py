@@ -180,6 +180,11 @@ class HostSettings(_Section):
     retry_ratio: float = Field(0.2, ge=0, le=10, description="repeats that an answer pays for")
     retry_per_s: float = Field(10.0, ge=0, description="repeats that a second pays for")
     retry_saved_max: float = Field(100.0, ge=1, description="repeats that may be saved up")
+    stand_in_amount_fen: int = Field(
+        0, ge=0, description="a purchase that is approved while the host is away; 0: none"
+    )
+    stand_in_outstanding_fen: int = Field(0, ge=0, description="sum of such that the host was not told yet")
+    stand_in_outstanding_count: int = Field(0, ge=0, description="number of such")
 
     @model_validator(mode="after")
     def _ordered(self) -> "HostSettings":

@@ -23,6 +23,8 @@ class Decline(Enum):
     CARD_OUT_OF_SCOPE = "card may not be used so far from home"
     ACQUIRER_OUT_OF_SCOPE = "acquirer takes no cards from so far"
     NO_ROUTE = "no host for this account"
+    HOST_DOWN = "the host cannot be asked"
+    HOST_SILENT = "the host gave no usable answer; what it may have done is undone"
     CARD_NOT_ACTIVE = "card not handed over"
     CARD_RESTRICTED = "card damaged, replaced or cancelled"
     CARD_LOST = "loss reported"

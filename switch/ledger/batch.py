@@ -10,10 +10,12 @@ from typing import Any
 
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import APPROVED
-from switch.domain.transactions import Original, Purchase
-from switch.ledger import hold_rows, holds
+from switch.domain.transactions import AccountKind, Original, Purchase
+from switch.ledger import hold_rows, holds, leg_rows, legs
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, Item, Key
+from switch.ledger.leg_state import Leg, StandIn, Tell
+from switch.ledger.legs import LegEnd
 from switch.ledger.limits import LimitRule, Window
 from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import rrn_head
@@ -61,10 +63,14 @@ class Batch:
         "closed_batches",
         "facts",
         "holds",
+        "legs",
+        "legs_asked",
         "now",
         "originals",
         "reference",
         "rrn_head",
+        "stand_ins",
+        "tells",
         "terminals",
         "today",
         "written",
@@ -85,6 +91,10 @@ class Batch:
         self.originals: dict[tuple[int, int, int, date], Entry] = {}
         self.closed_batches: set[tuple[int, int]] = set()
         self.holds: dict[int, Hold] = {}  # by entry number; all open ones of every account in holds_of
+        self.legs_asked: dict[tuple[int, int, int], Leg] = {}  # by terminal, batch, trace
+        self.legs: dict[int, Leg] = {}  # by the entry that ended them
+        self.stand_ins: dict[str, StandIn] = {}
+        self.tells: list[tuple[Tell, Entry]] = []  # with the entry that made it necessary
         self.written: list[tuple[Item, Entry, Ruling]] = []
 
     def found(self, key: Key, row: Row) -> Entry:
@@ -134,6 +144,8 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
     pans: set[str] = set()
     terminals: set[int] = set()
     reversals: set[tuple[int, int]] = set()
+    elsewhere: set[int] = set()  # terminals of requests that no account of ours orders
+    stood_in: set[str] = set()  # hosts
     look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
     named: dict[
         tuple[int, int, int, date], int
@@ -148,7 +160,14 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
         batch.account_ids.append(holder_id * 100 + int(getattr(request, "account", 10)) if holder_id else 0)
         if item.key.rclass:
             reversals.add((item.key.terminal_no, item.key.batch_no))
-        if type(request) is Purchase:  # nearly all are
+        if type(request) is Purchase and item.ask is None:  # nearly all are
+            continue
+        if not holder_id or item.ask is not None or getattr(request, "account", 10) != AccountKind.ONLINE:
+            elsewhere.add(item.key.terminal_no)
+            if item.ask is not None and item.ask.stand_in is not None:
+                stood_in.add(item.ask.host)
+        if isinstance(request, LegEnd):
+            elsewhere.add(item.key.terminal_no)
             continue
         if hold_rows.concerned(request):
             look_into.add(batch.account_ids[-1])
@@ -161,6 +180,8 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
     queue("begin")
     queue("take_gate", {"gate": GATE, "shard": shard})
     queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(set(batch.account_ids)))})
+    if elsewhere:
+        leg_rows.queue_locks(link, shard, elsewhere, stood_in)
     queue("read_instant")
     queue("read_cards", {"shard": shard, "pans": texts(list(pans))})
     queue("read_terminals", {"terminals": int4s(list(terminals))})
@@ -194,7 +215,10 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
                 "batches": int4s([key[1] for key in reversals]),
             },
         )
-    _, _, accounts, instant, cards, sessions, keys, *rest = await link.round_trip()
+    _, _, accounts, *rest = await link.round_trip()
+    if elsewhere:
+        rest, batch.stand_ins = leg_rows.locked(rest, stood_in)
+    instant, cards, sessions, keys, *rest = rest
     originals = rest.pop(0) if named else []
     closed = rest.pop(0) if reversals else []
 
@@ -239,6 +263,10 @@ async def _read_further(
 
     look_into: accounts all of whose open holds are read, and set free where they have expired. limited: those with limits.
     """
+    intents = legs.intents(batch.by_key)
+    away = legs.decided_elsewhere(batch.by_number.values())
+    if intents or away:
+        leg_rows.queue_read(link, shard, intents, away)
     numbers = set(batch.by_number) | {e.original_entry for e in batch.by_number.values() if e.original_entry}
     held = hold_rows.entries_wanted(batch.by_number.values())
     if numbers:
@@ -251,6 +279,8 @@ async def _read_further(
         link.queue("read_windows", {"shard": shard, "accounts": int8s(limited)})
         link.queue("read_limits")
     rest = await link.round_trip()
+    if intents or away:
+        leg_rows.take_in(batch, rest.pop(0))
     uses = rest.pop(0) if numbers else ()
     for row in rest.pop(0) if held or look_into else ():
         batch.holds[row[0]] = Hold(*row)

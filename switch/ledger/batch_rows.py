@@ -81,7 +81,7 @@ def _journal_columns(shard: int, batch: Batch) -> dict[str, Parameter]:
         "classes": int2s([item.key.rclass for item in items]),
         "merchants": int4s([item.merchant_no for item in items]),
         "entry_modes": texts([getattr(item.request, "entry_mode", "") for item in items]),
-        "digests": byteas([item.digest for item in items]),
+        "digests": byteas([entry.digest for entry in entries]),
         "entries": int8s([entry.entry_no for entry in entries]),
         "kinds": int2s([entry.kind for entry in entries]),
         "accounts": int8s([entry.account_id or 0 for entry in entries]),

@@ -19,6 +19,8 @@ import structlog
 from psycopg import AsyncConnection
 
 from switch.domain.decisions import APPROVED, Decline, Outcome
+from switch.domain.hosts import HostKey
+from switch.domain.identifiers import CardNumber
 from switch.domain.transactions import (
     Balance,
     CardRequest,
@@ -34,11 +36,23 @@ from switch.domain.transactions import (
 )
 from switch.ledger import batch as reading
 from switch.ledger import batch_rows as writing
-from switch.ledger import completed_holds, hold_rows, holds, limit_rows, rules
+from switch.ledger import completed_holds, hold_rows, holds, leg_rows, legs, limit_rows, rules
 from switch.ledger.batch import Batch, lock_and_read
 from switch.ledger.batch_messages import CLOSED, FROZEN
 from switch.ledger.batch_rows import queue_writes
-from switch.ledger.items import FINANCIAL, IN_DOUBT, KIND, REVERSAL, Item, Key, extra_of, outcome_of
+from switch.ledger.items import (
+    FINANCIAL,
+    IN_DOUBT,
+    IN_FLIGHT,
+    KIND,
+    REVERSAL,
+    Item,
+    Key,
+    extra_of,
+    outcome_of,
+)
+from switch.ledger.leg_state import Leg
+from switch.ledger.legs import Asked, LegEnd
 from switch.ledger.rules import Entry, Facts, Ruling
 from switch.ledger.serials import Serials, base36
 from switch.storage.pipeline import Pipeline
@@ -66,11 +80,14 @@ _REFUSALS = (  # by the form of a request, or by routing
     Decline.ISSUER_UNKNOWN,
     Decline.ACQUIRER_OUT_OF_SCOPE,
     Decline.NO_ROUTE,
+    Decline.HOST_DOWN,
 )
 _KIND = {request: int(kind) for request, kind in KIND.items()}
+SERIALS_EACH = 4  # that one request can use up: of itself, of what it gives up, of what hosts must be told
+Told = Outcome | Asked
 
 
-def _kind_of(request: CardRequest) -> int:
+def _kind_of(request: CardRequest | LegEnd) -> int:
     if type(request) is Completion and request.advice:
         return int(Kind.COMPLETION_ADVICE)
     return _KIND[type(request)]
@@ -158,7 +175,7 @@ class ShardBook:
         """Bring a batch to its end, whatever it takes, and answer each of its requests exactly once."""
         started = time.monotonic()
         self._in_doubt = False
-        outcomes: Sequence[Outcome | None]
+        outcomes: Sequence[Told | None]
         try:
             outcomes = await self._settle_surely(batch)
         except Exception:  # our own fault: 96 for the batch, and the service lives on
@@ -172,7 +189,7 @@ class ShardBook:
             while self._queue:
                 self._tell(self._queue.popleft(), None)
 
-    def _tell(self, item: Item, outcome: Outcome | None) -> None:
+    def _tell(self, item: Item, outcome: Told | None) -> None:
         try:
             item.done(outcome)
         except Exception:
@@ -182,7 +199,7 @@ class ShardBook:
         """What to tell those of a batch that came to no end: 96 only if surely nothing of it was booked."""
         return IN_DOUBT if self._in_doubt else None
 
-    async def _settle_surely(self, batch: list[Item]) -> Sequence[Outcome | None]:
+    async def _settle_surely(self, batch: list[Item]) -> Sequence[Told | None]:
         """Settle; after a lost connection settle again: requests that were committed are then found as repeats.
 
         The patience of retry_for_s is one for all batches of an outage: what has queued behind the first would otherwise be
@@ -212,7 +229,7 @@ class ShardBook:
                 self._lost_s = None
                 return outcomes
 
-    async def _settle_or_split(self, batch: list[Item]) -> Sequence[Outcome | None]:
+    async def _settle_or_split(self, batch: list[Item]) -> Sequence[Told | None]:
         """One bad request must not fail its batch: again as a whole, then in halves, until it is alone and gets 96."""
         for _ in range(2):
             try:
@@ -227,14 +244,14 @@ class ShardBook:
 
     # ------------------------------------------------------------------ one batch
 
-    async def settle(self, items: Sequence[Item]) -> Sequence[Outcome]:
+    async def settle(self, items: Sequence[Item]) -> Sequence[Told]:
         """Decide and write one batch in one transaction; outcomes in the order of items.
 
         Raises ConflictError when a constraint or a deadlock failed the batch (nothing was written) and
         psycopg.OperationalError when the connection was lost (the outcome is unknown).
         """
         link = await self._linked()
-        if self._serials.short_of(len(items)):
+        if self._serials.short_of(len(items) * SERIALS_EACH):
             await self._refill(link)
         try:
             batch = await lock_and_read(link, self.shard, items, no_pin_limit_fen=self._no_pin_limit_fen)
@@ -261,10 +278,14 @@ class ShardBook:
 
     # ------------------------------------------------------------------ decisions
 
-    def _decide(self, batch: Batch, item: Item, account_id: int) -> Outcome:
+    def _decide(self, batch: Batch, item: Item, account_id: int) -> Told:
         """Repeat, then form (30), batch number (77), freeze (90), then the rules. Pure but for the running state."""
         key = item.key
         generation, open_batch, state = batch.terminals.get(key.terminal_no, (0, 0, 2))
+        if type(item.request) is LegEnd:
+            return self._end_leg(
+                batch, item, item.request, account_id, batch_open=key.batch_no == open_batch and not state
+            )
         if item.generation < generation:  # authenticated under keys that have been replaced since
             return Outcome("A0", "", batch.now)
         before = batch.by_key.get(key)
@@ -273,8 +294,56 @@ class ShardBook:
                 return outcome_of(before)
             rrn = batch.rrn_head + base36(self._serials.take())
             return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn, batch.now)
+        if batch.legs_asked and key[:3] in batch.legs_asked:
+            intent = batch.by_key[Key(*key[:3], legs.INTENT)]
+            if key.rclass == FINANCIAL:
+                if intent.digest == item.digest:
+                    return IN_FLIGHT
+                rrn = batch.rrn_head + base36(self._serials.take())
+                return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn, batch.now)
+            if isinstance(item.request, Reversal):
+                self._give_up(batch, item, item.request, intent)
         ruling = self._rule(batch, item, account_id, open_batch, state)
-        return self._enter(batch, item, account_id, ruling)
+        told = self._enter(batch, item, account_id, ruling)
+        if ruling.answer != legs.IN_PROGRESS:
+            return told
+        leg = ruling.leg
+        assert leg is not None
+        return Asked(
+            self.shard, leg.leg_no, HostKey(leg.transmitted, leg.trace), told.rrn, batch.now, batch.today
+        )
+
+    def _end_leg(
+        self, batch: Batch, item: Item, request: LegEnd, account_id: int, *, batch_open: bool
+    ) -> Outcome:
+        """Write the answer under the key of the request, unless somebody else has ended the leg before."""
+        before = batch.by_key.get(item.key)
+        if before is not None:
+            return outcome_of(before)
+        intent = batch.by_key.get(Key(*item.key[:3], legs.INTENT))
+        leg = batch.legs_asked.pop(item.key[:3], None)
+        if intent is None or leg is None:  # who waits is told nothing, and whoever sweeps finds it again
+            log.error("a leg to end was not found", shard=self.shard, terminal_no=item.key.terminal_no)
+            return IN_DOUBT
+        facts = self._facts_of(batch, item, account_id, request.card)
+        ruling = legs.end(request, facts, leg, batch_open=batch_open)
+        return self._end(batch, item, intent, leg, ruling)
+
+    def _give_up(self, batch: Batch, item: Item, request: Reversal, intent: Entry) -> None:
+        """A reversal of what its host has not answered ends it first, if it is about that at all."""
+        refusal = rules.undo_refusal(request, intent, batch.facts)
+        if refusal is not None and refusal.decline is not None:
+            return
+        key = item.key._replace(rclass=FINANCIAL)
+        leg = batch.legs_asked.pop(key[:3])
+        facts = self._facts_of(batch, item, intent.account_id or 0, request.card)
+        self._end(batch, item._replace(key=key), intent, leg, legs.give_up(request, facts, leg))
+
+    def _end(self, batch: Batch, item: Item, intent: Entry, leg: Leg, ruling: Ruling) -> Outcome:
+        assert leg.ended_by is not None
+        ruling.serial = leg.ended_by
+        batch.legs[leg.ended_by] = leg
+        return self._enter(batch, item, intent.account_id or 0, ruling, of=intent)
 
     def _rule(self, batch: Batch, item: Item, account_id: int, open_batch: int, batch_state: int) -> Ruling:
         request, key = item.request, item.key
@@ -288,30 +357,39 @@ class ShardBook:
                 return Ruling(Decline.BATCH_FROZEN)
             if batch.by_key and (*key[:3], REVERSAL) in batch.by_key:
                 return Ruling(Decline.TOMBSTONED)
+        assert not isinstance(request, LegEnd)
         if isinstance(request, Refused):
             return Ruling(_refusal(request, self._de39))
+        facts = self._facts_of(batch, item, account_id, request.card)
+        ruling = self._apply(batch, item, request, facts)
+        ruling.serial = facts.serial
+        return ruling
+
+    def _facts_of(self, batch: Batch, item: Item, account_id: int, card: CardNumber) -> Facts:
         facts = batch.facts
         facts.serial = self._serials.take()
         facts.merchant_no = item.merchant_no
-        facts.card = batch.cards.get(request.card.reveal())
+        facts.card = batch.cards.get(card.reveal())
         facts.account = batch.accounts.get(account_id)
         facts.holder_id = item.holder_id
         facts.original = None
         facts.original_batch_closed = False
+        facts.leg = None
         facts.pin = item.pin
         facts.pin_unreadable = item.pin_unreadable
-        ruling = self._apply(batch, item, facts)
-        ruling.serial = facts.serial
-        return ruling
+        return facts
 
-    def _apply(self, batch: Batch, item: Item, facts: Facts) -> Ruling:
-        request, key = item.request, item.key
+    def _apply(self, batch: Batch, item: Item, request: CardRequest, facts: Facts) -> Ruling:
+        key = item.key
+        if item.ask is not None:
+            return legs.intend(request, facts, item.ask, batch.stand_ins.get(item.ask.host))
         if isinstance(request, Purchase):
             return rules.purchase(request, facts)
         if isinstance(request, Balance):
             return rules.balance(request, facts)
         if isinstance(request, Reversal):
             facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
+            facts.leg = _leg_of(batch, facts.original)
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
             return rules.reversal(request, facts, holds.undo if request.of in holds.KINDS else None)
         if isinstance(request, PreAuthorisation):
@@ -319,6 +397,7 @@ class ShardBook:
         if not isinstance(request, holds.NAMING):
             return Ruling(Decline.NOT_SUPPORTED)
         facts.original = batch.original(key.terminal_no, request.original)
+        facts.leg = _leg_of(batch, facts.original)
         if isinstance(request, Void):
             return rules.void(request, facts, key.batch_no)
         if isinstance(request, PreAuthorisationVoid):
@@ -329,11 +408,13 @@ class ShardBook:
             return holds.void_completion(request, facts, key.batch_no)
         return rules.refund(request, facts)
 
-    def _enter(self, batch: Batch, item: Item, account_id: int, ruling: Ruling) -> Outcome:
-        """Make the journal entry of a ruling, visible at once to the rest of the batch."""
+    def _enter(
+        self, batch: Batch, item: Item, account_id: int, ruling: Ruling, of: Entry | None = None
+    ) -> Outcome:
+        """Make the journal entry of a ruling, visible at once to the rest of the batch. of: the intent that it ends."""
         serial = ruling.serial or self._serials.take()
         decline = ruling.decline
-        answer = APPROVED if decline is None else self._de39[decline]
+        answer = ruling.answer or (APPROVED if decline is None else self._de39[decline])
         suffix = base36(serial)
         auth_code = ruling.auth_code
         if auth_code is None:
@@ -344,7 +425,7 @@ class ShardBook:
         entry = Entry(
             serial,
             batch.today,
-            _kind_of(request),
+            _kind_of(request) if of is None else of.kind,
             account_id or None,
             card.reveal() if card is not None else None,
             getattr(request, "amount_fen", 0),
@@ -353,20 +434,35 @@ class ShardBook:
             ruling.rrn or batch.rrn_head + suffix,
             auth_code,
             batch.now,
-            item.digest,
+            item.digest if of is None else of.digest,
             extra_of(ruling.balances) if ruling.balances else None,
             original.business_date if original is not None else None,
             original.entry_no if original is not None else None,
         )
+        leg = ruling.leg
+        if leg is not None:
+            item = self._with_leg(batch, item, entry, leg)
+        for tell in ruling.tells:
+            batch.tells.append((tell, entry))
         batch.by_key[item.key] = entry
         batch.by_number[serial] = entry
         batch.written.append((item, entry, ruling))
         return outcome_of(entry)
 
+    def _with_leg(self, batch: Batch, item: Item, entry: Entry, leg: Leg) -> Item:
+        """A new leg, which the rest of the batch finds too. What goes to a host is entered under the key of its intent."""
+        leg.rrn = entry.rrn
+        if leg.ended_by is not None:
+            batch.legs[leg.ended_by] = leg
+            return item
+        batch.legs_asked[item.key[:3]] = leg
+        return item._replace(key=item.key._replace(rclass=legs.INTENT))
+
     # ------------------------------------------------------------------ writing
 
     async def _write_and_commit(self, link: Pipeline, batch: Batch) -> None:
         queue_writes(link, self.shard, batch)
+        leg_rows.queue_writes(link, self.shard, batch, self._serials)
         link.queue("commit")
         doubted, self._in_doubt = self._in_doubt, True
         try:
@@ -381,7 +477,9 @@ class ShardBook:
     async def _linked(self) -> Pipeline:
         if self._link is None or self._link.closed:
             link = Pipeline(await self._connect())
-            await link.prepare({name: SQL[name] for name in _STATEMENTS} | completed_holds.SQL | _TRANSACTION)
+            own = {name: SQL[name] for name in _STATEMENTS}
+            of_legs = {name: leg_rows.SQL[name] for name in leg_rows.STATEMENTS}
+            await link.prepare(own | completed_holds.SQL | of_legs | _TRANSACTION)
             self._link = link
         return self._link
 
@@ -389,6 +487,13 @@ class ShardBook:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+
+
+def _leg_of(batch: Batch, original: Entry | None) -> Leg | None:
+    """The leg of a transaction, or of the one that it undid."""
+    if original is None or not batch.legs:
+        return None
+    return batch.legs.get(original.entry_no) or batch.legs.get(original.original_entry or 0)
 
 
 def _refusal(request: Refused, de39: Mapping[Decline, str]) -> Decline:

@@ -269,7 +269,7 @@ def _take(account: Account, original: Entry, amount_fen: int, facts: Facts) -> R
 def _named_hold(request: PreAuthorisationVoid | Completion, facts: Facts) -> tuple[Entry, Hold] | Decline:
     """The open hold that a request names, or why it may not be used: 25 not there or over, 12 gone another way."""
     original = facts.original
-    if original is None or not rules.same_holder(original, facts):
+    if original is None or not rules.same_holder(original, request.card, facts):
         return Decline.ORIGINAL_UNKNOWN
     if original.kind != Kind.PRE_AUTHORISATION or original.answer != "00":
         return Decline.NOT_APPLICABLE

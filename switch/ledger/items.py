@@ -25,6 +25,8 @@ from switch.domain.transactions import (
     Reversal,
     Void,
 )
+from switch.ledger.leg_state import HostAsk
+from switch.ledger.legs import Asked, LegEnd
 from switch.ledger.rules import Entry
 
 KIND = {
@@ -61,6 +63,9 @@ POSTS = frozenset(
 # money would stay taken; silence makes the terminal ask again or reverse, and either finds the truth.
 IN_DOUBT: Final = Outcome("", "", datetime.min.replace(tzinfo=UTC))
 
+# Told to a repeat of a request that is with its host: the answer is not known yet.
+IN_FLIGHT: Final = Outcome("", "", datetime.min.replace(tzinfo=UTC))
+
 FINANCIAL = int(RequestClass.FINANCIAL)
 REVERSAL = int(RequestClass.REVERSAL)
 
@@ -81,7 +86,9 @@ class Item(NamedTuple):
     generation: number of the key set its MAC was good under.
     since: first business date on which this key can have been booked, or None if its batch is unknown.
     holder_id: 0 for a card that is not ours. pin: the keyed verifier of the PIN that came, if one did.
-    done: called once with the stored answer, with None when the system failed and nothing was booked (96), or with IN_DOUBT.
+    done: called once with the stored answer, with None when the system failed and nothing was booked (96), or with IN_DOUBT; for a
+    request with `ask` also with Asked, when its intent is committed, and for a repeat of one with IN_FLIGHT.
+    ask: which host decides, None for those that the ledger decides.
     """
 
     key: Key
@@ -89,11 +96,12 @@ class Item(NamedTuple):
     digest: bytes
     generation: int
     since: date | None
-    request: CardRequest
+    request: CardRequest | LegEnd
     holder_id: int
     pin: bytes | None
     pin_unreadable: bool
-    done: Callable[[Outcome | None], None]
+    done: Callable[[Outcome | Asked | None], None]
+    ask: HostAsk | None = None
 
 
 def outcome_of(entry: Entry) -> Outcome:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import BalanceFigure, Decline
+from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
 from switch.domain.transactions import (
     AccountKind,
@@ -24,6 +25,7 @@ from switch.domain.transactions import (
     Reversal,
     Void,
 )
+from switch.ledger.leg_state import Leg, Tell, told_back
 from switch.ledger.limits import LimitRule, Window, product_of, refusal, rule_for
 
 PIN_FAILURES_MAX = 6  # the sixth wrong PIN in a row blocks
@@ -143,6 +145,9 @@ class Ruling:
     serial: int = 0  # of the entry, when one was needed to rule
     rrn: str = ""  # to answer with instead of a new one
     auth_code: str | None = None  # None: a new one when approved
+    answer: str = ""  # field 39, where it is neither 00 nor that of a decline
+    leg: Leg | None = None  # made by this decision
+    tells: tuple[Tell, ...] = ()
     balances: tuple[BalanceFigure, ...] = ()
 
 
@@ -159,6 +164,7 @@ class Facts:
     holder_id: int = 0
     original: Entry | None = None
     original_batch_closed: bool = False
+    leg: Leg | None = None  # of the original, where a host decided it
     pin: bytes | None = None  # keyed verifier of the PIN that came, never the PIN
     pin_unreadable: bool = False
     no_pin_limit_fen: int = 0
@@ -268,8 +274,16 @@ def limit_refusal(account: Account, request: Purchase | PreAuthorisation, facts:
 
 
 def count(account: Account | None, day: date, fen: int, facts: Facts, times: int = 1) -> None:
-    """Count what was spent on a business day; times -1 gives it back. Nothing where no limits are, or before there were any."""
-    if account is not None and account.limited_from is not None and day >= account.limited_from:
+    """Count what was spent on a business day; times -1 gives it back. Nothing where no limits are, or before there were any.
+
+    What a host decided was never counted here.
+    """
+    if (
+        facts.leg is None
+        and account is not None
+        and account.limited_from is not None
+        and day >= account.limited_from
+    ):
         _window(account, facts).count(day, fen * times, times)
 
 
@@ -304,9 +318,11 @@ def balance(request: Balance, facts: Facts) -> Ruling:
     return Ruling(balances=(BalanceFigure(kind, 1, ledger), BalanceFigure(kind, 2, available)), auth_code="")
 
 
-def same_holder(original: Entry, facts: Facts) -> bool:
-    """Whether an original is of the holder whose card came now."""
-    return original.account_id is not None and original.account_id // 100 == facts.holder_id
+def same_holder(original: Entry, card: CardNumber, facts: Facts) -> bool:
+    """Whether an original is of the holder whose card came now; a card that is not ours has no holder but itself."""
+    if original.account_id is None:
+        return original.pan == card.reveal()
+    return original.account_id // 100 == facts.holder_id
 
 
 def is_cancelled(facts: Facts) -> bool:
@@ -316,8 +332,10 @@ def is_cancelled(facts: Facts) -> bool:
 
 def pay_back(kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
     """Money back to the account that paid; of a cancelled card to suspense, where its holder can claim it."""
-    account = facts.account
-    if account is None or is_cancelled(facts):
+    account, leg = facts.account, facts.leg
+    if leg is not None:
+        customer = (leg.debit_code, leg.debit_owner)
+    elif account is None or is_cancelled(facts):
         customer = (SUSPENSE, 0)
     else:
         account.balance_fen += amount_fen
@@ -330,7 +348,10 @@ def give_back(request: Void | Refund | CompletionVoid, original: Entry, facts: F
     """Give back what a request says of what its original took."""
     movement = pay_back(request.account, request.amount_fen, facts)
     original.used = True
-    return Ruling(movement=movement, effect_fen=-request.amount_fen, original=original, auth_code="")
+    tells = told_back(facts.leg, request.amount_fen) if facts.leg is not None else ()
+    return Ruling(
+        movement=movement, effect_fen=-request.amount_fen, original=original, auth_code="", tells=tells
+    )
 
 
 def void_refusal(
@@ -344,7 +365,7 @@ def void_refusal(
         return Decline.ORIGINAL_UNKNOWN
     if request.original.batch_no != open_batch_no:
         return Decline.NOT_APPLICABLE
-    if not same_holder(original, facts) or original.rrn != request.rrn:
+    if not same_holder(original, request.card, facts) or original.rrn != request.rrn:
         return Decline.ORIGINAL_UNKNOWN
     if (
         original.kind not in kinds
@@ -380,7 +401,7 @@ def refund(request: Refund, facts: Facts) -> Ruling:
     if request.account == AccountKind.PURSE:
         return Ruling(Decline.NOT_APPLICABLE)
     original = facts.original
-    if original is None or not same_holder(original, facts) or original.rrn != request.rrn:
+    if original is None or not same_holder(original, request.card, facts) or original.rrn != request.rrn:
         return Ruling(Decline.ORIGINAL_UNKNOWN)
     if original.kind not in _REFUNDABLE or original.answer != "00" or original.undone_by is not None:
         return Ruling(Decline.NOT_APPLICABLE)
@@ -429,11 +450,16 @@ def _undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
         return Ruling(Decline.NOT_APPLICABLE)
     if facts.original_batch_closed or original.undone_by is not None or original.refunded_fen:
         return Ruling(Decline.NOT_APPLICABLE)
+    tells: tuple[Tell, ...] = ()
     if original.kind == Kind.PURCHASE:
         movement = pay_back(request.account, original.amount_fen, facts)
+        if facts.leg is not None:
+            tells = told_back(facts.leg, original.amount_fen, request.reason)
         count(facts.account, original.business_date, original.amount_fen, facts, times=-1)
     else:
         account, voided = facts.account, voided_entry(original, facts)
+        if facts.leg is not None:  # its host has been told, and takes no void back
+            return Ruling(Decline.NOT_APPLICABLE)
         if account is None or voided is None or account.available_fen < original.amount_fen:
             return Ruling(Decline.NOT_APPLICABLE)
         voided.undone_by = None
@@ -442,7 +468,7 @@ def _undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
         movement = take(account, request.account, original.amount_fen, facts)
     original.undone_by = facts.serial
     original.used = True
-    return Ruling(movement=movement, effect_fen=-original.effect_fen)
+    return Ruling(movement=movement, effect_fen=-original.effect_fen, tells=tells)
 
 
 def voided_entry(void: Entry, facts: Facts) -> Entry | None:
@@ -453,5 +479,6 @@ def voided_entry(void: Entry, facts: Facts) -> Entry | None:
     return voided if voided is not None and voided.undone_by == void.entry_no else None
 
 
-def _account_id(request: Void | Refund | Reversal | CompletionVoid, facts: Facts) -> int:
-    return facts.holder_id * 100 + int(request.account)
+def _account_id(request: Void | Refund | Reversal | CompletionVoid, facts: Facts) -> int | None:
+    """The account that a request names; None for a card that is not ours."""
+    return facts.holder_id * 100 + int(request.account) if facts.holder_id else None

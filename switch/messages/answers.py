@@ -32,6 +32,8 @@ DE39: Mapping[Decline, str] = MappingProxyType(
         Decline.CARD_OUT_OF_SCOPE: "57",
         Decline.ACQUIRER_OUT_OF_SCOPE: "58",
         Decline.NO_ROUTE: "92",
+        Decline.HOST_DOWN: "91",
+        Decline.HOST_SILENT: "68",
         Decline.CARD_NOT_ACTIVE: "21",
         Decline.CARD_RESTRICTED: "62",
         Decline.CARD_LOST: "41",

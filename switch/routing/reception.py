@@ -22,6 +22,7 @@ from psycopg import AsyncConnection, Error
 
 from switch.domain.decisions import APPROVED, BalanceFigure, Decline, Outcome
 from switch.domain.errors import DependencyError, FormatError, FramingError, MacMismatch
+from switch.domain.hosts import PinUnder
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
 from switch.domain.transactions import (
@@ -35,6 +36,8 @@ from switch.domain.transactions import (
     MasterKeyDownload,
     OfflineUpload,
     ParameterDownload,
+    PinEntry,
+    PinFormat,
     PreAuthorisation,
     Purchase,
     Refused,
@@ -46,7 +49,9 @@ from switch.domain.transactions import (
 )
 from switch.keys.pin_blocks import PinBlockError
 from switch.keys.vault import TerminalKeys, Vault
-from switch.ledger.items import IN_DOUBT, Item, Key
+from switch.ledger.items import IN_DOUBT, IN_FLIGHT, Item, Key
+from switch.ledger.leg_state import HostAsk
+from switch.ledger.legs import Asked
 from switch.ledger.serials import Serials, rrn_of
 from switch.messages.answers import DE39, Code, Processing, build_answer, build_bare
 from switch.messages.codec import MessageFormatError, decode
@@ -61,8 +66,9 @@ from switch.registry.master_keys import MasterKeyDesk
 from switch.registry.sessions import SignOnRefused, promote, sign_off
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
-from switch.routing.destinations import LEDGER, RouteTable
+from switch.routing.destinations import RouteTable
 from switch.routing.downloads import DownloadDesk
+from switch.routing.host_desk import HostDesk
 from switch.routing.routes import Routes
 from switch.routing.sign_ons import SignOnDesk
 
@@ -142,6 +148,7 @@ class Reception:
         routes: Routes,
         books: Books,
         desk: BatchDesk,
+        hosts: HostDesk,
         connect: Connect,
         watch: Watch,
         acquirer: str,
@@ -154,6 +161,7 @@ class Reception:
         self._routes = routes
         self._books = books
         self._desk = desk
+        self._hosts = hosts
         self._connect = connect
         self._watch = watch
         self._acquirer = acquirer
@@ -307,24 +315,30 @@ class Reception:
         """To the ledger: to be booked, or to be refused there, so that a repeat finds the same answer."""
         request: CardRequest = visit.content  # type: ignore[assignment]  # _proceed sorted the others out
         way = self._routes.route(table, request, visit.entry, own=card is not None)
-        if way != LEDGER:
-            why = way if isinstance(way, Decline) else Decline.NO_ROUTE  # no link is served yet
-            visit.content = Refused(
-                request.card, getattr(request, "amount_fen", Fen(0)), DE39[why], why.value
-            )
+        ask: HostAsk | Decline | None = None
+        if isinstance(way, Decline):
+            ask = way
+        elif way.linked:
+            ask = self._hosts.plan(way, request, visit.entry)
+        if isinstance(ask, Decline):
+            amount_fen = getattr(request, "amount_fen", Fen(0))
+            visit.content = Refused(request.card, amount_fen, DE39[ask], ask.value)
+            ask = None
         if card is None:
-            self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0)
+            self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0, ask)
         else:
-            self._enqueue(visit, since, card.shard, card.holder_id)
+            self._enqueue(visit, since, card.shard, card.holder_id, ask)
 
-    def _enqueue(self, visit: Visit, since: Any, shard: int, holder_id: int) -> None:
+    def _enqueue(
+        self, visit: Visit, since: Any, shard: int, holder_id: int, ask: HostAsk | None = None
+    ) -> None:
         envelope, entry, keys = visit.envelope, visit.entry, visit.keys
         request: CardRequest = visit.content  # type: ignore[assignment]  # _proceed sorted the others out
         assert keys is not None
         assert envelope.stan is not None
         assert envelope.batch_no is not None
         assert envelope.request_class is not None
-        pin, unreadable = self._pin(request, keys.keys, holder_id)
+        pin, unreadable = (None, False) if ask is not None else self._pin(request, keys.keys, holder_id)
         item = Item(
             Key(entry.terminal_no, envelope.batch_no, envelope.stan, int(envelope.request_class)),
             entry.merchant_no,
@@ -335,7 +349,8 @@ class Reception:
             holder_id,
             pin,
             unreadable,
-            lambda outcome: self._booked(visit, outcome),
+            lambda outcome: self._decided(visit, item, outcome),
+            ask,
         )
         if not self._books.submit(shard, item):
             self._bare(visit, Code.MALFUNCTION)
@@ -357,6 +372,21 @@ class Reception:
             )
         except PinBlockError:
             return None, True
+
+    def _decided(self, visit: Visit, item: Item, outcome: Outcome | Asked | None) -> None:
+        """What the book says of a card request: mostly the answer, or that its host is to be asked."""
+        if isinstance(outcome, Asked):
+            request, keys = visit.content, visit.keys
+            entry = getattr(request, "pin", None)
+            under = None
+            if entry is not None:
+                assert keys is not None
+                under = _translation(self._vault, keys.keys, entry, item)
+            self._hosts.ask(outcome, item, visit.entry, under, lambda told: self._booked(visit, told))
+        elif outcome is IN_FLIGHT:
+            self._hosts.join(item.key, lambda told: self._booked(visit, told))
+        else:
+            self._booked(visit, outcome)
 
     def _booked(self, visit: Visit, outcome: Outcome | None) -> None:
         try:
@@ -667,6 +697,18 @@ class Reception:
             log.warning("no serials to be had", error=type(error).__name__)
         finally:
             self._refilling = None
+
+
+def _translation(vault: Vault, keys: TerminalKeys, pin: PinEntry, item: Item) -> PinUnder:
+    """Makes the PIN block anew under the key that the host's link names; the PIN stays in the vault."""
+    assert item.ask is not None
+    request: Any = item.request
+    card: CardNumber = request.card
+
+    def under(zpk_name: str, zone_format: PinFormat) -> bytes:
+        return vault.translate_pin(keys, pin.block, pin.format, card, zpk_name, zone_format)
+
+    return under
 
 
 def _card_named(message: Message) -> CardNumber | None:

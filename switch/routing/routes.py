@@ -48,11 +48,17 @@ _KIND: Final = {
 }
 
 
+Has = Callable[[Destination], bool]
+
+
+def _nothing(_destination: Destination) -> bool:
+    return False
+
+
 class Routes:
     """Keeps the table in force; a follower of the registry's notices.
 
     connect: gives a connection from a pool. own_ids: issuer ids that are ours by the settings.
-    has: whether this switch has a link to a destination; without it there are none.
     """
 
     def __init__(
@@ -60,11 +66,11 @@ class Routes:
         connect: Connect,
         *,
         own_ids: Collection[str],
-        has: Callable[[Destination], bool] = lambda _destination: False,
     ) -> None:
         self._connect = connect
         self._own_ids = frozenset(own_ids)
-        self._has = has
+        self._has: Has = _nothing
+        self._usable: Has = _nothing
         self._trusted = True
         self._changes = 0  # heard of
         self._hearing = 0  # how often that began or ended; what was read across such a moment is not kept
@@ -76,6 +82,10 @@ class Routes:
         self.table: RouteTable | None = None
         self.problem = ""  # why the table at hand may not be the one in force
         self.may_move_own = True  # whether a card of ours may have to go elsewhere than to the ledger
+
+    def join(self, *, has: Has, usable: Has) -> None:
+        """Whether this switch has a link to a destination, and whether that would be asked now. Until then there are none."""
+        self._has, self._usable = has, usable
 
     # ------------------------------------------------------------------ what the reception asks
 
@@ -107,7 +117,9 @@ class Routes:
             datetime.now(UTC),
         )
         decision = table.decide(ask)
-        chosen = decision.choose(self._has)
+        chosen = decision.choose(self._usable)
+        if chosen is Decline.NO_ROUTE:
+            chosen = decision.choose(self._has)  # away: somebody may stand in for it, else 91
         if isinstance(chosen, Decline):
             log.info(
                 "no way to go",

@@ -54,7 +54,7 @@ def _checked(
         read_participants(connection, own_ids),
         store.cities(connection),
         store.known_merchants(connection, {row.merchant for row in rows if row.merchant}),
-        frozenset(),  # requests are not sent to hosts yet
+        frozenset(link.name for link in load_settings().hosts.links),
     )
     faults.refuse_if_any()
     table, warned = check(rows, known, faults, name=name, today=datetime.now(SHANGHAI).date())

@@ -14,7 +14,8 @@ BEGIN
 END $$;
 ALTER TABLE journal ADD CONSTRAINT journal_class_check CHECK (class IN (0, 1, 2));
 
--- The leg of a transaction that lies with a host, under the entry number of its intent. Written under the lock on the holder's account.
+-- The leg of a transaction that lies with a host, under the entry number of its intent (stood in: of its answer). Written under a lock
+-- on its terminal.
 -- account_kind: 10 (of another city's card), 20 bank, 40 medical. debit_code, debit_owner: who owes us what the host approved.
 -- service: 1 purchase, 3 balance, 4 pre-authorisation, 5 load. step: 1 authorisation, 2 financial, 3 advice (stood in).
 -- (host, transmitted, trace): the message's key at the host, of MMDDhhmmss and field 11; unique for ever, and the host's for a year.
@@ -58,6 +59,7 @@ CREATE TABLE host_leg (
 );
 CREATE UNIQUE INDEX host_leg_key ON host_leg (shard, terminal_no, batch_no, stan);
 CREATE UNIQUE INDEX host_leg_message ON host_leg (host, transmitted, trace, shard);
+CREATE INDEX host_leg_ended ON host_leg (shard, ended_by) WHERE ended_by IS NOT NULL;
 CREATE INDEX host_leg_asked ON host_leg (shard, gives_up_at) WHERE state = 0;
 
 -- What a host must still be told, until it has confirmed: durable, in order for each leg, with a back-off for each message.

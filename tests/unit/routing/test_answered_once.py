@@ -118,6 +118,7 @@ def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0, body: by
         routes=routes,
         books=Books(do),
         desk=nobody,
+        hosts=nobody,
         connect=nobody,
         watch=watch,
         acquirer="49993350",

@@ -1,0 +1,78 @@
+-- Legs of transactions that lie with hosts, and the outbox, as batches write them (leg_rows.py).
+
+-- name: lock_terminals
+-- In order of number, behind the accounts: what no account of ours orders is ordered by its terminal.
+SELECT pg_advisory_xact_lock(%(space)b::int, terminal_no)
+  FROM (SELECT unnest(%(terminals)b::int[]) AS terminal_no ORDER BY 1) AS sorted;
+
+-- name: add_stand_ins
+INSERT INTO stand_in (shard, host)
+SELECT %(shard)b::smallint, host FROM unnest(%(hosts)b::text[]) AS host ORDER BY host
+    ON CONFLICT DO NOTHING;
+
+-- name: lock_stand_ins
+SELECT host, outstanding_fen, outstanding_count
+  FROM stand_in
+ WHERE shard = %(shard)b AND host = ANY(%(hosts)b::text[])
+ ORDER BY host
+   FOR NO KEY UPDATE;
+
+-- name: read_legs
+-- Of intents by their key, of transactions by the entry that is one.
+SELECT l.terminal_no, l.batch_no, l.stan, l.leg_no, l.business_date, l.host, l.service, l.step, l.debit_code, l.debit_owner,
+       l.amount_fen, l.rrn, l.transmitted, l.trace, l.state, l.ended_at, l.ended_by, l.host_code, l.host_auth, l.host_day
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[]) AS k (terminal_no, batch_no, stan)
+  JOIN host_leg l ON l.shard = %(shard)b AND l.terminal_no = k.terminal_no AND l.batch_no = k.batch_no AND l.stan = k.stan
+ UNION
+SELECT l.terminal_no, l.batch_no, l.stan, l.leg_no, l.business_date, l.host, l.service, l.step, l.debit_code, l.debit_owner,
+       l.amount_fen, l.rrn, l.transmitted, l.trace, l.state, l.ended_at, l.ended_by, l.host_code, l.host_auth, l.host_day
+  FROM host_leg l
+ WHERE l.shard = %(shard)b AND l.ended_by = ANY(%(ended_by)b::bigint[]);
+
+-- name: add_legs
+INSERT INTO host_leg (shard, business_date, terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind, pan,
+                      entry_mode, rrn, asked_at, gives_up_at, leg_no, amount_fen, host, debit_code, debit_owner, service, step,
+                      transmitted, trace, state, ended_at, ended_by)
+SELECT %(shard)b::smallint, %(business_date)b::date, n.terminal_no, n.batch_no, n.stan, n.merchant_no, n.terminal_id, n.merchant_id,
+       n.kind, n.account_kind, n.pan, n.entry_mode, n.rrn, n.asked_at, n.gives_up_at, n.leg_no, n.amount_fen, n.host, n.debit_code,
+       n.debit_owner, n.service, n.step, n.transmitted, n.trace, n.state, nullif(n.ended_at, 'infinity'), nullif(n.ended_by, 0)
+  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(merchants)b::int[], %(terminal_ids)b::text[],
+              %(merchant_ids)b::text[], %(kinds)b::smallint[], %(accounts)b::smallint[], %(pans)b::text[], %(modes)b::text[],
+              %(rrns)b::text[], %(asked)b::timestamptz[], %(gives_up)b::timestamptz[], %(legs)b::bigint[], %(amounts)b::bigint[],
+              %(hosts)b::text[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[], %(services)b::smallint[],
+              %(steps)b::smallint[], %(transmitted)b::text[], %(traces)b::int[], %(states)b::smallint[],
+              %(ended_at)b::timestamptz[], %(ended_by)b::bigint[])
+       AS n (terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind, pan, entry_mode, rrn, asked_at,
+             gives_up_at, leg_no, amount_fen, host, debit_code, debit_owner, service, step, transmitted, trace, state, ended_at,
+             ended_by);
+
+-- name: end_legs
+-- Only what is still open: whoever ended a leg first has ended it, even if the lock on its terminal were forgotten.
+UPDATE host_leg AS l
+   SET state = n.state, ended_at = n.ended_at, ended_by = n.ended_by, host_code = n.host_code, host_auth = n.host_auth,
+       host_day = n.host_day
+  FROM unnest(%(legs)b::bigint[], %(states)b::smallint[], %(ended_at)b::timestamptz[], %(ended_by)b::bigint[], %(codes)b::text[],
+              %(auths)b::text[], %(days)b::text[]) AS n (leg_no, state, ended_at, ended_by, host_code, host_auth, host_day)
+ WHERE l.shard = %(shard)b AND l.leg_no = n.leg_no AND l.state = 0;
+
+-- name: write_stand_ins
+UPDATE stand_in AS s
+   SET outstanding_fen = n.fen, outstanding_count = n.count
+  FROM unnest(%(hosts)b::text[], %(fens)b::bigint[], %(counts)b::int[]) AS n (host, fen, count)
+ WHERE s.shard = %(shard)b AND s.host = n.host;
+
+-- name: write_outbox
+INSERT INTO host_outbox (shard, created_at, due_at, outbox_no, leg_no, host, step, service, reason, amount_fen, entry_no, rrn,
+                         transmitted, trace)
+SELECT %(shard)b::smallint, %(now)b::timestamptz, %(now)b::timestamptz, *
+  FROM unnest(%(numbers)b::bigint[], %(legs)b::bigint[], %(hosts)b::text[], %(steps)b::smallint[], %(services)b::smallint[],
+              %(reasons)b::text[], %(amounts)b::bigint[], %(entries)b::bigint[], %(rrns)b::text[], %(transmitted)b::text[],
+              %(traces)b::int[]);
+
+-- name: find_abandoned
+-- Legs that nobody has ended in time, with what their end needs.
+SELECT shard, leg_no, business_date, terminal_no, batch_no, stan, merchant_no, account_kind, pan, amount_fen
+  FROM host_leg
+ WHERE shard = %(shard)s AND state = 0 AND gives_up_at <= clock_timestamp()
+ ORDER BY gives_up_at
+ LIMIT %(limit)s;

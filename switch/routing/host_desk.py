@@ -1,0 +1,308 @@
+"""Requests that a host decides: which host, the question, and its end back into the book.
+
+    reception > book (intent committed: Asked) > this desk > the host's link > book (answer written) > terminal
+
+The desk forgets nothing that matters: the intent is in the journal before the question is put, and a leg whose end does not come back
+into the book is ended by whoever sweeps (`keep_ending`), in this process or another.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, NamedTuple, Protocol
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from switch.domain.decisions import Decline, Outcome
+from switch.domain.hosts import (
+    HostAnswer,
+    HostDown,
+    HostOutcome,
+    HostRequest,
+    HostService,
+    HostStep,
+    PinUnder,
+    Refusal,
+)
+from switch.domain.identifiers import CardNumber
+from switch.domain.money import Fen
+from switch.domain.transactions import AccountKind, Balance, CardRequest, Purchase
+from switch.keys.pin_blocks import PinBlockError
+from switch.ledger.chart import Code
+from switch.ledger.items import FINANCIAL, IN_DOUBT, Item, Key
+from switch.ledger.leg_state import HostAsk, StandInTerms
+from switch.ledger.legs import Asked, LegEnd
+from switch.registry.terminals import TerminalEntry
+from switch.routing.destinations import Destination, Way
+from switch.routing.hosts import HostLink
+from switch.storage.sql import load
+
+log = structlog.get_logger(__name__)
+
+SQL: Final = load("switch.ledger", "legs.sql")
+Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+Done = Callable[[Outcome | None], None]
+
+REPEATS_MAX: Final = 4  # of one request that may wait for the answer of the first; more get none
+ENDS_MAX: Final = 1_000  # abandoned legs ended at a time
+ENDING_EVERY_S: Final = 1.0
+RESUBMIT_S: Final = 0.05
+RESUBMITS_MAX: Final = 100  # into a full queue; then whoever sweeps does it
+_SERVICE: Final = {Purchase: HostService.PURCHASE, Balance: HostService.BALANCE}
+ANYBODY: Final = 2**31 - 1  # the generation of what no terminal's key has authenticated
+
+
+class Books(Protocol):
+    """The ledger, as far as the end of a leg needs it."""
+
+    def submit(self, shard: int, item: Item) -> bool:
+        """Queue for a shard; False when its queue is full."""
+
+
+class HostTerms(NamedTuple):
+    """What routing knows of a host. answer_s: its time-out. stand_in: None when nobody stands in for it."""
+
+    name: str
+    institution: int
+    answer_s: float
+    stand_in: StandInTerms | None = None
+
+
+class HostDesk:
+    """Hosts of one process. links: by the name that settings and routes give them; those without keys are missing.
+
+    asking_max: questions on their way; one more is as if the host were down.
+    """
+
+    def __init__(
+        self,
+        terms: Iterable[HostTerms],
+        links: Mapping[str, HostLink],
+        books: Books,
+        *,
+        asking_max: int = 20_000,
+    ) -> None:
+        self._terms = {one.name: one for one in terms}
+        self._by_institution = {one.institution: one for one in self._terms.values()}
+        self._links = links
+        self._books = books
+        self._asking_max = asking_max
+        self._asking: dict[Key, list[Done]] = {}  # who waits for the end of which question
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self, within_s: float) -> None:
+        """Wait for the questions that are on their way; what is left then is ended by a sweep."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in self._tasks:
+            task.cancel()
+
+    # ------------------------------------------------------------------ what routing asks
+
+    def has(self, destination: Destination) -> bool:
+        """Whether there is such a host at all."""
+        return self._named(destination) is not None
+
+    def usable(self, destination: Destination) -> bool:
+        """Whether it would be asked now."""
+        terms = self._named(destination)
+        link = self._links.get(terms.name) if terms is not None else None
+        return link is not None and link.usable and len(self._asking) < self._asking_max
+
+    def plan(
+        self,
+        destination: Destination,
+        request: CardRequest,
+        entry: TerminalEntry,
+        number: CardNumber | None = None,
+    ) -> HostAsk | Decline:
+        """How a request is put to a destination that this switch has; when it is away, whether somebody stands in.
+
+        number: the card as the host knows it, where that is another than the one that came.
+        """
+        terms = self._named(destination)
+        service = _SERVICE.get(type(request))
+        if terms is None or service is None:
+            return Decline.NO_ROUTE if terms is None else Decline.NOT_SUPPORTED
+        stand_in = None
+        if not self.usable(destination):
+            stand_in = terms.stand_in
+            if stand_in is None:
+                return Decline.HOST_DOWN
+        account = getattr(request, "account", AccountKind.BANK)
+        code, owner = _owes(destination, account, terms.institution)
+        card = number if number is not None else request.card
+        assert card is not None, "a purchase or a balance has a card"
+        return HostAsk(
+            terms.name,
+            service,
+            int(code),
+            owner,
+            card,
+            entry.terminal_id,
+            entry.merchant_id,
+            terms.answer_s,
+            stand_in,
+        )
+
+    def _named(self, destination: Destination) -> HostTerms | None:
+        if destination.way is Way.HOST:
+            return self._terms.get(destination.name)
+        if destination.way is Way.CITY and destination.name.isdecimal():
+            return self._by_institution.get(int(destination.name))
+        return None
+
+    # ------------------------------------------------------------------ asking
+
+    def ask(self, asked: Asked, item: Item, entry: TerminalEntry, pin: PinUnder | None, done: Done) -> None:
+        """Put the question of a committed intent; `done` gets the stored answer, None or IN_DOUBT."""
+        self._asking[item.key] = [done]
+        task = asyncio.get_running_loop().create_task(self._ask(asked, item, entry, pin))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def join(self, key: Key, done: Done) -> None:
+        """A repeat waits for the answer of the first; where that is not asked here, or by too many, it gets none."""
+        waiting = self._asking.get(key)
+        if waiting is None or len(waiting) > REPEATS_MAX:
+            done(IN_DOUBT)
+        else:
+            waiting.append(done)
+
+    async def _ask(self, asked: Asked, item: Item, entry: TerminalEntry, pin: PinUnder | None) -> None:
+        ask = item.ask
+        assert ask is not None
+        end: HostOutcome | Decline | None
+        try:
+            link = self._links.get(ask.host)
+            if link is None:
+                end = HostDown(asked.key, Refusal.NO_LINE)
+            else:
+                request = _question(asked, item, entry)
+                end = await link.ask(request, deadline_s=time.monotonic() + ask.budget_s, pin=pin)
+        except PinBlockError:
+            end = Decline.PIN_UNREADABLE
+        except asyncio.CancelledError:
+            self._end(item.key, IN_DOUBT)
+            raise
+        except Exception:  # our own fault, and nobody knows whether something was sent
+            log.exception("a host could not be asked", host=ask.host)
+            end = None
+        if isinstance(end, HostAnswer) and end.approved and _other_amount(item, end):
+            log.warning("a host approved another amount", host=ask.host)
+            end = None
+        await self._write(asked, item, end)
+
+    async def _write(self, asked: Asked, item: Item, end: HostOutcome | Decline | None) -> None:
+        request: Any = item.request
+        ending = LegEnd(
+            request.card,
+            request.account,
+            getattr(request, "amount_fen", Fen(0)),
+            end,
+            request.entry_mode,
+        )
+        back = item._replace(
+            request=ending,
+            since=asked.business_date,
+            generation=ANYBODY,
+            ask=None,
+            pin=None,
+            done=lambda outcome: self._end(item.key, outcome if isinstance(outcome, Outcome) else None),
+        )
+        for _ in range(RESUBMITS_MAX):
+            if self._books.submit(asked.shard, back):
+                return
+            await asyncio.sleep(RESUBMIT_S)
+        log.warning("the end of a question found no place in its book", shard=asked.shard)
+        self._end(item.key, IN_DOUBT)
+
+    def _end(self, key: Key, outcome: Outcome | None) -> None:
+        # None: nothing was written, and the leg is still open. A 96 would be taken for a decline.
+        told = IN_DOUBT if outcome is None else outcome
+        for done in self._asking.pop(key, ()):
+            done(told)
+
+    @property
+    def depth(self) -> int:
+        """Questions on their way."""
+        return len(self._asking)
+
+    # ------------------------------------------------------------------ abandoned legs
+
+    async def end_abandoned(self, connection: AsyncConnection[Any], shard: int) -> int:
+        """End legs of a shard that nobody has ended in time, as unknown; how many were found."""
+        cursor = await connection.execute(SQL["find_abandoned"], {"shard": shard, "limit": ENDS_MAX})
+        rows = await cursor.fetchall()
+        for _, _leg_no, day, terminal_no, batch_no, stan, merchant_no, kind, pan, amount_fen in rows:
+            ending = LegEnd(CardNumber(pan), AccountKind(kind), Fen(amount_fen), None)
+            item = Item(
+                Key(terminal_no, batch_no, stan, FINANCIAL),
+                merchant_no,
+                b"",
+                ANYBODY,
+                day,
+                ending,
+                0,
+                None,
+                False,
+                lambda _outcome: None,
+            )
+            if not self._books.submit(shard, item):
+                break
+        return len(rows)
+
+    async def keep_ending(
+        self, connect: Connect, shards: Iterable[int], every_s: float = ENDING_EVERY_S
+    ) -> None:
+        """End abandoned legs until cancelled. A failure is logged and the next round tries again."""
+        shards = tuple(shards)
+        while True:
+            try:
+                async with connect() as connection:
+                    for shard in shards:
+                        if found := await self.end_abandoned(connection, shard):
+                            log.warning("abandoned questions are ended as unknown", shard=shard, legs=found)
+            except psycopg.Error as error:
+                log.warning("sweep of legs postponed", error=type(error).__name__)
+            await asyncio.sleep(every_s)
+
+
+def _owes(destination: Destination, account: AccountKind, institution: int) -> tuple[Code, int]:
+    """Who owes us what is approved there: the city, the fund, or the bank."""
+    if destination.way is Way.CITY or account not in (AccountKind.MEDICAL, AccountKind.BANK):
+        return Code.INTEROP_RECEIVABLE, institution
+    if account == AccountKind.MEDICAL:
+        return Code.FUND_RECEIVABLE, 0
+    return Code.BANKS_RECEIVABLE, institution
+
+
+def _question(asked: Asked, item: Item, entry: TerminalEntry) -> HostRequest:
+    request: Any = item.request
+    ask = item.ask
+    assert ask is not None
+    return HostRequest(
+        step=HostStep.FINANCIAL,
+        service=ask.service,
+        key=asked.key,
+        at=asked.at,
+        card=ask.number,
+        account=request.account,
+        amount_fen=getattr(request, "amount_fen", None),
+        terminal_id=entry.terminal_id,
+        merchant_id=entry.merchant_id,
+        reference=asked.rrn,
+        entry_mode=request.entry_mode,
+        merchant_type=entry.category,
+        expiry=getattr(request, "expiry", ""),
+        card_sequence=getattr(request, "card_sequence", ""),
+        business_date=asked.business_date,
+    )
+
+
+def _other_amount(item: Item, answer: HostAnswer) -> bool:
+    amount_fen = getattr(item.request, "amount_fen", None)
+    return answer.amount_fen is not None and amount_fen is not None and answer.amount_fen != amount_fen

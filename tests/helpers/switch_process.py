@@ -35,13 +35,18 @@ def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | N
 
 
 class SwitchProcess:
-    """A serving process. Listens when the constructor returns; `line` is where."""
+    """A serving process. Listens when the constructor returns; `line` is where. fail_at: a point of `failing.POINTS`."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, fail_at: str = "") -> None:
         self.log = log
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "switch", "serve"],
+                [
+                    sys.executable,
+                    "-m",
+                    *(("tests.helpers.failing", fail_at) if fail_at else ("switch",)),
+                    "serve",
+                ],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -199,8 +199,8 @@ class Town:
         """Start the process that holds the embedded server. settings: section__key=value."""
         return self._serve({}, settings)
 
-    def serve_beside(self, **settings: object) -> SwitchProcess:
-        """Start another process, with a data directory of its own, on the same database."""
+    def serve_beside(self, fail_at: str = "", **settings: object) -> SwitchProcess:
+        """Start another process, with a data directory of its own, on the same database. fail_at: where it is to die."""
         folder = self.folder / f"beside-{next(self._starts)}"
         folder.mkdir()
         changes = {
@@ -208,12 +208,14 @@ class Town:
             "CARDSWITCH_DATABASE__URL": self.database_url,
             "CARDSWITCH_VAULT__PASSPHRASE_FILE": str(self.data_dir / "vault.passphrase"),
         }
-        return self._serve(changes, settings)
+        return self._serve(changes, settings, fail_at)
 
-    def _serve(self, changes: dict[str, str], settings: dict[str, object]) -> SwitchProcess:
+    def _serve(
+        self, changes: dict[str, str], settings: dict[str, object], fail_at: str = ""
+    ) -> SwitchProcess:
         chosen = {f"CARDSWITCH_{name.upper()}": str(value) for name, value in settings.items()}
         log = self.folder / f"serve-{next(self._starts)}.log"
-        process = SwitchProcess(self.environment | changes | chosen, log)
+        process = SwitchProcess(self.environment | changes | chosen, log, fail_at)
         self.processes.append(process)
         return process
 

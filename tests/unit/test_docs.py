@@ -65,7 +65,7 @@ def test_the_cut_off_in_the_table_is_a_time_of_day() -> None:
 
 def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics = Metrics()
-    for gauge in ("queue_depth", "intake_depth", "route_table"):
+    for gauge in ("queue_depth", "intake_depth", "route_table", "host_questions"):
         metrics.watch(gauge, "", lambda: 0.0)
     metrics.answered("0200", "22", "00", 0.001)
     metrics.refused("idle")

@@ -3,7 +3,7 @@
 Closed loop: each connection keeps `in_flight` requests on the way. Open loop (`rate`): requests leave at fixed instants and a
 latency counts from the instant at which its request should have left, so a stall is not hidden by waiting for it.
 
-    python -m loadtests.generator HOST PORT CONNECTIONS IN_FLIGHT PER_CONNECTION CARDS RATE SEED
+    python -m loadtests.generator HOST PORT CONNECTIONS IN_FLIGHT PER_CONNECTION CARDS RATE SEED [ACCOUNT FIRST HOT]
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 import uvloop
 
 from loadtests.town import pan_of, terminal_of
+from switch.domain.transactions import AccountKind
 from switch.messages.codec import decode
 from terminal_sim import crypto
 from terminal_sim.frames import CardData, PinPad, Terminal, build_purchase, pack, sign_on_fields
@@ -33,7 +34,10 @@ MEASURING = "measuring\n"  # said when the sign-ons are over, so that what they 
 
 
 class Load(NamedTuple):
-    """What to send. rate: requests a second over all connections, 0 for a closed loop."""
+    """What to send. rate: requests a second over all connections, 0 for a closed loop.
+
+    account: which pays, as in field 3. first: number of the first terminal. hot: share of requests that come with one and the same card.
+    """
 
     host: str
     port: int
@@ -43,6 +47,9 @@ class Load(NamedTuple):
     cards: int
     rate: float
     seed: int
+    account: int = 10
+    first: int = 0
+    hot: float = 0.0
 
 
 async def _sign_on(load: Load, terminal: Terminal) -> tuple[PinPad, int]:
@@ -156,17 +163,18 @@ async def drive(load: Load) -> dict[str, Any]:
     first_trace = 1 + load.seed % 90 * 10_000
 
     async def prepare(number: int) -> _Line:
-        terminal = terminal_of(number)
+        terminal = terminal_of(load.first + number)
         async with gate:
             pad, batch_no = await _sign_on(load, terminal)
         frames = [
             build_purchase(
                 terminal,
                 pad,
-                CardData(pan_of(chance.randrange(load.cards)), "001"),
+                CardData(pan_of(0 if chance.random() < load.hot else chance.randrange(load.cards)), "001"),
                 100,
                 batch_no=batch_no,
                 trace=first_trace + place,
+                account=AccountKind(load.account),
             )
             for place in range(load.per_connection + WARM_UPS)
         ]
@@ -241,17 +249,8 @@ def _figures(run: _Run, seconds: float, processor_s: float) -> dict[str, Any]:
 
 def main() -> None:
     """Run one load and print its figures as JSON."""
-    host, port, connections, in_flight, per_connection, cards, rate, seed = sys.argv[1:]
-    load = Load(
-        host,
-        int(port),
-        int(connections),
-        int(in_flight),
-        int(per_connection),
-        int(cards),
-        float(rate),
-        int(seed),
-    )
+    kinds = (str, int, int, int, int, int, float, int, int, int, float)
+    load = Load(*(kind(word) for kind, word in zip(kinds, sys.argv[1:], strict=False)))
     sys.stdout.write(json.dumps(uvloop.run(drive(load))) + "\n")
 
 

@@ -56,7 +56,7 @@ from switch.ledger.legs import Asked, LegEnd
 from switch.ledger.rules import Entry, Facts, Ruling
 from switch.ledger.serials import Serials, base36
 from switch.storage.pipeline import Pipeline
-from switch.storage.pool import LOST
+from switch.storage.pool import LOST, plan_once
 from switch.storage.sql import load
 
 log = structlog.get_logger(__name__)
@@ -476,7 +476,9 @@ class ShardBook:
 
     async def _linked(self) -> Pipeline:
         if self._link is None or self._link.closed:
-            link = Pipeline(await self._connect())
+            connection = await self._connect()
+            await plan_once(connection)
+            link = Pipeline(connection)
             own = {name: SQL[name] for name in _STATEMENTS}
             of_legs = {name: leg_rows.SQL[name] for name in leg_rows.STATEMENTS}
             await link.prepare(own | completed_holds.SQL | of_legs | _TRANSACTION)

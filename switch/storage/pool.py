@@ -52,6 +52,16 @@ async def connect_writer(url: str, *, idle_max_s: float = WRITER_IDLE_MAX_S) -> 
     return connection
 
 
+async def plan_once(connection: AsyncConnection[Any]) -> None:
+    """For one whose prepared statements all look rows up by their keys: plan each once, and by an index.
+
+    The planner would plan some of them anew for every batch, since a plan for its very values looks cheaper by more than it costs; and
+    for the first rows of a day's fresh partition it would rather read everything.
+    """
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute("SET enable_seqscan = off")
+
+
 async def end_if_idle(connection: AsyncConnection[Any], *, idle_max_s: float = WRITER_IDLE_MAX_S) -> None:
     """Let the server end the running transaction if its client stands still: for those that lock what a writer needs."""
     milliseconds = round(idle_max_s * 1000)

@@ -303,7 +303,8 @@ async def test_a_line_that_never_brings_a_mac_ends_however_good_its_sign_ons_are
         while True:
             assert (await wire.answer(till.pos.pack(till.pos.sign_on()))).fields[39] == "00"
             answers += 1
-            await asyncio.sleep(0.05)
+            if answers > 32:  # at leisure from here on; the first had to come within the time of strangers
+                await asyncio.sleep(0.05)
     except (LineClosedError, OSError):
         assert answers > 32
 

@@ -1,7 +1,11 @@
-"""Real servers for tests: one PostgreSQL for the session, a fresh migrated database for each test that asks."""
+"""Real servers for tests: one PostgreSQL for each worker, a fresh migrated database for each test that asks."""
 
+import fcntl
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,11 @@ from tests.helpers.town import Town
 
 settings.register_profile("here", deadline=None)  # machines are shared: how long an example took says nothing
 settings.load_profile("here")
+
+# Tests start some hundred processes of the switch. Where Python must not keep what it compiled, each of them compiles the whole
+# switch again, which takes longer than most of what they are started for.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)
@@ -60,7 +69,23 @@ async def pg(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
     await connection.close()
 
 
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that the first of the workers fills and all of them read."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder of its own below that of the run
+        shared = shared.parent
+    folder, built = shared / name, shared / f"{name}.built"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed, also by a worker that dies
+        if not built.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that did not get to the end
+            folder.mkdir()
+            build(folder)
+            built.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built_town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     """A town that nobody serves: tests take copies of it."""
-    return Town(tmp_path_factory.mktemp("town")).build()
+    return Town(built_once(tmp_path_factory, "built-town", lambda folder: Town(folder).build()))

@@ -18,7 +18,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become oth
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Path:
     """A folder that everybody may walk to, unlike those that pytest makes."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for folder in (tmp_path, *tmp_path.parents[:3]):  # its own, the worker's, the run's, the user's
         if folder.stat().st_uid == os.geteuid():
             folder.chmod(folder.stat().st_mode | 0o011)
     return tmp_path

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from hmac import compare_digest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict, Unpack
 
 from switch.domain.identifiers import mask_pan
 from switch.domain.transactions import AccountKind
@@ -67,6 +67,29 @@ class CardData(NamedTuple):
 
     def __repr__(self) -> str:
         return f"CardData({mask_pan(self.pan)})"
+
+
+class Entry(TypedDict, total=False):
+    """How a card was presented, where it is not by chip, without a PIN, to the online account."""
+
+    pin: str | None
+    account: AccountKind
+    entry: str  # first two digits of field 22
+    with_pan: bool  # False: the PIN block without PAN (3DES only)
+
+
+class Numbers(TypedDict):
+    """What numbers a request."""
+
+    batch_no: int
+    trace: int
+
+
+class NumberedEntry(Entry):
+    """Both."""
+
+    batch_no: Required[int]
+    trace: Required[int]
 
 
 class OriginalRef(NamedTuple):
@@ -178,18 +201,24 @@ def sign_on_fields(terminal: Terminal, mode: str, *, batch_no: int, trace: int) 
 
 def _card_fields(
     terminal: Terminal,
-    transaction_type: str,
-    processing: str,
+    pin_pad: PinPad,
     card: CardData,
-    entry_mode: str,
+    transaction_type: str,
+    verb: str,
+    *,
     batch_no: int,
     trace: int,
+    pin: str | None = None,
+    account: AccountKind = AccountKind.ONLINE,
+    entry: str = "05",
+    with_pan: bool = True,
 ) -> Fields:
+    """What a card is presented for. verb: first two digits of field 3."""
     fields: Fields = {
         2: card.pan,
-        3: processing,
+        3: f"{verb}{account:02d}00",
         11: f"{trace:06d}",
-        22: entry_mode,
+        22: f"{entry}{2 if pin is None else 1}",
         25: "00",
         41: terminal.terminal_id,
         42: terminal.merchant_id,
@@ -200,50 +229,30 @@ def _card_fields(
         fields[23] = card.sequence
     if card.expiry:
         fields[14] = card.expiry
-    return fields
-
-
-def _entry_mode(entry: str, pin: str | None) -> str:
-    return f"{entry}{2 if pin is None else 1}"
-
-
-def purchase_fields(
-    terminal: Terminal,
-    pin_pad: PinPad,
-    card: CardData,
-    amount_fen: int,
-    *,
-    batch_no: int,
-    trace: int,
-    pin: str | None = None,
-    account: AccountKind = AccountKind.ONLINE,
-    entry: str = "05",
-    with_pan: bool = True,
-) -> Fields:
-    """0200, 00AA00. entry: first two digits of field 22. with_pan False: the PIN block without PAN (3DES only)."""
-    mode = _entry_mode(entry, pin)
-    fields = _card_fields(terminal, "22", f"00{account:02d}00", card, mode, batch_no, trace)
-    fields[4] = f"{amount_fen:012d}"
     if pin is not None:
         fields |= pin_pad.pin_fields(pin, card.pan, with_pan=with_pan)
     return fields
 
 
+def purchase_fields(
+    terminal: Terminal, pin_pad: PinPad, card: CardData, amount_fen: int, **how: Unpack[NumberedEntry]
+) -> Fields:
+    """0200, 00AA00."""
+    return _card_fields(terminal, pin_pad, card, "22", "00", **how) | {4: f"{amount_fen:012d}"}
+
+
 def balance_fields(
-    terminal: Terminal,
-    pin_pad: PinPad,
-    card: CardData,
-    *,
-    batch_no: int,
-    trace: int,
-    pin: str | None = None,
-    account: AccountKind = AccountKind.ONLINE,
-    entry: str = "05",
+    terminal: Terminal, pin_pad: PinPad, card: CardData, **how: Unpack[NumberedEntry]
 ) -> Fields:
     """0200, 31AA00."""
-    mode = _entry_mode(entry, pin)
-    fields = _card_fields(terminal, "01", f"31{account:02d}00", card, mode, batch_no, trace)
-    return fields | (pin_pad.pin_fields(pin, card.pan) if pin is not None else {})
+    return _card_fields(terminal, pin_pad, card, "01", "31", **how)
+
+
+def pre_authorisation_fields(
+    terminal: Terminal, pin_pad: PinPad, card: CardData, amount_fen: int, **how: Unpack[NumberedEntry]
+) -> Fields:
+    """0100, 03AA00."""
+    return _card_fields(terminal, pin_pad, card, "10", "03", **how) | {4: f"{amount_fen:012d}", 25: "06"}
 
 
 def void_fields(
@@ -263,25 +272,6 @@ def refund_fields(
     """0220, 20AA00: all or part of the original."""
     fields = _undoing(original, "25", ref, batch_no, trace)
     return fields | {4: f"{amount_fen:012d}", 25: "00", 37: rrn, 63: "000"}
-
-
-def pre_authorisation_fields(
-    terminal: Terminal,
-    pin_pad: PinPad,
-    card: CardData,
-    amount_fen: int,
-    *,
-    batch_no: int,
-    trace: int,
-    pin: str | None = None,
-    account: AccountKind = AccountKind.ONLINE,
-    entry: str = "05",
-) -> Fields:
-    """0100, 03AA00."""
-    mode = _entry_mode(entry, pin)
-    fields = _card_fields(terminal, "10", f"03{account:02d}00", card, mode, batch_no, trace)
-    fields |= {4: f"{amount_fen:012d}", 25: "06"}
-    return fields | (pin_pad.pin_fields(pin, card.pan) if pin is not None else {})
 
 
 def pre_authorisation_void_fields(
@@ -368,27 +358,7 @@ def batch_end_fields(terminal: Terminal, balanced: bool, count: int, *, batch_no
 
 
 def build_purchase(
-    terminal: Terminal,
-    pin_pad: PinPad,
-    card: CardData,
-    amount_fen: int,
-    *,
-    batch_no: int,
-    trace: int,
-    pin: str | None = None,
-    account: AccountKind = AccountKind.ONLINE,
-    entry: str = "05",
+    terminal: Terminal, pin_pad: PinPad, card: CardData, amount_fen: int, **how: Unpack[NumberedEntry]
 ) -> bytes:
     """A purchase as one frame with LEN and MAC, ready to be sent."""
-    fields = purchase_fields(
-        terminal,
-        pin_pad,
-        card,
-        amount_fen,
-        batch_no=batch_no,
-        trace=trace,
-        pin=pin,
-        account=account,
-        entry=entry,
-    )
-    return pack(terminal, "0200", fields, pin_pad)
+    return pack(terminal, "0200", purchase_fields(terminal, pin_pad, card, amount_fen, **how), pin_pad)

@@ -12,14 +12,24 @@ the batch and settles by them, not by what the switch says.
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from typing import Unpack
 
 from switch.domain.calendar import SHANGHAI
-from switch.domain.transactions import AccountKind, Kind
+from switch.domain.transactions import Kind
 from switch.messages.message import Message
 from switch.messages.terminal_1987 import ANSWER_MTI
 from terminal_sim import frames, sm2
 from terminal_sim.crypto import CheckValueError, check_value, unwrap_working_keys
-from terminal_sim.frames import RECORDS_PER_UPLOAD, CardData, Fields, OriginalRef, PinPad, Terminal
+from terminal_sim.frames import (
+    RECORDS_PER_UPLOAD,
+    CardData,
+    Entry,
+    Fields,
+    Numbers,
+    OriginalRef,
+    PinPad,
+    Terminal,
+)
 from terminal_sim.pos_answers import (
     MAC_WRONG,
     NO_ANSWER,
@@ -107,6 +117,9 @@ class Pos:
         self._trace = trace + 1 if trace < TRACE_MAX else 1
         return trace
 
+    def _numbers(self) -> Numbers:  # of the next request
+        return {"batch_no": self.batch_no, "trace": self.next_trace()}
+
     def pack(self, request: Request) -> bytes:
         """The frame with LEN, its MAC under the keys of now. NotNowError without keys."""
         if not request.with_mac:
@@ -128,7 +141,7 @@ class Pos:
     def sign_on(self, mode: str = "") -> Request:
         """簽到; mode is field 60.3, by default double-length 3DES (003) or SM4 (005) as the MAC algorithm asks."""
         mode = mode or self.terminal.sign_on_mode
-        fields = frames.sign_on_fields(self.terminal, mode, batch_no=self.batch_no, trace=self.next_trace())
+        fields = frames.sign_on_fields(self.terminal, mode, **self._numbers())
         return self._request(mode, "0800", fields, with_mac=False)
 
     def echo(self) -> Request:
@@ -142,18 +155,15 @@ class Pos:
 
     def master_key_download(self, public_key: bytes) -> Request:
         """終端主密鑰下載, 811: the terminal's SM2 public key and its serial number."""
-        field62 = public_key + self.terminal.serial_number.encode("ascii")
-        fields = frames.management_fields(
-            self.terminal, "811", batch_no=self.batch_no, trace=self.next_trace(), field62=field62
-        )
-        return self._request("811", "0800", fields, with_mac=False)
+        return self._without_mac("811", public_key + self.terminal.serial_number.encode("ascii"))
 
     def master_key_confirm(self, kcv: bytes) -> Request:
         """終端主密鑰確認, 812."""
-        fields = frames.management_fields(
-            self.terminal, "812", batch_no=self.batch_no, trace=self.next_trace(), field62=kcv
-        )
-        return self._request("812", "0800", fields, with_mac=False)
+        return self._without_mac("812", kcv)
+
+    def _without_mac(self, code: str, field62: bytes) -> Request:
+        fields = frames.management_fields(self.terminal, code, **self._numbers(), field62=field62)
+        return self._request(code, "0800", fields, with_mac=False)
 
     def open_master_key(self, envelope: bytes, pair: sm2.Pair, centre_key: bytes) -> bytes:
         """The TMK out of field 62 of the answer to 811, 182 bytes.
@@ -170,9 +180,7 @@ class Pos:
 
     def management(self, code: str, mti: str = "0800", field62: bytes = b"") -> Request:
         """Any other administrative message with a MAC: 360, 361, 362, 390, 391."""
-        fields = frames.management_fields(
-            self.terminal, code, batch_no=self.batch_no, trace=self.next_trace(), field62=field62
-        )
+        fields = frames.management_fields(self.terminal, code, **self._numbers(), field62=field62)
         return self._request(code, mti, fields)
 
     def _before_money(self) -> PinPad:
@@ -182,62 +190,23 @@ class Pos:
             raise NotNowError("memory is full: settle the batch")
         return self._keys()
 
-    def purchase(
-        self,
-        card: CardData,
-        amount_fen: int,
-        *,
-        pin: str | None = None,
-        account: AccountKind = AccountKind.ONLINE,
-        entry: str = "05",
-        with_pan: bool = True,
-    ) -> Request:
+    def purchase(self, card: CardData, amount_fen: int, **how: Unpack[Entry]) -> Request:
         """消費."""
-        fields = frames.purchase_fields(
-            self.terminal,
-            self._before_money(),
-            card,
-            amount_fen,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
-            pin=pin,
-            account=account,
-            entry=entry,
-            with_pan=with_pan,
-        )
+        pad = self._before_money()
+        fields = frames.purchase_fields(self.terminal, pad, card, amount_fen, **self._numbers(), **how)
         return self._request(Kind.PURCHASE, "0200", fields)
 
-    def balance(
-        self,
-        card: CardData,
-        *,
-        pin: str | None = None,
-        account: AccountKind = AccountKind.ONLINE,
-        entry: str = "05",
-    ) -> Request:
+    def balance(self, card: CardData, **how: Unpack[Entry]) -> Request:
         """餘額查詢."""
-        fields = frames.balance_fields(
-            self.terminal,
-            self._before_money(),
-            card,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
-            pin=pin,
-            account=account,
-            entry=entry,
-        )
+        pad = self._before_money()
+        fields = frames.balance_fields(self.terminal, pad, card, **self._numbers(), **how)
         return self._request(Kind.BALANCE, "0200", fields)
 
     def void(self, receipt: Receipt) -> Request:
         """消費撤銷 of a purchase in this batch."""
         self._before_money()
         fields = frames.void_fields(
-            receipt.fields,
-            receipt.ref,
-            rrn=receipt.rrn,
-            auth_code=receipt.auth_code,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
+            receipt.fields, receipt.ref, rrn=receipt.rrn, auth_code=receipt.auth_code, **self._numbers()
         )
         return self._request(Kind.VOID, "0200", fields, receipt=receipt)
 
@@ -245,35 +214,15 @@ class Pos:
         """退貨 of all or part of a purchase, of any batch."""
         self._before_money()
         fields = frames.refund_fields(
-            receipt.fields,
-            receipt.ref,
-            amount_fen,
-            rrn=receipt.rrn,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
+            receipt.fields, receipt.ref, amount_fen, rrn=receipt.rrn, **self._numbers()
         )
         return self._request(Kind.REFUND, "0220", fields, receipt=receipt)
 
-    def pre_authorisation(
-        self,
-        card: CardData,
-        amount_fen: int,
-        *,
-        pin: str | None = None,
-        account: AccountKind = AccountKind.ONLINE,
-        entry: str = "05",
-    ) -> Request:
+    def pre_authorisation(self, card: CardData, amount_fen: int, **how: Unpack[Entry]) -> Request:
         """預授權."""
+        pad = self._before_money()
         fields = frames.pre_authorisation_fields(
-            self.terminal,
-            self._before_money(),
-            card,
-            amount_fen,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
-            pin=pin,
-            account=account,
-            entry=entry,
+            self.terminal, pad, card, amount_fen, **self._numbers(), **how
         )
         return self._request(Kind.PRE_AUTHORISATION, "0100", fields)
 
@@ -281,11 +230,7 @@ class Pos:
         """預授權撤銷."""
         self._before_money()
         fields = frames.pre_authorisation_void_fields(
-            receipt.fields,
-            receipt.ref,
-            auth_code=receipt.auth_code,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
+            receipt.fields, receipt.ref, auth_code=receipt.auth_code, **self._numbers()
         )
         return self._request(Kind.PRE_AUTHORISATION_VOID, "0100", fields, receipt=receipt)
 
@@ -297,8 +242,7 @@ class Pos:
             receipt.ref,
             amount_fen,
             auth_code=receipt.auth_code,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
+            **self._numbers(),
             advice=advice,
         )
         kind, mti = (Kind.COMPLETION_ADVICE, "0220") if advice else (Kind.COMPLETION, "0200")
@@ -308,12 +252,7 @@ class Pos:
         """預授權完成撤銷 of a completion in this batch."""
         self._before_money()
         fields = frames.completion_void_fields(
-            receipt.fields,
-            receipt.ref,
-            rrn=receipt.rrn,
-            auth_code=receipt.auth_code,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
+            receipt.fields, receipt.ref, rrn=receipt.rrn, auth_code=receipt.auth_code, **self._numbers()
         )
         return self._request(Kind.COMPLETION_VOID, "0200", fields, receipt=receipt)
 
@@ -341,7 +280,7 @@ class Pos:
         return self._uploading
 
     def _upload_of(self, records: Sequence[bytes]) -> Request:
-        fields = frames.upload_fields(self.terminal, records, batch_no=self.batch_no, trace=self.next_trace())
+        fields = frames.upload_fields(self.terminal, records, **self._numbers())
         return self._request(Kind.UPLOAD, "0320", fields)
 
     def settlement(self) -> Request:
@@ -349,11 +288,7 @@ class Pos:
         if self.batch.unsent or self.reversals:
             raise NotNowError("upload all records and finish all reversals first")
         fields = frames.settlement_fields(
-            self.terminal,
-            self.batch.accounts,
-            self.batch.purse,
-            batch_no=self.batch_no,
-            trace=self.next_trace(),
+            self.terminal, self.batch.accounts, self.batch.purse, **self._numbers()
         )
         return self._request(Kind.SETTLEMENT, "0500", fields)
 
@@ -377,9 +312,7 @@ class Pos:
         """批上送結束. Its count is that of the offline records or, unbalanced, of all details sent."""
         records, details = len(self.batch.answered), len(self.batch.receipts)
         count = records if balanced else details + (records if records_in_doubt else 0)
-        fields = frames.batch_end_fields(
-            self.terminal, balanced, count, batch_no=self.batch_no, trace=self.next_trace()
-        )
+        fields = frames.batch_end_fields(self.terminal, balanced, count, **self._numbers())
         return self._request(Kind.BATCH_END, "0320", fields)
 
     # --- answers ------------------------------------------------------------------------------------------------

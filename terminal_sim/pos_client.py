@@ -7,13 +7,12 @@ nobody are counted and dropped.
 import asyncio
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import NamedTuple, cast
+from typing import NamedTuple, Unpack, cast
 
 from switch.domain.errors import FramingError
-from switch.domain.transactions import AccountKind
 from switch.messages.framing import FrameReader
 from switch.messages.terminal_1987 import MTI_AT
-from terminal_sim.frames import CardData
+from terminal_sim.frames import CardData, Entry
 from terminal_sim.pos import Pos
 from terminal_sim.pos_answers import (
     NO_ANSWER,
@@ -303,25 +302,15 @@ class PosClient:
             except (NoAnswerError, UnusableAnswerError, NotNowError):
                 return Outcome(None)
 
-    async def purchase(
-        self,
-        card: CardData,
-        amount_fen: int,
-        *,
-        pin: str | None = None,
-        account: AccountKind = AccountKind.ONLINE,
-        entry: str = "05",
-    ) -> Outcome:
+    async def purchase(self, card: CardData, amount_fen: int, **how: Unpack[Entry]) -> Outcome:
         """消費; reversed when the answer is lost."""
         await self.ready()
-        return await self.transact(self.pos.purchase(card, amount_fen, pin=pin, account=account, entry=entry))
+        return await self.transact(self.pos.purchase(card, amount_fen, **how))
 
-    async def balance(
-        self, card: CardData, *, pin: str | None = None, account: AccountKind = AccountKind.ONLINE
-    ) -> Answer:
+    async def balance(self, card: CardData, **how: Unpack[Entry]) -> Answer:
         """餘額查詢."""
         await self.ready()
-        return await self.exchange(self.pos.balance(card, pin=pin, account=account))
+        return await self.exchange(self.pos.balance(card, **how))
 
     async def void(self, receipt: Receipt) -> Outcome:
         """消費撤銷; reversed when the answer is lost."""

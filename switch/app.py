@@ -6,11 +6,10 @@ connections, what is in flight is answered, then everything in the other order.
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import psycopg
@@ -30,13 +29,10 @@ from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
-from switch.ledger.leg_state import StandInTerms
 from switch.ledger.sweeping import keep_sweeping
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
-from switch.messages.host_1987 import DIALECTS
-from switch.messages.host_mapping import Parties
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.intake import IntakeWriter, inline_tacs
 from switch.purse.shadow import keep_folding_purses
@@ -44,26 +40,24 @@ from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
-from switch.routing.host_desk import HostDesk, HostTerms
+from switch.routing.host_desk import HostDesk
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
-from switch.settings import HostSettings, Settings, load_settings
+from switch.settings import Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
 from switch.storage.pool import connect, connect_writer, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
-from switch.transports.breaker import BreakerTerms
+from switch.terms import host_terms, link_terms, terminal_limits
 from switch.transports.host_links import HostLinks
-from switch.transports.host_terms import LinkTerms
-from switch.transports.tcp_terminals import Limits, TerminalListener, server_tls
+from switch.transports.tcp_terminals import TerminalListener, server_tls
+from switch.workers import die_with_parent, further_processes
 
 log = structlog.get_logger(__name__)
 
 DAYS_EVERY_S = 600.0
-RESTART_PAUSE_S = 1.0
 ENDS_S = 5.0  # to write down what became of questions to hosts when the service stops
-_PR_SET_PDEATHSIG = 1
 
 
 class Service:
@@ -181,7 +175,7 @@ class Service:
         runner, self.http_port = await _listening("http", start_http(app, settings.http.host, port))
         self._stack.push_async_callback(runner.cleanup)
 
-        listener = TerminalListener(reception.receive, metrics, _limits(settings))
+        listener = TerminalListener(reception.receive, metrics, terminal_limits(settings))
         tls = None
         at = settings.terminals
         if at.tls_certificate is not None and at.tls_key is not None:
@@ -234,10 +228,10 @@ class Service:
             log.warning("late answer of a host", host=answer.host, answer=answer.answer.code)
 
         acquirer = self.settings.institution.acquirer_code
-        hosts = [(_link_terms(link, acquirer), link.mac_id) for link in self.settings.hosts.links]
+        hosts = [(link_terms(link, acquirer), link.mac_id) for link in self.settings.hosts.links]
         self.hosts = HostLinks(hosts, vault, self.metrics, late, put_in_force)
         shards = self.settings.database.shards
-        terms = [_host_terms(link, shards) for link in self.settings.hosts.links]
+        terms = [host_terms(link, shards) for link in self.settings.hosts.links]
         self.host_desk = HostDesk(terms, self.hosts.links, books)
         self._stack.push_async_callback(
             self.host_desk.close, ENDS_S
@@ -312,104 +306,6 @@ async def require_shards(connection: AsyncConnection[Any], shards: int) -> None:
         )
 
 
-def _limits(settings: Settings) -> Limits:
-    at = settings.terminals
-    return Limits(
-        connections_max=at.connections_max,
-        connections_per_address_max=at.connections_per_address_max,
-        in_flight_max=at.in_flight_max,
-        idle_s=at.idle_s,
-        partial_frame_s=at.partial_frame_s,
-        stranger_s=at.stranger_s,
-        stranger_frames_max=at.stranger_frames_max,
-    )
-
-
-def _host_terms(at: HostSettings, shards: int) -> HostTerms:
-    """What we may approve in a host's place is dealt out to the shards, which do not wait for each other."""
-    stand_in = None
-    if at.stand_in_amount_fen:
-        stand_in = StandInTerms(
-            at.stand_in_amount_fen,
-            at.stand_in_outstanding_fen // shards,
-            at.stand_in_outstanding_count // shards,
-        )
-    return HostTerms(at.name, int(at.institution), at.answer_s, stand_in)
-
-
-def _link_terms(at: HostSettings, acquirer: str) -> LinkTerms:
-    return LinkTerms(
-        name=at.name,
-        host=at.host,
-        port=at.port,
-        dialect=DIALECTS[at.dialect],
-        parties=Parties(acquirer, at.institution),
-        connections=at.connections,
-        in_flight_max=at.in_flight_max,
-        answer_s=at.answer_s,
-        connect_s=at.connect_s,
-        network_answer_s=at.network_answer_s,
-        quiet_s=at.quiet_s,
-        reconnect_min_s=at.reconnect_min_s,
-        reconnect_max_s=at.reconnect_max_s,
-        breaker=BreakerTerms(
-            at.breaker_failures, at.breaker_open_s, at.breaker_open_max_s, at.breaker_probes
-        ),
-        retry_ratio=at.retry_ratio,
-        retry_per_s=at.retry_per_s,
-        retry_saved_max=at.retry_saved_max,
-    )
-
-
-# ---------------------------------------------------------------------- processes
-
-
-@contextlib.asynccontextmanager
-async def _workers(settings: Settings, url: str, terminal_port: int) -> AsyncIterator[None]:
-    """The other processes that share the terminals' port; one that dies is started again."""
-    tasks = [
-        asyncio.get_running_loop().create_task(_keep_worker(number, url, terminal_port))
-        for number in range(1, settings.terminals.processes)
-    ]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _keep_worker(number: int, url: str, terminal_port: int) -> None:
-    while True:
-        command = (
-            sys.executable,
-            "-m",
-            "switch",
-            "serve",
-            "--worker",
-            str(number),
-            "--worker-port",
-            str(terminal_port),
-        )
-        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-        assert process.stdin is not None
-        process.stdin.write(url.encode() + b"\n")  # not in the arguments, where everybody can read them
-        await process.stdin.drain()
-        try:
-            status = await process.wait()
-        except asyncio.CancelledError:
-            process.terminate()
-            await process.wait()
-            raise
-        log.error("a worker ended and is started again", worker=number, status=status)
-        await asyncio.sleep(RESTART_PAUSE_S)
-
-
-def _die_with_parent() -> None:
-    """A worker ends when the first process does, however it ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 async def run(
     settings: Settings,
     url: str,
@@ -433,7 +329,9 @@ async def run(
                 keeper = loop.create_task(server.keep_running())
                 around.callback(keeper.cancel)
             if worker == 0:
-                await around.enter_async_context(_workers(settings, url, service.terminal_port))
+                await around.enter_async_context(
+                    further_processes(settings.terminals.processes, url, service.terminal_port)
+                )
                 announce(
                     f"ready: terminals {settings.terminals.host}:{service.terminal_port}"
                     f" http {settings.http.host}:{service.http_port}"
@@ -455,7 +353,7 @@ def serve(worker: int = 0, worker_port: int = 0) -> None:
         sys.stdout.flush()
 
     if worker:
-        _die_with_parent()
+        die_with_parent()
         url = sys.stdin.readline().strip()
         terminals = settings.terminals.model_copy(update={"port": worker_port})
         settings = settings.model_copy(update={"terminals": terminals})

@@ -1,0 +1,61 @@
+"""Settings in the words of the rooms that work by them, so that no room knows the settings."""
+
+from switch.ledger.leg_state import StandInTerms
+from switch.messages.host_1987 import DIALECTS
+from switch.messages.host_mapping import Parties
+from switch.routing.host_desk import HostTerms
+from switch.settings import HostSettings, Settings
+from switch.transports.breaker import BreakerTerms
+from switch.transports.host_terms import LinkTerms
+from switch.transports.tcp_terminals import Limits
+
+
+def terminal_limits(settings: Settings) -> Limits:
+    """What terminals' connections may do."""
+    at = settings.terminals
+    return Limits(
+        connections_max=at.connections_max,
+        connections_per_address_max=at.connections_per_address_max,
+        in_flight_max=at.in_flight_max,
+        idle_s=at.idle_s,
+        partial_frame_s=at.partial_frame_s,
+        stranger_s=at.stranger_s,
+        stranger_frames_max=at.stranger_frames_max,
+    )
+
+
+def host_terms(at: HostSettings, shards: int) -> HostTerms:
+    """What we may approve in a host's place is dealt out to the shards, which do not wait for each other."""
+    stand_in = None
+    if at.stand_in_amount_fen:
+        stand_in = StandInTerms(
+            at.stand_in_amount_fen,
+            at.stand_in_outstanding_fen // shards,
+            at.stand_in_outstanding_count // shards,
+        )
+    return HostTerms(at.name, int(at.institution), at.answer_s, stand_in)
+
+
+def link_terms(at: HostSettings, acquirer: str) -> LinkTerms:
+    """The connections to a host. acquirer: how we call ourselves on them."""
+    return LinkTerms(
+        name=at.name,
+        host=at.host,
+        port=at.port,
+        dialect=DIALECTS[at.dialect],
+        parties=Parties(acquirer, at.institution),
+        connections=at.connections,
+        in_flight_max=at.in_flight_max,
+        answer_s=at.answer_s,
+        connect_s=at.connect_s,
+        network_answer_s=at.network_answer_s,
+        quiet_s=at.quiet_s,
+        reconnect_min_s=at.reconnect_min_s,
+        reconnect_max_s=at.reconnect_max_s,
+        breaker=BreakerTerms(
+            at.breaker_failures, at.breaker_open_s, at.breaker_open_max_s, at.breaker_probes
+        ),
+        retry_ratio=at.retry_ratio,
+        retry_per_s=at.retry_per_s,
+        retry_saved_max=at.retry_saved_max,
+    )

@@ -1,0 +1,64 @@
+"""The processes beside the first one: it starts them, starts one again that ended, and takes them along when it ends.
+
+How a process serves is app.py's; here is only that there are several.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+RESTART_PAUSE_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+@contextlib.asynccontextmanager
+async def further_processes(processes: int, url: str, terminal_port: int) -> AsyncIterator[None]:
+    """The other processes that share the terminals' port; one that dies is started again. processes: with the first."""
+    tasks = [
+        asyncio.get_running_loop().create_task(_keep_worker(number, url, terminal_port))
+        for number in range(1, processes)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep_worker(number: int, url: str, terminal_port: int) -> None:
+    while True:
+        command = (
+            sys.executable,
+            "-m",
+            "switch",
+            "serve",
+            "--worker",
+            str(number),
+            "--worker-port",
+            str(terminal_port),
+        )
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(url.encode() + b"\n")  # not in the arguments, where everybody can read them
+        await process.stdin.drain()
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            await process.wait()
+            raise
+        log.error("a worker ended and is started again", worker=number, status=status)
+        await asyncio.sleep(RESTART_PAUSE_S)
+
+
+def die_with_parent() -> None:
+    """A worker ends when the first process does, however it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -315,8 +315,11 @@ async def run(
     announce: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
-    with psycopg.connect(url) as connection:
-        require_current(connection)
+    try:
+        with psycopg.connect(url) as connection:
+            require_current(connection)
+    except psycopg.OperationalError as error:
+        raise DatabaseLost("the database cannot be reached; start again when it can") from error
     async with Service(settings, url, worker=worker) as service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

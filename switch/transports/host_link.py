@@ -1,21 +1,20 @@
 """The way to one host over TCP: several connections, one set of bounds, one breaker. Implements `routing.hosts.HostLink`.
 
 What is decided where: `messages` (bytes), `matching` (which answer is whose), `host_session` (a connection's life),
-`breaker` (whether to ask at all), `keys.zone` (MACs). This file moves bytes and time between them. Each host has a link of
-its own and links share nothing, so a host that is dead costs the others nothing.
+`host_network` (what is said beside requests), `breaker` (whether to ask at all), `keys.zone` (MACs). This file moves bytes and
+time between them. Each host has a link of its own and links share nothing, so a host that is dead costs the others nothing.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from secrets import SystemRandom
 from typing import NamedTuple
 
 import structlog
 
-from switch.domain.errors import FormatError, MacMismatch, SwitchError
+from switch.domain.errors import FormatError, MacMismatch
 from switch.domain.hosts import (
     HostAnswer,
     HostDown,
@@ -29,18 +28,15 @@ from switch.domain.hosts import (
     Refusal,
     Unknown,
     ZonePin,
-    host_key,
 )
 from switch.keys.records import KeyMissingError
 from switch.messages.dialect import HostMessage, UnreadableMessage, decode, encode
 from switch.messages.framing import FrameReader, frame
-from switch.messages.host_1987 import ECHO, KEY_CHANGE, REQUEST_OF, SIGN_OFF, SIGN_ON
+from switch.messages.host_1987 import REQUEST_OF
 from switch.messages.host_mapping import (
     ECHOED,
     AnswerKey,
     answer_key,
-    network_answer_fields,
-    network_fields,
     read_answer,
     request_fields,
     request_key,
@@ -49,20 +45,16 @@ from switch.messages.message import Fields
 from switch.routing.hosts import OnLate
 from switch.transports.breaker import Breaker, BreakerState, RetryBudget
 from switch.transports.host_line import HostLine
-from switch.transports.host_session import Action, Close, HostSession, LineState
+from switch.transports.host_network import HostNetwork
+from switch.transports.host_oddities import Oddities
+from switch.transports.host_session import HostSession, LineState
 from switch.transports.host_terms import HostFigures, HostKeys, HostWatch, LinkTerms
 from switch.transports.matching import Begin, Belongs, Matcher
 
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.25  # precision of echoes and of sign-ons that get no answer; requests have a timer of their own
-LOG_EVERY_S = 1.0
 LEAST_ANSWER_S = 0.25  # with less left, a request would only make a reversal
-_ANSWERED_CODES = {
-    SIGN_ON: "00",
-    SIGN_OFF: "00",
-    ECHO: "00",
-}  # what a host may ask us; anything else is answered 40
 _STORED = frozenset({HostStep.ADVICE, HostStep.REVERSAL_ADVICE})
 
 
@@ -107,9 +99,8 @@ class TcpHostLink:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._stopping = asyncio.Event()
-        self._trace = 0
-        self._settled_change: bytes | None = None  # keys that the host has answered, well or not
-        self._logged_s = 0.0
+        self._oddities = Oddities(terms.name, watch, now_s)
+        self._network = HostNetwork(terms, keys, self._oddities, self._framed, now_s, self._stopping)
 
     def __repr__(self) -> str:
         return f"<host link {self.terms.name}, {len(self._usable_lines())} lines, {len(self._matcher)} in flight>"
@@ -265,7 +256,7 @@ class TcpHostLink:
         try:
             message = decode(self.terms.dialect, body)
         except UnreadableMessage as error:
-            self._strange("unreadable", error)
+            self._oddities.met("unreadable", error)
             key = answer_key(error.readable)
             if key is not None:
                 self._give_up(key, Unknown.UNUSABLE, now_s)
@@ -274,20 +265,20 @@ class TcpHostLink:
         try:
             self._keys.verify(message.mab, message.mac)
         except MacMismatch as error:
-            self._strange("mac", error)
+            self._oddities.met("mac", error)
             if key is not None:
                 self._give_up(key, Unknown.MAC_WRONG, now_s)
             return
-        self.act(line, line.session.heard(now_s))
+        self._network.act(line, line.session.heard(now_s))
         if message.mti == "0800":
-            self._serve(line, message)
+            self._network.serve(line, message)
         elif message.mti in REQUEST_OF and key is not None:
             if key.mti == "0800":
-                self._network_answer(line, key, message)
+                self._network.answer(line, key, message)
             else:
                 self._answer(key, message, now_s)
         else:
-            self._strange("request", None)
+            self._oddities.met("request")
 
     def _answer(self, key: AnswerKey, message: HostMessage, now_s: float) -> None:
         waiter = self._matcher.waiter(key)
@@ -295,85 +286,19 @@ class TcpHostLink:
             try:
                 answer = read_answer(waiter.sent, message)
             except FormatError as error:
-                self._strange("unusable", error)
+                self._oddities.met("unusable", error)
                 self._give_up(key, Unknown.UNUSABLE, now_s)
                 return
         belongs, waiter = self._matcher.answer(key, now_s)
         if waiter is None:
-            self._strange(belongs.name.lower(), None)
+            self._oddities.met(belongs.name.lower())
             return
         deserted = waiter.future.done()  # who asked was cancelled
         if belongs is Belongs.WAITING:
             self._end(key, waiter, answer, answer.code, now_s)
         if belongs is Belongs.LATE or deserted:
-            self._strange("late", None)
+            self._oddities.met("late")
             self._on_late(LateAnswer(self.name, answer))
-
-    def _strange(self, what: str, error: Exception | None) -> None:
-        self._watch.host_strange(self.name, what)
-        self._say("host sent what ends no request", what=what, rule=str(error or ""))
-
-    def _say(self, event: str, **details: str) -> None:
-        """One line a second at most: a host can send a million wrong messages."""
-        now_s = self._now_s()
-        if now_s - self._logged_s >= LOG_EVERY_S:
-            self._logged_s = now_s
-            log.warning(event, host=self.name, **details)
-
-    # ------------------------------------------------------------------ network management
-
-    def _network_key(self) -> HostKey:
-        self._trace = self._trace % 999_999 + 1
-        return host_key(self._trace, datetime.now(UTC))
-
-    def send_network(self, line: HostLine, code: str, extra: Fields | None = None) -> None:
-        """A network management request on one connection."""
-        key = self._network_key()
-        line.session.sent(code, key, self._now_s())
-        self._send(line, "0800", network_fields(code, key, self.terms.parties) | (extra or {}))
-
-    def _send(self, line: HostLine, mti: str, fields: Fields) -> None:
-        """A network management message; without keys there is nothing to say on this connection."""
-        try:
-            framed = self._framed(mti, fields)
-        except KeyMissingError as error:
-            self._say("host connection closed", reason=str(error))
-            line.close("keys")
-            return
-        line.send(framed)
-
-    def _network_answer(self, line: HostLine, key: AnswerKey, message: HostMessage) -> None:
-        code, response = message.fields.get(70, ""), message.fields.get(39, "")
-        mine, actions = line.session.answered(code, key.key, response)
-        if not mine:
-            self._strange("nowhere", None)
-        elif code == KEY_CHANGE:
-            log.log(20 if response == "00" else 40, "host answered new keys", host=self.name, answer=response)
-            self._settled_change = self._keys.key_change()
-        self.act(line, actions)
-
-    def _serve(self, line: HostLine, message: HostMessage) -> None:
-        """Answer a network management request of the host."""
-        if line.full:  # it asks and does not read: answers would pile up
-            line.close("full")
-            return
-        code = message.fields.get(70, "")
-        known = {7, 11, 70} <= message.fields.keys()
-        response = _ANSWERED_CODES.get(code, "40") if known else "30"
-        self._send(line, "0810", network_answer_fields(message, response))
-        if known:
-            self.act(line, line.session.asked(code))
-
-    def act(self, line: HostLine, actions: list[Action]) -> None:
-        """Do what a session says."""
-        for action in actions:
-            if isinstance(action, Close) and self._stopping.is_set():
-                line.close("stopping")
-            elif isinstance(action, Close):
-                self._say("host connection closed", reason=action.reason)
-                line.close("session")
-            else:
-                self.send_network(line, action.code)
 
     # ------------------------------------------------------------------ connections
 
@@ -384,7 +309,7 @@ class TcpHostLink:
     def opened(self, line: HostLine) -> None:
         """A connection stands."""
         self._lines.append(line)
-        self.act(line, line.session.opened(self._now_s()))
+        self._network.act(line, line.session.opened(self._now_s()))
 
     def closed(self, line: HostLine, reason: str) -> None:
         """A connection is gone: what was asked on it may have been done."""
@@ -416,7 +341,7 @@ class TcpHostLink:
         if waiting:
             await asyncio.wait(waiting, timeout=within_s)
         for line in list(self._lines):
-            self.act(line, line.session.stop())
+            self._network.act(line, line.session.stop())
         keepers = self._tasks[:-1]
         if keepers:
             await asyncio.wait(keepers, timeout=within_s)
@@ -458,22 +383,9 @@ class TcpHostLink:
             await asyncio.sleep(TICK_S)
             now_s = self._now_s()
             for line in list(self._lines):
-                self.act(line, line.session.due(now_s))
-            self._offer_keys()
+                self._network.act(line, line.session.due(now_s))
+            self._network.offer_keys(self._usable_lines())
             self._expire(now_s)
-
-    def _offer_keys(self) -> None:
-        """Send keys that wait, on one connection; again after a time-out, not after an answer."""
-        lines = self._usable_lines()
-        if not lines or not all(line.session.may_change_keys() for line in lines):
-            return
-        try:
-            change = self._keys.key_change()
-        except SwitchError as error:
-            self._say("new keys cannot be sent", rule=str(error))
-            return
-        if change is not None and change != self._settled_change:
-            self.send_network(lines[0], KEY_CHANGE, {62: change})
 
     def figures(self) -> HostFigures:
         """What the link looks like now."""

@@ -194,7 +194,7 @@ async def test_a_link_whose_keys_are_taken_away_refuses_before_it_sends(tmp_path
         assert host.counts["0200"] == 0
         host.ask("301")  # cannot be believed, and could not be answered
         await until(lambda: watched.strange["mac"] == 1)
-        link.send_network(link._lines[0], "301")
+        link._network.send(link._lines[0], "301")
         await until(lambda: watched.closed["keys"] >= 1)
         assert (await ask(link, request(2))).why in (Refusal.NO_LINE, Refusal.NO_KEYS)
 

@@ -70,7 +70,7 @@ async def holding(town: Town, card: CardData) -> AsyncIterator[AsyncConnection[A
 
 async def waiting_for_locks(town: Town, count: int = 1) -> None:
     """Return when so many sessions wait for a lock."""
-    async with asyncio.timeout(30), await AsyncConnection.connect(town.database_url, autocommit=True) as look:
+    async with asyncio.timeout(60), await AsyncConnection.connect(town.database_url, autocommit=True) as look:
         while True:
             cursor = await look.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -83,7 +83,7 @@ async def waiting_for_locks(town: Town, count: int = 1) -> None:
 
 async def queued(process: SwitchProcess, count: int) -> None:
     """Return when so many requests wait for a batch."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await asyncio.to_thread(process.metric, "cardswitch_queue_depth") < count:
             await asyncio.sleep(0.02)
 
@@ -169,7 +169,7 @@ async def test_a_batch_that_loses_a_deadlock_is_run_again_and_all_of_it_approved
         await waiting_for_locks(town)  # the batch has `low` and waits for `high`
         await other.execute(LOCK, [low.pan])
     assert set((await answers(till, pair, pair_wire)).values()) == {"00"}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await deadlocks(town) == before:  # counted when the loser's connection next rests
             await asyncio.sleep(0.1)
 

@@ -79,7 +79,7 @@ def in_force(two: Two) -> set[float]:
 def routed(two: Two, folder: Path, *rows: str) -> Iterator[None]:
     """With a table in force in both processes; afterwards there is none."""
     version = put(two, folder, *rows)
-    until(lambda: in_force(two) == {version}, 20, f"version {version} in both processes")
+    until(lambda: in_force(two) == {version}, 60, f"version {version} in both processes")
     try:
         yield
     finally:
@@ -90,7 +90,7 @@ def routed(two: Two, folder: Path, *rows: str) -> Iterator[None]:
             while last:
                 last = route_versions.step_back(connection)
                 route_versions.roll_back(connection, last, "a tester")
-        until(lambda: in_force(two) == {0}, 20, "no table in both processes")
+        until(lambda: in_force(two) == {0}, 60, "no table in both processes")
 
 
 def put(two: Two, folder: Path, *rows: str) -> float:
@@ -155,7 +155,7 @@ async def test_an_acquirer_that_takes_no_cards_from_afar_answers_58(
     town = {"institution_id": "99993350", "name": "Test Town", "role": "ISSUER"}
     bring_in(country.town, tmp_path, institutions=[town | {"scope": "LOCAL"}])
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await till.code(till.pos.purchase(NEIGHBOUR, 100)) != "58":
                 await asyncio.sleep(0.05)
         assert await till.code(till.pos.purchase(NOBODYS, 100)) == "15"
@@ -240,7 +240,7 @@ async def test_a_table_replaced_under_load_is_seen_whole_and_stops_nobody(
                     faulty = ("10 cards=6222 REFUSE:57", "20 cards=622202 REFUSE:92")
                     with pytest.raises(AssertionError, match="is never reached"):
                         await asyncio.to_thread(put, country, tmp_path, *faulty)
-            await asyncio.to_thread(until, lambda: in_force(country) == {version}, 20, "the last version")
+            await asyncio.to_thread(until, lambda: in_force(country) == {version}, 60, "the last version")
             before = dict(said)
             while said["92"] < before["92"] + 20:
                 await asyncio.sleep(0.05)

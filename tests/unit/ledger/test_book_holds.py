@@ -225,7 +225,7 @@ async def test_sweep_and_book_that_meet_at_the_second_of_many_accounts_release_a
         batch = await lock_and_read(link, 0, [bought], no_pin_limit_fen=0)
         assert book._decide(batch, bought, batch.account_ids[0]).answer == "00"
         sweep = asyncio.create_task(sweep_shard(pg, 0))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await _waits_for_a_lock(postgres_url):
                 await asyncio.sleep(0.01)
         await book._write_and_commit(link, batch)

@@ -49,7 +49,7 @@ async def _told(book: ShardBook, requests: list[Item]) -> list[Outcome | None]:
     for request in requests:
         assert book.submit(request._replace(done=told.append))
     serving = asyncio.create_task(book.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(told) < len(requests):
             await asyncio.sleep(0.01)
     book.stop()
@@ -91,7 +91,7 @@ async def test_a_process_that_stops_between_two_round_trips_does_not_hold_its_ga
     await stopped.execute("BEGIN")
     await stopped.execute("SELECT pg_advisory_xact_lock_shared(%s::int, 0)", (GATE,))
     await stopped.execute("SELECT 1 FROM account WHERE account_id = 110 FOR NO KEY UPDATE")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await wait_for_all(pg, [0])
         book = ShardBook(0, Gone(postgres_url, 1), DE39)
         assert [outcome.answer for outcome in await book.settle([item(purchase(300), since=day)])] == ["00"]

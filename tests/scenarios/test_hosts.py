@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,8 +34,18 @@ def rehearsal_file(folder: Path) -> Path:
     return path
 
 
-def host_process(folder: Path, port: int = 0) -> tuple["subprocess.Popen[str]", int]:
-    """A bank, and its port."""
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that nobody else is given while it is not listened on; the bank may listen, since its socket may share the address."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        number: int = kept.getsockname()[1]
+        yield number
+
+
+def host_process(folder: Path, port: int) -> "subprocess.Popen[str]":
+    """A bank."""
     keys = str(folder / "rehearsal.json")
     arguments = ["sim", "host", "--institution", BANK, "--keys", keys, "--port", str(port)]
     process = subprocess.Popen(
@@ -45,7 +57,7 @@ def host_process(folder: Path, port: int = 0) -> tuple["subprocess.Popen[str]", 
     assert process.stdout is not None
     ready = process.stdout.readline()
     assert ready.startswith("ready: host "), ready
-    return process, int(ready.rsplit(":", 1)[1])
+    return process
 
 
 def ended(process: "subprocess.Popen[str]") -> dict[str, int]:
@@ -57,9 +69,9 @@ def ended(process: "subprocess.Popen[str]") -> dict[str, int]:
     return counts
 
 
-def test_a_link_stands_comes_back_and_changes_its_keys(tmp_path):
+def test_a_link_stands_comes_back_and_changes_its_keys(tmp_path, port):
     path = rehearsal_file(tmp_path)
-    bank, port = host_process(tmp_path)
+    bank = host_process(tmp_path, port)
     links = [
         {"name": "bank", "institution": BANK, "host": "127.0.0.1", "port": port, "reconnect_max_s": 0.5},
         {"name": "no-keys", "institution": "09990000", "host": "127.0.0.1", "port": port},
@@ -100,7 +112,7 @@ def test_a_link_stands_comes_back_and_changes_its_keys(tmp_path):
         assert (counts["0800 001"], counts["0800 101"]) == (2, 1)
         until(lambda: switch.metric("cardswitch_host_lines", host="bank") == 0, 30, "the loss of the host")
         assert switch.ready()  # a dead host is no reason to send terminals elsewhere
-        bank, _ = host_process(tmp_path, port)  # knows the first keys only: it was restored
+        bank = host_process(tmp_path, port)  # knows the first keys only: it was restored
         until(
             lambda: switch.metric("cardswitch_host_lines_closed_total", host="bank", reason="session") > 0,
             30,

@@ -11,12 +11,13 @@ from typing import Any
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import APPROVED
 from switch.domain.transactions import AccountKind, Original, Purchase
-from switch.ledger import hold_rows, holds, leg_rows, legs
+from switch.ledger import hold_rows, holds, leg_rows, legs, medical_rows
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, Item, Key
 from switch.ledger.leg_state import Leg, StandIn, Tell
 from switch.ledger.legs import LegEnd
 from switch.ledger.limits import LimitRule, Window
+from switch.ledger.medical import MedicalPolicy, Split
 from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import rrn_head
 from switch.storage.arrays import dates, int4s, int8s, texts
@@ -135,7 +136,9 @@ def _entry(row: Row) -> Entry:
     )
 
 
-async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no_pin_limit_fen: int) -> Batch:
+async def lock_and_read(
+    link: Pipeline, shard: int, items: Sequence[Item], *, no_pin_limit_fen: int, medical_policy: MedicalPolicy
+) -> Batch:
     """Begin the transaction, lock the accounts of these requests and read what their decisions depend on."""
     reference = datetime.now(SHANGHAI).date() + timedelta(days=2)
     unknown_since = reference - timedelta(days=UNKNOWN_BATCH_DAYS + 2)
@@ -147,6 +150,7 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
     elsewhere: set[int] = set()  # terminals of requests that no account of ours orders
     stood_in: set[str] = set()  # hosts
     look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
+    medical: list[Item] = []
     named: dict[
         tuple[int, int, int, date], int
     ] = {}  # with the merchant, since a terminal may have had another
@@ -157,7 +161,10 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
         if card is not None:
             pans.add(card.reveal())
         holder_id = item.holder_id
-        batch.account_ids.append(holder_id * 100 + int(getattr(request, "account", 10)) if holder_id else 0)
+        kind = int(getattr(request, "account", 10))
+        batch.account_ids.append(holder_id * 100 + kind if holder_id else 0)
+        if kind == medical_rows.KIND and item.ask is None:
+            medical.append(item)
         if item.key.rclass:
             reversals.add((item.key.terminal_no, item.key.batch_no))
         if type(request) is Purchase and item.ask is None:  # nearly all are
@@ -179,7 +186,10 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
     queue = link.queue
     queue("begin")
     queue("take_gate", {"gate": GATE, "shard": shard})
-    queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(set(batch.account_ids)))})
+    locked = set(batch.account_ids)
+    if medical:
+        locked.update(medical_rows.accounts_beside(medical))
+    queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(locked))})
     if elsewhere:
         leg_rows.queue_locks(link, shard, elsewhere, stood_in)
     queue("read_instant")
@@ -215,6 +225,8 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
                 "batches": int4s([key[1] for key in reversals]),
             },
         )
+    if medical:
+        medical_rows.queue_reads(link, shard, medical)
     _, _, accounts, *rest = await link.round_trip()
     if elsewhere:
         rest, batch.stand_ins = leg_rows.locked(rest, stood_in)
@@ -234,7 +246,9 @@ async def lock_and_read(link: Pipeline, shard: int, items: Sequence[Item], *, no
         entry_of=batch.by_number.get,
         holds=batch.holds,
     )
-    batch.accounts = {row[0]: Account(*row) for row in accounts}
+    batch.accounts = batch.facts.accounts = {row[0]: Account(*row) for row in accounts}
+    if medical:
+        batch.facts.medical = medical_rows.state_of(medical_policy, *rest)
     batch.cards = {row[0]: Card(*row[1:]) for row in cards}
     batch.terminals = {row[0]: (row[1], row[2], row[3]) for row in sessions}
     for row in keys:
@@ -271,6 +285,9 @@ async def _read_further(
     held = hold_rows.entries_wanted(batch.by_number.values())
     if numbers:
         link.queue("read_uses", {"shard": shard, "entries": int8s(list(numbers))})
+    medical = batch.facts.medical
+    if numbers and medical is not None:
+        link.queue("read_splits", {"shard": shard, "entries": int8s(list(numbers))})
     if held or look_into:
         link.queue(
             "read_holds", {"shard": shard, "accounts": int8s(list(look_into)), "entries": int8s(list(held))}
@@ -282,6 +299,8 @@ async def _read_further(
     if intents or away:
         leg_rows.take_in(batch, rest.pop(0))
     uses = rest.pop(0) if numbers else ()
+    if numbers and medical is not None:
+        medical.splits = {row[0]: Split(*row) for row in rest.pop(0)}
     for row in rest.pop(0) if held or look_into else ():
         batch.holds[row[0]] = Hold(*row)
     if limited:

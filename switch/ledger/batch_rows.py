@@ -1,8 +1,8 @@
-"""What a decided batch writes: accounts, holds, limit windows, journal, postings, uses of originals."""
+"""What a decided batch writes: accounts, holds, limit windows, journal, postings, uses of originals, splits."""
 
 from datetime import date
 
-from switch.ledger import hold_rows, limit_rows
+from switch.ledger import hold_rows, limit_rows, medical_rows
 from switch.ledger.batch import Batch
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
 from switch.storage.pipeline import Parameter, Pipeline
@@ -54,6 +54,8 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
                 "amounts": int8s([m.amount_fen for _, m in moved]),
             },
         )
+    if batch.facts.medical is not None:
+        medical_rows.queue_writes(link, shard, batch.today, batch.facts.medical, batch.written)
     if used:
         queue(
             "write_uses",

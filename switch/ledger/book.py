@@ -36,7 +36,17 @@ from switch.domain.transactions import (
 )
 from switch.ledger import batch as reading
 from switch.ledger import batch_rows as writing
-from switch.ledger import completed_holds, hold_rows, holds, leg_rows, legs, limit_rows, rules
+from switch.ledger import (
+    completed_holds,
+    hold_rows,
+    holds,
+    leg_rows,
+    legs,
+    limit_rows,
+    medical_rows,
+    medical_rules,
+    rules,
+)
 from switch.ledger.batch import Batch, lock_and_read
 from switch.ledger.batch_messages import CLOSED, FROZEN
 from switch.ledger.batch_rows import queue_writes
@@ -53,6 +63,7 @@ from switch.ledger.items import (
 )
 from switch.ledger.leg_state import Leg
 from switch.ledger.legs import Asked, LegEnd
+from switch.ledger.medical import MedicalPolicy, by_table
 from switch.ledger.rules import Entry, Facts, Ruling
 from switch.ledger.serials import Serials, base36
 from switch.storage.pipeline import Pipeline
@@ -113,6 +124,7 @@ class ShardBook:
         queue_max: int = 10_000,
         batch_max: int = 256,
         no_pin_limit_fen: int = 0,
+        medical_policy: MedicalPolicy = by_table,
         retry_for_s: float = 20.0,
         on_batch: Callable[[int, float], None] = lambda _size, _seconds: None,
     ) -> None:
@@ -123,6 +135,7 @@ class ShardBook:
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._no_pin_limit_fen = no_pin_limit_fen
+        self._medical_policy = medical_policy
         self._retry_for_s = retry_for_s
         self._on_batch = on_batch
         self._serials = Serials()
@@ -254,7 +267,13 @@ class ShardBook:
         if self._serials.short_of(len(items) * SERIALS_EACH):
             await self._refill(link)
         try:
-            batch = await lock_and_read(link, self.shard, items, no_pin_limit_fen=self._no_pin_limit_fen)
+            batch = await lock_and_read(
+                link,
+                self.shard,
+                items,
+                no_pin_limit_fen=self._no_pin_limit_fen,
+                medical_policy=self._medical_policy,
+            )
             if batch.by_number:
                 await completed_holds.read_completed_holds(link, self.shard, batch, items)
             outcomes = [
@@ -383,15 +402,18 @@ class ShardBook:
         key = item.key
         if item.ask is not None:
             return legs.intend(request, facts, item.ask, batch.stand_ins.get(item.ask.host))
+        medical = facts.medical is not None
         if isinstance(request, Purchase):
-            return rules.purchase(request, facts)
+            return medical_rules.purchase(request, facts) if medical else rules.purchase(request, facts)
         if isinstance(request, Balance):
             return rules.balance(request, facts)
         if isinstance(request, Reversal):
             facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
             facts.leg = _leg_of(batch, facts.original)
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
-            return rules.reversal(request, facts, holds.undo if request.of in holds.KINDS else None)
+            if request.of in holds.KINDS:
+                return rules.reversal(request, facts, holds.undo)
+            return rules.reversal(request, facts, medical_rules.undo if medical else None)
         if isinstance(request, PreAuthorisation):
             return holds.pre_authorise(request, facts)
         if not isinstance(request, holds.NAMING):
@@ -399,14 +421,15 @@ class ShardBook:
         facts.original = batch.original(key.terminal_no, request.original)
         facts.leg = _leg_of(batch, facts.original)
         if isinstance(request, Void):
-            return rules.void(request, facts, key.batch_no)
+            voiding = medical_rules.void if medical else rules.void
+            return voiding(request, facts, key.batch_no)
         if isinstance(request, PreAuthorisationVoid):
             return holds.void_pre_authorisation(request, facts)
         if isinstance(request, Completion):
             return holds.complete(request, facts)
         if isinstance(request, CompletionVoid):
             return holds.void_completion(request, facts, key.batch_no)
-        return rules.refund(request, facts)
+        return medical_rules.refund(request, facts) if medical else rules.refund(request, facts)
 
     def _enter(
         self, batch: Batch, item: Item, account_id: int, ruling: Ruling, of: Entry | None = None
@@ -481,7 +504,7 @@ class ShardBook:
             link = Pipeline(connection)
             own = {name: SQL[name] for name in _STATEMENTS}
             of_legs = {name: leg_rows.SQL[name] for name in leg_rows.STATEMENTS}
-            await link.prepare(own | completed_holds.SQL | of_legs | _TRANSACTION)
+            await link.prepare(own | completed_holds.SQL | medical_rows.SQL | of_legs | _TRANSACTION)
             self._link = link
         return self._link
 

@@ -7,6 +7,7 @@ from typing import Any
 from switch.domain.decisions import Decline
 from switch.ledger.book import Connect, ShardBook
 from switch.ledger.items import Item
+from switch.ledger.medical import MedicalPolicy, by_table
 
 
 class Books:
@@ -22,6 +23,7 @@ class Books:
         batch_max: int,
         no_pin_limit_fen: int,
         on_batch: Callable[[int, float], None],
+        medical_policy: MedicalPolicy = by_table,
     ) -> None:
         self._books = [
             ShardBook(
@@ -32,6 +34,7 @@ class Books:
                 batch_max=batch_max,
                 no_pin_limit_fen=no_pin_limit_fen,
                 on_batch=on_batch,
+                medical_policy=medical_policy,
             )
             for shard in range(shards)
         ]

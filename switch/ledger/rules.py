@@ -4,7 +4,7 @@ Nothing here waits, reads a clock or touches a table. State objects are changed 
 batch sees what the one before it did.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import IntEnum
@@ -27,6 +27,7 @@ from switch.domain.transactions import (
 )
 from switch.ledger.leg_state import Leg, Tell, told_back
 from switch.ledger.limits import LimitRule, Window, product_of, refusal, rule_for
+from switch.ledger.medical import MedicalState
 
 PIN_FAILURES_MAX = 6  # the sixth wrong PIN in a row blocks
 
@@ -140,6 +141,7 @@ class Ruling:
 
     decline: Decline | None = None
     movement: Movement | None = None
+    further: Movement | None = None  # the second posting, of a purchase that two accounts pay
     effect_fen: int = 0
     original: Entry | None = None
     serial: int = 0  # of the entry, when one was needed to rule
@@ -172,6 +174,8 @@ class Facts:
     holds: dict[int, Hold] = field(default_factory=dict)  # the batch's, by entry number
     windows: dict[int, Window] = field(default_factory=dict)  # the batch's, by account
     limit_rules: Sequence[LimitRule] = ()
+    accounts: Mapping[int, Account] = field(default_factory=dict)  # all that the batch has locked
+    medical: MedicalState | None = None  # only where a request of the batch is about a medical account
     local_date: date = field(init=False)  # of `now`, in Shanghai
 
     def __post_init__(self) -> None:
@@ -182,7 +186,7 @@ class Facts:
 CUSTOMER_CODE = {AccountKind.ONLINE: 2001, AccountKind.MEDICAL: 2003}
 MERCHANT_PAYABLE = 2101
 SUSPENSE = 2201
-_PURCHASES = frozenset({int(Kind.PURCHASE)})
+PURCHASES = frozenset({int(Kind.PURCHASE)})
 _REFUNDABLE = frozenset(map(int, (Kind.PURCHASE, Kind.COMPLETION, Kind.COMPLETION_ADVICE)))
 
 
@@ -266,11 +270,17 @@ def purchase(request: Purchase, facts: Facts) -> Ruling:
 
 def limit_refusal(account: Account, request: Purchase | PreAuthorisation, facts: Facts) -> Decline | None:
     """Which limit of the account's kind and the card's class this would break, if any."""
+    return share_limit_refusal(account, request.account, request.card, request.amount_fen, facts)
+
+
+def share_limit_refusal(
+    account: Account, kind: AccountKind, card: CardNumber, fen: int, facts: Facts
+) -> Decline | None:
+    """The same for an amount that is not the whole request's."""
     if account.limited_from is None or facts.today < account.limited_from:
         return None
-    product = product_of(request.card.reveal())
-    rule = rule_for(facts.limit_rules, int(request.account), product, facts.today)
-    return refusal(_window(account, facts), rule, request.amount_fen)
+    rule = rule_for(facts.limit_rules, int(kind), product_of(card.reveal()), facts.today)
+    return refusal(_window(account, facts), rule, fen)
 
 
 def count(account: Account | None, day: date, fen: int, facts: Facts, times: int = 1) -> None:
@@ -332,10 +342,15 @@ def is_cancelled(facts: Facts) -> bool:
 
 def pay_back(kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
     """Money back to the account that paid; of a cancelled card to suspense, where its holder can claim it."""
-    account, leg = facts.account, facts.leg
+    leg = facts.leg
     if leg is not None:
-        customer = (leg.debit_code, leg.debit_owner)
-    elif account is None or is_cancelled(facts):
+        return Movement((MERCHANT_PAYABLE, facts.merchant_no), (leg.debit_code, leg.debit_owner), amount_fen)
+    return pay_back_to(facts.account, kind, amount_fen, facts)
+
+
+def pay_back_to(account: Account | None, kind: AccountKind, amount_fen: int, facts: Facts) -> Movement:
+    """The same where the account is not the request's own."""
+    if account is None or is_cancelled(facts):
         customer = (SUSPENSE, 0)
     else:
         account.balance_fen += amount_fen
@@ -382,7 +397,7 @@ def void_refusal(
 
 def void(request: Void, facts: Facts, open_batch_no: int) -> Ruling:
     """撤銷: the whole of an approved purchase of the same open batch and terminal, once."""
-    decline = void_refusal(request, facts, open_batch_no, _PURCHASES)
+    decline = void_refusal(request, facts, open_batch_no, PURCHASES)
     if decline is not None:
         return Ruling(decline)
     original = facts.original
@@ -394,21 +409,31 @@ def void(request: Void, facts: Facts, open_batch_no: int) -> Ruling:
     return ruling
 
 
-def refund(request: Refund, facts: Facts) -> Ruling:
-    """退貨: any part of an approved purchase of any batch, until nothing of it is left."""
+def refund_refusal(request: Refund, facts: Facts) -> Decline | None:
+    """Why so much may not be given back of the original, if so."""
     if request.amount_fen == 0:
-        return Ruling(Decline.AMOUNT_INVALID)
+        return Decline.AMOUNT_INVALID
     if request.account == AccountKind.PURSE:
-        return Ruling(Decline.NOT_APPLICABLE)
+        return Decline.NOT_APPLICABLE
     original = facts.original
     if original is None or not same_holder(original, request.card, facts) or original.rrn != request.rrn:
-        return Ruling(Decline.ORIGINAL_UNKNOWN)
+        return Decline.ORIGINAL_UNKNOWN
     if original.kind not in _REFUNDABLE or original.answer != "00" or original.undone_by is not None:
-        return Ruling(Decline.NOT_APPLICABLE)
+        return Decline.NOT_APPLICABLE
     if original.account_id != _account_id(request, facts):
-        return Ruling(Decline.NOT_APPLICABLE)  # never across accounts
+        return Decline.NOT_APPLICABLE  # never across accounts
     if original.refunded_fen + request.amount_fen > original.amount_fen:
-        return Ruling(Decline.ORIGINAL_AMOUNT)
+        return Decline.ORIGINAL_AMOUNT
+    return None
+
+
+def refund(request: Refund, facts: Facts) -> Ruling:
+    """退貨: any part of an approved purchase of any batch, until nothing of it is left."""
+    decline = refund_refusal(request, facts)
+    if decline is not None:
+        return Ruling(decline)
+    original = facts.original
+    assert original is not None
     ruling = give_back(request, original, facts)
     original.refunded_fen += request.amount_fen
     return ruling
@@ -417,15 +442,15 @@ def refund(request: Refund, facts: Facts) -> Ruling:
 Undo = Callable[[Reversal, Entry, Facts], Ruling]
 
 
-def reversal(request: Reversal, facts: Facts, undo: Undo | None = None) -> Ruling:
-    """沖正: undo what the same key booked, if it still can be undone. undo: how, where the original is no purchase or void.
+def reversal(request: Reversal, facts: Facts, by: Undo | None = None) -> Ruling:
+    """沖正: undo what the same key booked, if it still can be undone. by: how, where the original is no purchase or void.
 
     An unknown original is answered 25; the stored 25 is the tombstone that refuses the original should it come late.
     """
     original = facts.original
     if original is None:
         return Ruling(Decline.ORIGINAL_UNKNOWN)
-    ruling = undo_refusal(request, original, facts) or (undo or _undo)(request, original, facts)
+    ruling = undo_refusal(request, original, facts) or (by or undo)(request, original, facts)
     ruling.rrn = original.rrn
     ruling.auth_code = ""
     ruling.original = original
@@ -445,7 +470,8 @@ def undo_refusal(request: Reversal, original: Entry, facts: Facts) -> Ruling | N
     return None
 
 
-def _undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
+def undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
+    """Undo a purchase or a void."""
     if original.kind not in (Kind.PURCHASE, Kind.VOID):
         return Ruling(Decline.NOT_APPLICABLE)
     if facts.original_batch_closed or original.undone_by is not None or original.refunded_fen:

@@ -15,6 +15,9 @@ KEYS = {
     "hold": "'entry ' || entry_no",
     "limit_rule": "'limit ' || rule_no",
     "limit_window": "'account ' || account_id",
+    "medical_policy": "'medical policy ' || policy_no",
+    "medical_window": "'account ' || account_id",
+    "purchase_split": "'entry ' || entry_no",
     "folded_balance": "format('%s/%s in shard %s', code, owner, shard)",
     "fold_watermark": "'shard ' || shard",
     "purse": "'card_no ' || card_no",
@@ -205,6 +208,23 @@ CHANGES = [
     Change(
         "account", "limited_from", "limited_from - 1", "kind = 10 AND holder_id = 1", named="limit_window"
     ),
+    # the medical policy
+    *plus("purchase_split", "medical_fen own_fen account_id business_date"),
+    *plus("purchase_split", "policy_no", "medical_fen > 9"),
+    Change("purchase_split", "medical_fen", "medical_fen - 1", "own_fen = 0"),
+    Change("purchase_split", "own_fen", "0", "own_fen > 0"),
+    Change("purchase_split", "entry_no", "entry_no + 500000"),
+    Change("purchase_split", "shard", "1 - shard"),
+    *plus("medical_window", "day_fen year_fen"),
+    Change("medical_window", "day", "day - 1"),
+    Change("medical_window", "account_id", "account_id + 100000"),
+    *plus("medical_policy", "own_pay_ppm valid_from day_fen year_fen", "category = '4111'"),
+    Change("medical_policy", "transaction_fen", "1"),
+    Change("medical_policy", "splits", "NOT splits"),
+    Change("medical_policy", "category", "'0742'"),
+    *plus("posting", "amount_fen debit_owner", "line = 1 AND debit_code = 2001"),
+    *plus("posting", "amount_fen credit_owner", "line = 1 AND debit_code = 2101"),
+    Change("posting", "line", "2", "line = 1"),
     # what is derived from them
     *plus("original_use", "amount_fen"),
     *plus("original_use", "refunded_fen", "refunded_fen > 0"),

@@ -40,6 +40,8 @@ from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
 from switch.ledger.limit_desk import open_date, set_limit
 from switch.ledger.limits import LimitRule
+from switch.ledger.medical import PolicyRule
+from switch.ledger.medical_desk import set_policy
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
 from switch.messages.answers import DE39
 from switch.operations.commands.registry import enter_day
@@ -293,6 +295,14 @@ class City:
             begins = await open_date(connection) + timedelta(days=1)
             rule = LimitRule(10, None, None, 1_000_000, None, 100, None, begins, None)
             await set_limit(connection, rule, range(SHARDS), actor="a tester", reason="as agreed")
+
+    async def govern(self) -> None:
+        """A policy of the medical account from the next business day on, in the city's one category and in one that nobody is of."""
+        async with await connect(self.url) as connection:
+            begins = await open_date(connection) + timedelta(days=1)
+            rule = PolicyRule(0, "4111", 300_000, None, 1_500, 1_000_000, True, begins, None)
+            for terms in (rule, rule._replace(category="8062", own_pay_ppm=1, transaction_fen=9)):
+                await set_policy(connection, terms, actor="a tester", reason="as agreed")
 
     async def fold(self) -> None:
         """Fold hot balances and purses, as the service does every few seconds."""

@@ -187,6 +187,7 @@ async def second_day(city: City, bought: dict[str, Any]) -> None:
     assert completed[1].answer == "00"
     assert (await city.undo(Refund, 8, 100, bought["completed"], terminal_no=7))[1].answer == "00"
     await city.undo(Refund, 6, 1_250, bought["medical"], terminal_no=7, account=MEDICAL)
+    await _divided(city)
     for card in (1, 2, 3):
         await city.buy(card, 250, terminal_no=3)
     await city.bring(
@@ -194,6 +195,27 @@ async def second_day(city: City, bought: dict[str, Any]) -> None:
         Ride(card=3, atc=2, amount_fen=111, balance_fen=100_000 - 200 - 150, terminal_no=1),
     )
     await city.fold()
+
+
+async def _divided(city: City) -> None:
+    """Medical purchases under the policy, with every end that there is; those of card 7 pass the limit of the day."""
+
+    async def good(coming: Any) -> tuple[int, Outcome]:
+        answer: tuple[int, Outcome] = await coming
+        assert answer[1].answer == "00", answer
+        return answer
+
+    at = {"terminal_no": 5, "account": MEDICAL}
+    for fen in (1_001, 1_600, 77):
+        await good(city.buy(7, fen, terminal_no=5, account=MEDICAL))
+    await good(city.buy(9, 1, terminal_no=5, account=MEDICAL))
+    bought = {name: await good(city.buy(9, 333, terminal_no=5, account=MEDICAL)) for name in "abcd"}
+    await good(city.undo(Void, 9, 333, bought["a"], **at))
+    await good(city.undo(Reversal, 9, 333, bought["b"], **at))
+    for fen in (100, 99, 1):
+        await good(city.undo(Refund, 9, fen, bought["c"], **at))
+    voided = await good(city.undo(Void, 9, 333, bought["d"], **at))
+    await good(city.undo(Reversal, 9, 333, voided, was=Kind.VOID, **at))
 
 
 async def third_day(city: City) -> None:
@@ -212,6 +234,7 @@ async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple
     async with City(url, vault, folder) as city:
         bought = await first_day(city)
         await city.limit()
+        await city.govern()
         first = await city.close()
         await second_day(city, bought)
         second = await city.close()

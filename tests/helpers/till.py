@@ -236,7 +236,10 @@ SELECT count(*)
 _NOT_POSTED_ONCE = """
 SELECT count(*)
   FROM journal j
-  LEFT JOIN posting p ON p.shard = j.shard AND p.entry_no = j.entry_no AND p.business_date = j.business_date
+  LEFT JOIN (SELECT shard, entry_no, business_date, debit_code = 2101 AS back, min(debit_owner) AS debit_owner,
+                    min(credit_owner) AS credit_owner, sum(amount_fen) AS amount_fen  -- two accounts may have paid
+               FROM posting GROUP BY shard, entry_no, business_date, back) p
+         ON p.shard = j.shard AND p.entry_no = j.entry_no AND p.business_date = j.business_date
  WHERE (j.effect_fen <> 0) <> (p.amount_fen IS NOT NULL)
     OR p.amount_fen <> abs(j.effect_fen)
     OR p.amount_fen IS NOT NULL AND j.merchant_no <> CASE WHEN j.effect_fen > 0 THEN p.credit_owner ELSE p.debit_owner END

@@ -49,6 +49,11 @@ CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
     "expired": (2, {"online_opening_fen": OPENING_FEN, "valid_through": "2024-12-31"}),
     "medical only": (4, {"medical_opening_fen": OPENING_FEN}),
     "purse": (40, {"purse_opening_fen": OPENING_FEN}),
+    "medical": (8, {"online_opening_fen": OPENING_FEN, "medical_opening_fen": OPENING_FEN}),
+    "medical pin": (
+        2,
+        {"online_opening_fen": OPENING_FEN, "medical_opening_fen": OPENING_FEN, "pin": PIN},
+    ),
 }
 
 

@@ -31,6 +31,7 @@ CHECKS: Final = tuple(
             "postings",
             "holds",
             "limits",
+            "medical",
             "purse",
             "batches",
             "clearing",

@@ -1,10 +1,11 @@
 -- Windows of limits. What counts: purchases (1) and pre-authorisations (6), but for those that a reversal (5) or a standing void (3, 7)
--- has undone.
+-- has undone; of a purchase that two accounts paid each account's share.
 
 -- name: limit_windows
 -- says: a window counts what was spent on its day and in its month, since the account's limits began, and was not undone
 -- rows: limit_window, journal
-WITH undoing AS MATERIALIZED (
+WITH @paid
+, undoing AS MATERIALIZED (
     SELECT shard, entry_no, kind, original_entry FROM journal
      WHERE answer = '00' AND kind IN (3, 5, 7) AND original_entry IS NOT NULL
 ), undone AS (
@@ -14,10 +15,9 @@ WITH undoing AS MATERIALIZED (
      WHERE r.entry_no IS NULL
 ), spent AS (
     SELECT j.shard, j.account_id, j.business_date, j.amount_fen, u.entry_no IS NULL AS counts
-      FROM journal j
+      FROM paid j
       JOIN account a ON a.shard = j.shard AND a.account_id = j.account_id AND j.business_date >= a.limited_from
       LEFT JOIN undone u ON u.shard = j.shard AND u.entry_no = j.entry_no
-     WHERE j.answer = '00' AND j.kind IN (1, 6)
 ), last AS (
     SELECT shard, account_id, max(business_date) AS day FROM spent GROUP BY shard, account_id
 ), want AS (
@@ -47,7 +47,8 @@ SELECT 'limit_window', format('account %%s in shard %%s', s.account_id, s.shard)
 -- name: limits_kept
 -- says: nothing was approved above the limit per transaction that was in force for its account and card
 -- rows: journal, limit_rule
-WITH @limited
+WITH @paid,
+@limited
 SELECT 'journal', format('entry %%s in shard %%s', entry_no, shard), format('at most %%s fen, limit %%s', transaction_fen, rule_no),
        format('%%s fen approved', amount_fen)
   FROM limited
@@ -57,7 +58,8 @@ SELECT 'journal', format('entry %%s in shard %%s', entry_no, shard), format('at 
 -- says: on a day of which nothing was undone, no more was approved for an account than the limit of the day that was in force
 -- rows: journal, limit_rule
 -- What is undone opens room, and an undone void may go beyond the limit; such a day says nothing. Nor does one of cards of several classes.
-WITH @limited, undone AS (
+WITH @paid,
+@limited, undone AS (
     SELECT DISTINCT shard, original_entry AS entry_no FROM journal
      WHERE answer = '00' AND kind IN (3, 5, 7) AND original_entry IS NOT NULL
 )

@@ -34,6 +34,46 @@ offline AS (
       JOIN closed ON closed.business_date = v.business_date
      WHERE v.original_date < v.business_date)
 
+-- part: paid
+paid AS (
+    -- What an account paid or promised, each account its share: purchases and pre-authorisations.
+    SELECT j.shard, j.entry_no, j.account_id, j.business_date, j.decided_at, j.pan, coalesce(s.medical_fen, j.amount_fen) AS amount_fen
+      FROM journal j
+      LEFT JOIN purchase_split s ON s.shard = j.shard AND s.entry_no = j.entry_no
+     WHERE j.answer = '00' AND j.kind IN (1, 6) AND coalesce(s.medical_fen, 1) > 0
+    UNION ALL
+    SELECT j.shard, j.entry_no, j.account_id - 30, j.business_date, j.decided_at, j.pan, s.own_fen
+      FROM purchase_split s
+      JOIN journal j ON j.shard = s.shard AND j.business_date = s.business_date AND j.entry_no = s.entry_no
+     WHERE s.own_fen > 0)
+
+-- part: shared
+moving AS MATERIALIZED (
+    -- What moves a divided purchase (1) or undoes it: voids (3), refunds (4), reversals of either (5). root_no: the purchase.
+    SELECT s.shard, s.entry_no, s.entry_no AS root_no FROM purchase_split s
+    UNION ALL
+    SELECT j.shard, j.entry_no, CASE WHEN o.kind = 3 THEN o.original_entry ELSE o.entry_no END
+      FROM journal j
+      JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
+     WHERE j.kind IN (3, 4, 5) AND j.effect_fen <> 0
+), counted AS (
+    SELECT j.shard, j.entry_no, j.business_date, j.decided_at, j.merchant_no::bigint AS merchant_no, j.kind, j.amount_fen, j.effect_fen,
+           s.entry_no AS root_no, s.business_date AS root_date, s.account_id, s.medical_fen + s.own_fen AS root_fen, s.own_fen AS root_own_fen,
+           coalesce(sum(j.amount_fen) FILTER (WHERE j.kind = 4) OVER (PARTITION BY s.shard, s.entry_no ORDER BY j.decided_at, j.entry_no), 0)
+               AS refunded_fen
+      FROM moving m
+      JOIN purchase_split s ON s.shard = m.shard AND s.entry_no = m.root_no
+      JOIN journal j ON j.shard = m.shard AND j.entry_no = m.entry_no
+), parted AS (
+    -- Of refunds the own share is what is due of all so far less what was due before.
+    SELECT c.*, CASE WHEN c.kind = 4
+                     THEN div(root_own_fen * (refunded_fen - amount_fen) * 2 + root_fen, nullif(2 * root_fen, 0))
+                          - div(root_own_fen * refunded_fen * 2 + root_fen, nullif(2 * root_fen, 0))
+                     ELSE sign(effect_fen::numeric) * root_own_fen END::bigint AS own_fen
+      FROM counted c
+), share AS MATERIALIZED (
+    SELECT p.*, p.effect_fen - p.own_fen AS medical_fen FROM parted p)
+
 -- part: limited
 limit_note AS MATERIALIZED (
     SELECT subject, at FROM registry_change WHERE subject ~ '^limit [0-9]+$'
@@ -42,13 +82,13 @@ limit_note AS MATERIALIZED (
       FROM limit_rule r
       LEFT JOIN (SELECT subject, min(at) AS at FROM limit_note GROUP BY subject) AS n ON n.subject = 'limit ' || r.rule_no
 ), limited AS MATERIALIZED (
-    -- What limits bound: purchases and pre-authorisations, each with the rule of its card's class, else the general one. Who decides
+    -- What limits bound (needs @paid), each with the rule of its card's class, else the general one. Who decides
     -- while the day turns may not see yet that a rule was set or ended: what was decided within a minute of such a note is not sure.
     SELECT j.shard, j.entry_no, j.account_id, j.business_date, j.amount_fen, r.rule_no, r.transaction_fen, r.day_fen, r.day_count,
            coalesce(j.decided_at >= r.noted_at, false)
            AND NOT EXISTS (SELECT FROM limit_note n
                             WHERE n.at BETWEEN j.decided_at - interval '1 minute' AND j.decided_at + interval '1 minute') AS sure
-      FROM journal j
+      FROM paid j
       JOIN account a ON a.shard = j.shard AND a.account_id = j.account_id AND j.business_date >= a.limited_from
       LEFT JOIN LATERAL (
            SELECT *
@@ -57,5 +97,5 @@ limit_note AS MATERIALIZED (
               AND j.business_date BETWEEN rule.valid_from AND coalesce(rule.valid_to, 'infinity')
             ORDER BY rule.product NULLS LAST
             LIMIT 1) AS r ON true
-     WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6))
+     WHERE j.business_date BETWEEN %(first)s AND %(last)s)
 

@@ -70,9 +70,11 @@ SELECT 'original_use', format('entry %%s in shard %%s', coalesce(u.entry_no, w.e
     OR w.standing > 1 OR w.refunded_fen > w.amount_fen OR (w.undone_by IS NOT NULL AND w.refunded_fen > 0)
 
 -- name: entry_postings
--- says: an entry with an effect has exactly its one posting, between the account it names and the merchant; others have none
+-- says: an entry with an effect has exactly its one posting, between the account it names and the merchant; others have none, but for divided purchases
 -- rows: journal, posting
-WITH entry AS (
+-- What moves a divided purchase is looked at by split_postings.
+WITH @shared
+, entry AS (
     SELECT shard, business_date, entry_no, amount_fen, effect_fen, merchant_no::bigint AS merchant_no, account_id,
            CASE account_id %% 100 WHEN 10 THEN 2001 WHEN 40 THEN 2003 END AS code
       FROM journal WHERE business_date BETWEEN %(first)s AND %(last)s
@@ -91,7 +93,8 @@ SELECT CASE WHEN p.entry_no IS NULL THEN 'journal' ELSE 'posting' END,
        END
   FROM entry j
   LEFT JOIN line p ON p.shard = j.shard AND p.business_date = j.business_date AND p.entry_no = j.entry_no
- WHERE CASE WHEN j.effect_fen = 0 THEN p.entry_no IS NOT NULL
+  LEFT JOIN (SELECT DISTINCT shard, entry_no FROM share) AS divided ON divided.shard = j.shard AND divided.entry_no = j.entry_no
+ WHERE divided.entry_no IS NULL AND CASE WHEN j.effect_fen = 0 THEN p.entry_no IS NOT NULL
             WHEN p.entry_no IS NULL OR p.line <> 0 OR p.amount_fen <> abs(j.effect_fen) THEN true
             WHEN j.effect_fen > 0
             THEN (p.debit_code, p.debit_owner, p.credit_code, p.credit_owner)

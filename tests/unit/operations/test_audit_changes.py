@@ -120,6 +120,11 @@ LOST = [
     ("posting", "debit_code = 1001"),
     ("original_use", "refunded_fen > 0"),
     ("hold", "true"),
+    ("purchase_split", "own_fen > 0"),
+    ("purchase_split", "own_fen = 0"),
+    ("medical_window", "true"),
+    ("medical_policy", "category = '4111'"),
+    ("posting", "line = 1"),
     ("folded_balance", "code = 2101"),
     ("purse", "card_no = 2"),
     ("purse_record", "result = '10'"),
@@ -196,6 +201,8 @@ ADDED = [
         "INSERT INTO hold SELECT shard, 900000, business_date, account_id, 5, 0, decided_at, 0 FROM journal"
         " WHERE kind = 1 AND answer = '00' LIMIT 1"
     ),
+    "INSERT INTO purchase_split SELECT shard, entry_no, business_date, account_id, 1, 1, 1 FROM journal WHERE kind = 1 AND answer = '51'",
+    "INSERT INTO medical_window SELECT shard, account_id, business_date, 1, 1 FROM journal WHERE kind = 2 LIMIT 1",
     "INSERT INTO folded_balance VALUES (0, 2201, 0, 1, 1)",
     "INSERT INTO purse_serial VALUES (335000000001, 5555555, 1, 1)",
     "INSERT INTO clearing_float SELECT business_date, 1234, 0, 0, 0, 0 FROM clearing_day LIMIT 1",

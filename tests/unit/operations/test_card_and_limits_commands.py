@@ -1,4 +1,4 @@
-"""`cardswitch card` and `cardswitch limits` against a real PostgreSQL, as an operator uses them."""
+"""`cardswitch card`, `cardswitch limits` and `cardswitch medical` against a real PostgreSQL, as an operator uses them."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from switch.domain.errors import InputRefused
-from switch.operations.commands import card, limits
+from switch.operations.commands import card, limits, medical
 from switch.storage.pool import connect
 from tests.helpers.books import card_of, seed
 
@@ -103,3 +103,40 @@ def test_limits_are_set_shown_and_ended(run: Run, postgres_url: str) -> None:
     assert run(limits.app, "set", "--account", "PURSE", "--from", begins, "--reason", "x").exit_code == 2
     with pytest.raises(InputRefused, match="product"):
         run(limits.app, *words, "--product", "1x")
+
+
+def test_rows_of_the_medical_policy_are_set_listed_and_ended(run: Run, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        row = connection.execute(
+            "SELECT business_date FROM business_day WHERE begins_at <= now() AND now() < ends_at"
+        ).fetchone()
+    assert row is not None
+    begins = (row[0] + timedelta(days=1)).isoformat()
+    words = ("set", "--category", "8062", "--own-pay-ppm", "300000", "--year-fen", "9000", "--from", begins)
+    words += ("--reason", "council 12", "--actor", "ann")
+    assert json.loads(run(medical.app, *words, "--json").stdout) == {"policy_no": 1}
+    assert "medical policy 1: category 8062" in run(medical.app, *words).stdout
+    (rule,) = json.loads(run(medical.app, "list", "--json").stdout)
+    assert (rule["own_pay_ppm"], rule["year_fen"], rule["day_fen"], rule["splits"]) == (
+        300_000,
+        9_000,
+        None,
+        True,
+    )
+    assert "splits=True" in run(medical.app, "list").stdout
+    assert run(medical.app, "end", "1", "--to", begins, "--reason", "council 13").exit_code == 0
+    with pytest.raises(InputRefused, match="without a row"):
+        run(medical.app, *words, "--refuse")
+    refusing = ("set", "--category", "5912", "--refuse", "--from", begins)
+    assert run(medical.app, *refusing).exit_code == 2  # no reason
+    assert run(medical.app, *refusing, "--reason", "council 12").exit_code == 0
+    with psycopg.connect(postgres_url) as connection:
+        notes = connection.execute(
+            "SELECT actor, subject, change ->> 'reason' FROM registry_change ORDER BY change_no"
+        ).fetchall()
+    assert notes[0] == ("ann", "medical policy 1", "council 12")
+    assert [subject for _, subject, _ in notes] == [
+        "medical policy 1",
+        "medical policy 1",
+        "medical policy 2",
+    ]

@@ -178,7 +178,7 @@ async def _batches(city: City) -> None:
     assert (await city.tell(BatchEnd(balanced=False, uploaded=len(details)), 2)).answer == "00"
 
 
-async def second_day(city: City, bought: dict[str, Any]) -> None:
+async def second_day(city: City, bought: dict[str, Any]) -> tuple[int, Outcome]:
     """Refunds of yesterday, evidence about grey records, and a merchant below zero."""
     refunded = await city.undo(Refund, 1, 2_999, bought["refunded later"])
     assert refunded[1].answer == "00"
@@ -187,7 +187,7 @@ async def second_day(city: City, bought: dict[str, Any]) -> None:
     assert completed[1].answer == "00"
     assert (await city.undo(Refund, 8, 100, bought["completed"], terminal_no=7))[1].answer == "00"
     await city.undo(Refund, 6, 1_250, bought["medical"], terminal_no=7, account=MEDICAL)
-    await _divided(city)
+    divided = await _divided(city)
     for card in (1, 2, 3):
         await city.buy(card, 250, terminal_no=3)
     await city.bring(
@@ -195,10 +195,11 @@ async def second_day(city: City, bought: dict[str, Any]) -> None:
         Ride(card=3, atc=2, amount_fen=111, balance_fen=100_000 - 200 - 150, terminal_no=1),
     )
     await city.fold()
+    return divided
 
 
-async def _divided(city: City) -> None:
-    """Medical purchases under the policy, with every end that there is; those of card 7 pass the limit of the day."""
+async def _divided(city: City) -> tuple[int, Outcome]:
+    """Medical purchases under the policy, with every end that there is; those of card 7 pass the limit of the day. One to be refunded."""
 
     async def good(coming: Any) -> tuple[int, Outcome]:
         answer: tuple[int, Outcome] = await coming
@@ -216,10 +217,13 @@ async def _divided(city: City) -> None:
         await good(city.undo(Refund, 9, fen, bought["c"], **at))
     voided = await good(city.undo(Void, 9, 333, bought["d"], **at))
     await good(city.undo(Reversal, 9, 333, voided, was=Kind.VOID, **at))
+    return await good(city.buy(10, 777, terminal_no=5, account=MEDICAL))
 
 
-async def third_day(city: City) -> None:
+async def third_day(city: City, divided: tuple[int, Outcome]) -> None:
     """An open day with something in it, part of it not folded."""
+    refunded = await city.undo(Refund, 10, 555, divided, terminal_no=5, account=MEDICAL)
+    assert refunded[1].answer == "00"
     bought = await city.buy(1, 1_111)
     await city.bring(Ride(card=5, atc=1, amount_fen=120, balance_fen=99_800))
     await city.fold()
@@ -236,7 +240,7 @@ async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple
         await city.limit()
         await city.govern()
         first = await city.close()
-        await second_day(city, bought)
+        divided = await second_day(city, bought)
         second = await city.close()
-        await third_day(city)
+        await third_day(city, divided)
     return first, second

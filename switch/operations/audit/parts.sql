@@ -48,22 +48,32 @@ paid AS (
      WHERE s.own_fen > 0)
 
 -- part: shared
-moving AS MATERIALIZED (
+undoing AS MATERIALIZED (
+    SELECT shard, entry_no, business_date, decided_at, merchant_no, kind, amount_fen, effect_fen, original_date, original_entry
+      FROM journal WHERE kind IN (3, 4, 5) AND effect_fen <> 0
+), direct AS MATERIALIZED (
+    SELECT u.*, s.entry_no AS root_no
+      FROM purchase_split s
+      JOIN undoing u ON u.shard = s.shard AND u.original_date = s.business_date AND u.original_entry = s.entry_no
+), moving AS (
     -- What moves a divided purchase (1) or undoes it: voids (3), refunds (4), reversals of either (5). root_no: the purchase.
-    SELECT s.shard, s.entry_no, s.entry_no AS root_no FROM purchase_split s
+    SELECT j.shard, j.entry_no, j.business_date, j.decided_at, j.merchant_no, j.kind, j.amount_fen, j.effect_fen, s.entry_no AS root_no
+      FROM purchase_split s
+      JOIN journal j ON j.shard = s.shard AND j.business_date = s.business_date AND j.entry_no = s.entry_no
     UNION ALL
-    SELECT j.shard, j.entry_no, CASE WHEN o.kind = 3 THEN o.original_entry ELSE o.entry_no END
-      FROM journal j
-      JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
-     WHERE j.kind IN (3, 4, 5) AND j.effect_fen <> 0
+    SELECT shard, entry_no, business_date, decided_at, merchant_no, kind, amount_fen, effect_fen, root_no FROM direct
+    UNION ALL
+    SELECT u.shard, u.entry_no, u.business_date, u.decided_at, u.merchant_no, u.kind, u.amount_fen, u.effect_fen, d.root_no
+      FROM direct d
+      JOIN undoing u ON u.shard = d.shard AND u.original_date = d.business_date AND u.original_entry = d.entry_no
+     WHERE d.kind = 3 AND u.kind = 5
 ), counted AS (
-    SELECT j.shard, j.entry_no, j.business_date, j.decided_at, j.merchant_no::bigint AS merchant_no, j.kind, j.amount_fen, j.effect_fen,
+    SELECT m.shard, m.entry_no, m.business_date, m.decided_at, m.merchant_no::bigint AS merchant_no, m.kind, m.amount_fen, m.effect_fen,
            s.entry_no AS root_no, s.business_date AS root_date, s.account_id, s.medical_fen + s.own_fen AS root_fen, s.own_fen AS root_own_fen,
-           coalesce(sum(j.amount_fen) FILTER (WHERE j.kind = 4) OVER (PARTITION BY s.shard, s.entry_no ORDER BY j.decided_at, j.entry_no), 0)
+           coalesce(sum(m.amount_fen) FILTER (WHERE m.kind = 4) OVER (PARTITION BY s.shard, s.entry_no ORDER BY m.decided_at, m.entry_no), 0)
                AS refunded_fen
       FROM moving m
       JOIN purchase_split s ON s.shard = m.shard AND s.entry_no = m.root_no
-      JOIN journal j ON j.shard = m.shard AND j.entry_no = m.entry_no
 ), parted AS (
     -- Of refunds the own share is what is due of all so far less what was due before.
     SELECT c.*, CASE WHEN c.kind = 4

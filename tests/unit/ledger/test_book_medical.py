@@ -11,7 +11,16 @@ from psycopg import AsyncConnection
 from switch.domain.decisions import Decline, Outcome
 from switch.domain.errors import InputRefused
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Kind, Original, Purchase, Refund, Reversal, Void
+from switch.domain.transactions import (
+    AccountKind,
+    Kind,
+    Original,
+    PreAuthorisation,
+    Purchase,
+    Refund,
+    Reversal,
+    Void,
+)
 from switch.ledger.book import ShardBook
 from switch.ledger.items import REVERSAL, Item
 from switch.ledger.limit_desk import set_limit
@@ -39,9 +48,9 @@ CHECKS = (
 )
 
 
-async def opened(pg: Pg) -> date:
+async def opened(pg: Pg, holders: int = 5) -> date:
     """A ledger whose holders have 10 yuan in the medical account too."""
-    day = await seed(pg)
+    day = await seed(pg, holders=holders)
     await pg.execute(
         "INSERT INTO account (shard, account_id, holder_id, kind, balance_fen)"
         " SELECT 0, holder_id * 100 + 40, holder_id, 40, balance_fen FROM account WHERE kind = 10"
@@ -304,6 +313,31 @@ async def test_of_a_cancelled_card_both_shares_go_to_suspense(pg: Pg, postgres_u
     assert (await postings(pg))[2:] == [(0, 2101, 1, 2201, 0, 35), (1, 2101, 1, 2201, 0, 15)]
     assert await balances(pg) == (930, 970)
     assert await in_order(pg)
+
+
+async def test_of_a_replaced_card_both_shares_go_to_the_holders_accounts(pg: Pg, postgres_url: str) -> None:
+    day = await opened(pg)
+    await governed(pg, day, 300_000)
+    async with a_book(postgres_url) as book:
+        bought = item(pay(100), since=day)
+        (outcome,) = await book.settle([bought])
+        await pg.execute("UPDATE card SET state = 6 WHERE holder_id = 1")
+        assert await codes(book, item(pay(1), since=day), refund_of(bought, outcome, 50, day)) == ["62", "00"]
+    assert await balances(pg) == (965, 985)
+    assert await in_order(pg)
+
+
+async def test_what_a_pre_authorisation_freezes_pays_no_share(pg: Pg, postgres_url: str) -> None:
+    day = await opened(pg)
+    await governed(pg, day, 500_000)
+    async with a_book(postgres_url) as book:
+        held = PreAuthorisation(card_of(1), ONLINE, Fen(950), None, "051")
+        asked = [item(request, since=day) for request in (held, pay(102), pay(100))]
+        assert await codes(book, *asked) == ["00", "51", "00"]
+        # The hold expires, and the next batch sets it free though no request of it names the online account.
+        await pg.execute("UPDATE hold SET expires_at = clock_timestamp()")
+        await pg.execute("UPDATE account SET holds_due = clock_timestamp() WHERE held_fen > 0")
+        assert await codes(book, item(pay(102), since=day)) == ["00"]
 
 
 async def test_a_purchase_of_before_the_policy_is_undone_as_it_was_made(pg: Pg, postgres_url: str) -> None:

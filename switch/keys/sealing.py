@@ -12,6 +12,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
@@ -20,6 +21,7 @@ from switch.domain.errors import ConfigurationError, SwitchError
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 LMK_BYTES: Final = 32
+ACCOUNT_TAG_BYTES: Final = 16
 SALT_BYTES: Final = 16
 PASSPHRASE_CHARACTERS_MIN: Final = 12
 KEY_FILE_BYTES_MIN, KEY_FILE_BYTES_MAX = 32, 4096
@@ -87,11 +89,13 @@ def _read_private(path: Path) -> bytes:
 class Sealer:
     """Seals and opens under sub-keys of one local master key."""
 
-    __slots__ = ("_records", "_working_keys")
+    __slots__ = ("_accounts", "_records", "_tags", "_working_keys")
 
     def __init__(self, lmk: bytes) -> None:
         self._records = AESGCM(_sub_key(lmk, b"key records"))
         self._working_keys = AESGCM(_sub_key(lmk, b"working keys"))
+        self._accounts = AESGCM(_sub_key(lmk, b"account numbers"))
+        self._tags = HMAC(_sub_key(lmk, b"account tags"), hashes.SHA256())
 
     def seal_record(self, context: bytes, clear: bytes) -> bytes:
         """Seal the bytes of a key record."""
@@ -108,6 +112,20 @@ class Sealer:
     def open_working_keys(self, context: bytes, sealed: bytes) -> bytes:
         """A terminal's working keys, or SealError."""
         return _open(self._working_keys, context, sealed)
+
+    def seal_account(self, context: bytes, clear: bytes) -> bytes:
+        """Seal the digits of an account number."""
+        return _seal(self._accounts, context, clear)
+
+    def open_account(self, context: bytes, sealed: bytes) -> bytes:
+        """The digits of an account number, or SealError."""
+        return _open(self._accounts, context, sealed)
+
+    def account_tag(self, clear: bytes) -> bytes:
+        """16 bytes by which the same digits are known again: keyed, for digits alone could all be tried."""
+        mac = self._tags.copy()
+        mac.update(clear)
+        return mac.finalize()[:ACCOUNT_TAG_BYTES]
 
 
 def _sub_key(lmk: bytes, label: bytes) -> bytes:

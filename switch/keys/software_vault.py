@@ -363,6 +363,23 @@ class SoftwareVault:
         """Public half of a named SM2 key, 65 bytes, whatever its state."""
         return self._pair(key_name, ANY_STATE).public
 
+    # --- numbers of accounts elsewhere
+
+    def seal_account(self, number: CardNumber, context: bytes) -> bytes:
+        """A number sealed for the database, bound to what it belongs to."""
+        return self.sealer.seal_account(self._account_context(context), number.reveal().encode())
+
+    def open_account(self, sealed: bytes, context: bytes) -> CardNumber:
+        """The number, or SealError."""
+        return CardNumber(self.sealer.open_account(self._account_context(context), sealed).decode())
+
+    def account_tag(self, number: CardNumber) -> bytes:
+        """16 bytes by which the same number is known again."""
+        return self.sealer.account_tag(number.reveal().encode())
+
+    def _account_context(self, context: bytes) -> bytes:
+        return b"account number\x1f" + (b"rehearsal" if self._rehearsal else b"production") + b"\x1f" + context
+
 
 def _own(keys: TerminalKeys) -> SoftwareTerminalKeys:
     if not isinstance(keys, SoftwareTerminalKeys):

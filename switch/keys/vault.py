@@ -159,6 +159,17 @@ class Vault(Protocol):
     def public_key(self, key_name: str) -> bytes:
         """Public half of a named SM2 key, 65 bytes."""
 
+    # --- numbers of accounts elsewhere, which rest sealed
+
+    def seal_account(self, number: CardNumber, context: bytes) -> bytes:
+        """A number sealed for the database. context: what it belongs to; it opens for nothing else."""
+
+    def open_account(self, sealed: bytes, context: bytes) -> CardNumber:
+        """The number. SealError when it is another context's, another vault's or was altered."""
+
+    def account_tag(self, number: CardNumber) -> bytes:
+        """16 bytes, always the same for a number in this vault: tells whether two sealed numbers are one."""
+
     # --- about keys
 
     def kcv(self, key_name: str) -> bytes:

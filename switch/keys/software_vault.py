@@ -378,7 +378,9 @@ class SoftwareVault:
         return self.sealer.account_tag(number.reveal().encode())
 
     def _account_context(self, context: bytes) -> bytes:
-        return b"account number\x1f" + (b"rehearsal" if self._rehearsal else b"production") + b"\x1f" + context
+        return (
+            b"account number\x1f" + (b"rehearsal" if self._rehearsal else b"production") + b"\x1f" + context
+        )
 
 
 def _own(keys: TerminalKeys) -> SoftwareTerminalKeys:

@@ -52,7 +52,7 @@ class CardDirectory:
 
     def notice(self, payload: str) -> None:
         """A change elsewhere: only absence can be out of date. Terminals and routes are no concern of this cache."""
-        if not payload.startswith(("terminal:", "routes")):
+        if not payload.startswith(("terminal:", "routes", "binding")):
             self._routes.forget_absent()
 
     def distrust(self) -> None:

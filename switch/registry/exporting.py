@@ -2,7 +2,7 @@
 
 Rows stream from server-side cursors, so that half a million cards need no memory. Cards come with full numbers, so they are
 written to files only their owner can read, and only when asked for. PINs never come out: there is nothing to take out but
-verifiers keyed in this vault. Opening figures are the balances of the moment, for a move to another installation.
+verifiers keyed in this vault. Nor do the numbers of bound bank cards, which rest sealed: an import knows the binding without. Opening figures are the balances of the moment, for a move to another installation.
 """
 
 import csv
@@ -17,11 +17,22 @@ import psycopg
 from psycopg import sql
 
 from switch.domain.errors import InputRefused
-from switch.registry.import_format import ACCOUNT_KINDS, CARD_STATES, FORMAT, KINDS, VERSION, Kind
+from switch.registry.import_format import (
+    ACCOUNT_KINDS,
+    BINDINGS,
+    CARD_STATES,
+    CARDS,
+    FORMAT,
+    VERSION,
+    Kind,
+)
 from switch.storage.sql import load
 
 _SQL: Final = load("switch.registry", "importing.sql")
-_CARDS: Final = load("switch.registry", "card_import.sql")
+_STORED: Final = {
+    CARDS: load("switch.registry", "card_import.sql")["stored_cards"],
+    BINDINGS: load("switch.registry", "binding_import.sql")["stored_bindings"],
+}
 
 FETCH_ROWS: Final = 5_000
 _WORDS: Final = {  # stored numbers back into the words of the files
@@ -110,7 +121,7 @@ def _one_moment(connection: psycopg.Connection[Any]) -> None:
 
 
 def _records(connection: psycopg.Connection[Any], kind: Kind) -> Iterator[dict[str, Any]]:
-    stored = _CARDS["stored_cards"] if kind is KINDS[-1] else _SQL[f"stored_{kind.name}"]
+    stored = _STORED.get(kind) or _SQL[f"stored_{kind.name}"]
     names = [column.name for column in kind.stored_columns]
     query = sql.SQL("SELECT {} FROM ({}) s ORDER BY subject").format(
         sql.SQL(", ").join(map(sql.Identifier, names)), sql.SQL(stored)

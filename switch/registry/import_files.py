@@ -95,7 +95,7 @@ def read_files(sources: Sequence[Source], faults: Faults) -> Iterator[Row]:
     """
     for file_no, source in enumerate(sources):
         for kind, number, raw in _raw_records(source, faults):
-            record = _read_record(kind, source, number, raw, faults)
+            record = read_record(kind, source, number, raw, faults)
             if record is not None:
                 yield Row(kind, file_no, number, record)
             if faults.more:
@@ -226,9 +226,10 @@ def _json_records(source: Source, faults: Faults) -> Iterator[tuple[Kind, int, M
                     faults.add(source.fault(f"{name}[{number}]", "", "must be an object"))
 
 
-def _read_record(
+def read_record(
     kind: Kind, source: Source, number: int, raw: Mapping[str, object], faults: Faults
 ) -> Record | None:
+    """One record from its raw values, or None with its faults. number: as in Source.place."""
     record: Record = {}
     wrong: list[tuple[str, str]] = []
     known = 0

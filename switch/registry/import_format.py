@@ -6,7 +6,7 @@ what docs/registry.md describes. Rules name what is expected and never show what
 
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
 
 from switch.domain.circles import Circle
@@ -35,6 +35,10 @@ CARD_STATES: Final = {  # stored numbers; their meaning is in docs/registry.md
 }
 BINS_MAX: Final = 100  # of one issuer
 _BIN: Final = re.compile("[0-9]{2,12}", re.ASCII).fullmatch
+_INSTANT: Final = re.compile(
+    r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+).fullmatch
 ACCOUNT_KINDS: Final = {kind.name: int(kind) for kind in AccountKind}
 
 
@@ -112,6 +116,16 @@ def day(value: object) -> str:
     raise ValueError("must be a day as YYYY-MM-DD")
 
 
+def instant(value: object) -> str:
+    """An instant with its offset from UTC; given back in UTC."""
+    if isinstance(value, str) and _INSTANT(value):
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC).isoformat()
+        except ValueError:
+            pass
+    raise ValueError("must be an instant like 2026-03-15T10:30:00+08:00")
+
+
 def pan(value: object) -> str:
     """A card number of 13 to 19 digits, the last of which is its Luhn digit."""
     if isinstance(value, str) and 13 <= len(value) <= 19 and value.isascii() and value.isdecimal():
@@ -157,7 +171,7 @@ party_state = word(_same("ACTIVE CLOSED"))
 
 
 class Column(NamedTuple):
-    """One value of a record. `sql`: type in the staging table. `secret`: read, never staged, exported or shown."""
+    """One value of a record. `sql`: type in the staging table. `secret`: read, never staged in clear, exported or shown."""
 
     name: str
     read: Reader
@@ -246,6 +260,18 @@ def _purse(record: Record) -> tuple[str, str] | None:
     else:
         record["purse_online_atc"] = record["purse_online_atc"] or 0
         record["purse_offline_atc"] = record["purse_offline_atc"] or 0
+    return None
+
+
+def _confirmed(record: Record) -> tuple[str, str] | None:
+    if record["holder_confirmed"] is not True:
+        return "holder_confirmed", "must be true: the bank confirms that the account is this holder's"
+    return None
+
+
+def _two_cards(record: Record) -> tuple[str, str] | None:
+    if record["bank_card"] == record["pan"]:
+        return "bank_card", "must not be the citizen card itself"
     return None
 
 
@@ -359,8 +385,30 @@ KINDS: Final = (  # in the order in which they depend on each other
         (),
         (_asn, _purse, _in_order("valid_from", "valid_through")),
     ),
+    Kind(
+        "bindings",
+        "binding",
+        ("institution_id", "agreement_id"),
+        (
+            Column("institution_id", institution_id, required=True),
+            Column("agreement_id", shape("[!-~]{1,32}", "1 to 32 printable ASCII characters"), required=True),
+            Column("pan", pan, required=True),
+            Column("bank_card", pan, secret=True),
+            Column("is_default", truth, "boolean", default=True),
+            Column("holder_confirmed", truth, "boolean", required=True),
+            Column("confirmed_at", instant, "timestamptz", required=True),
+            Column("transaction_limit_fen", fen, "bigint"),
+            Column("day_limit_fen", fen, "bigint"),
+            Column("state", word(_same("ACTIVE ENDED")), default="ACTIVE"),
+        ),
+        (Reference("institution_id", "institutions"), Reference("pan", "cards")),
+        (_confirmed, _two_cards),
+    ),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
+CARDS: Final = BY_NAME["cards"]
+BINDINGS: Final = BY_NAME["bindings"]
+PLAIN: Final = tuple(kind for kind in KINDS if kind not in (CARDS, BINDINGS))  # one row each, in one table
 
 
 def subject(kind: Kind, record: Record) -> str:

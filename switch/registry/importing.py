@@ -3,12 +3,12 @@
     read        files row by row into staging tables (COPY); what cannot be read is a fault
     check       duplicates, references, and the rules that need more than one row; all faults are reported together
     write       new and changed records, each with its line in registry_change; nothing for what is unchanged
-    announce    NOTIFY registry, 'all', which reaches others with the commit
+    announce    NOTIFY registry, which reaches others with the commit
 
-The same files again change nothing. Cards and their money are in registry/card_import.py.
+The same files again change nothing. Cards and their money are in registry/card_import.py, bank cards in registry/binding_import.py.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,9 +16,19 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import sql
 
+from switch.registry.binding_import import BindingImport, SealNumbers
 from switch.registry.card_import import CardImport, ClearPins, EnterDay, Kept, Openings, Tally
 from switch.registry.import_files import FAULTS_MAX, Faults, Row, Source, read_files
-from switch.registry.import_format import BY_NAME, KINDS, Kind, Record, subject
+from switch.registry.import_format import (
+    BINDINGS,
+    BY_NAME,
+    CARDS,
+    KINDS,
+    PLAIN,
+    Kind,
+    Record,
+    subject,
+)
 from switch.storage.sql import load
 
 _SQL: Final = load("switch.registry", "importing.sql")
@@ -27,18 +37,27 @@ PROGRESS_ROWS: Final = 10_000
 
 
 class Report(NamedTuple):
-    """What an import did, or would do (dry run). openings: by account code, postings and fen. kept: cards whose state stayed."""
+    """What an import did, or would do (dry run). openings: by account code, postings and fen. kept: cards whose state stayed.
+
+    ended: bindings that stayed ended where the files say ACTIVE.
+    """
 
     kinds: dict[str, Tally]
     openings: dict[int, Openings]
     business_date: date | None  # of the opening postings, if there were any
     dry_run: bool
     kept: list[Kept]
+    ended: int = 0
 
     @property
     def nothing_changed(self) -> bool:
         """Whether all was as it was already."""
         return not any(tally.created or tally.changed for tally in self.kinds.values())
+
+    @property
+    def only_bindings_changed(self) -> bool:
+        """Whether nothing else must be read again by those who serve."""
+        return {name for name, tally in self.kinds.items() if tally.created or tally.changed} == {"bindings"}
 
 
 def import_registry(
@@ -49,24 +68,57 @@ def import_registry(
     actor: str,
     enter_day: EnterDay,
     pins: Callable[[], ClearPins],
+    numbers: Callable[[], SealNumbers],
     following: Collection[tuple[int, int]],
     dry_run: bool = False,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Report:
-    """Read, check and write; see the module.
+    """Read, check and write files; see the module.
 
     connection: of its own, not in a transaction. actor: who answers for it, for registry_change.
-    pins: opens the vault; called only when a file holds PINs.
+    pins, numbers: open the vault; called only when a file holds PINs, or numbers of bank cards.
     following: pairs of a card's state and one that a file may put in its place; the table of card states is the ledger's.
     progress: is told the step and how many rows it has done.
 
     Raises ImportRefused with all faults (at most 100), or what `enter_day` and `pins` raise; nothing is changed then.
     """
-    faults = Faults()
     sources = [Source(path) for path in paths]
+    return take_in(
+        connection,
+        sources,
+        lambda faults: read_files(sources, faults),
+        shards=shards,
+        actor=actor,
+        enter_day=enter_day,
+        pins=pins,
+        numbers=numbers,
+        following=following,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def take_in(
+    connection: psycopg.Connection[Any],
+    sources: Sequence[Source],
+    rows: Callable[[Faults], Iterator[Row]],
+    *,
+    shards: int,
+    actor: str,
+    enter_day: EnterDay,
+    pins: Callable[[], ClearPins],
+    numbers: Callable[[], SealNumbers],
+    following: Collection[tuple[int, int]],
+    reason: str = "",
+    dry_run: bool = False,
+    progress: Callable[[str, int], None] = lambda step, rows: None,
+) -> Report:
+    """As import_registry, for records from anywhere. reason: why, noted with each binding."""
+    faults = Faults()
     with connection.transaction(force_rollback=dry_run), psycopg.ClientCursor(connection) as cursor:
         cursor.execute(_SQL["one_import"])
-        staged = _stage(cursor, read_files(sources, faults), progress)
+        bindings = BindingImport(cursor, sources, numbers)
+        staged = _stage(cursor, rows(faults), bindings, progress)
         progress("checking", 0)
         for kind in KINDS:
             _report(faults, sources, _duplicates(cursor, kind))
@@ -86,15 +138,20 @@ def import_registry(
             cards.plan(faults)
         faults.refuse_if_any()
         cards.verify_pins(staged.pins, pins, faults)
+        bindings.plan(faults)
         faults.refuse_if_any()
         progress("writing", 0)
-        kinds = {kind.name: _save(cursor, actor, kind, staged[kind.name]) for kind in KINDS[:-1]}
+        kinds = {kind.name: _save(cursor, actor, kind, staged[kind.name]) for kind in PLAIN}
+        bound, ended = bindings.save(actor, reason)
         kinds["cards"], openings, business_date = cards.save(actor, None if dry_run else enter_day)
+        kinds["bindings"] = bound
         if kinds["terminals"].changed:  # last: uploads of those terminals wait from here to the commit
             cursor.execute(_SQL["end_sessions"])
             cursor.execute(_SQL["drop_ended_keys"])
-        report = Report(kinds, openings, business_date, dry_run, cards.kept())
-        if not report.nothing_changed:
+        report = Report(kinds, openings, business_date, dry_run, cards.kept(), ended)
+        if report.only_bindings_changed:
+            bindings.announce()
+        elif not report.nothing_changed:
             cursor.execute(_SQL["announce_all"])
         progress("committing", 0)
     return report
@@ -112,7 +169,10 @@ class Staged(dict[str, int]):
 
 
 def _stage(
-    cursor: psycopg.ClientCursor[Any], rows: Iterable[Row], progress: Callable[[str, int], None]
+    cursor: psycopg.ClientCursor[Any],
+    rows: Iterable[Row],
+    bindings: BindingImport,
+    progress: Callable[[str, int], None],
 ) -> Staged:
     for kind in KINDS:
         columns = [
@@ -125,6 +185,7 @@ def _stage(
                 "CREATE TEMP TABLE {} (file_no smallint, place integer, subject text, {}) ON COMMIT DROP"
             ).format(_staged(kind), sql.SQL(", ").join(columns + flags))
         )
+    bindings.make_room()
     staged = Staged()
     total = 0
     iterator = iter(rows)
@@ -135,12 +196,12 @@ def _stage(
         secrets = _secrets(kind)
         with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_staged(kind))) as copy:
             while row is not None and row.kind is kind:
-                record = row.record
-                copy.write_row(_staged_row(row, names, secrets))
-                for name in secrets:
-                    value = record[name]
-                    if isinstance(value, str):
-                        staged.pins[row.file_no, row.number] = value
+                values = _staged_row(row, names, secrets)
+                if kind is BINDINGS:
+                    values += bindings.sealed(row.record)
+                copy.write_row(values)
+                if kind is CARDS and isinstance(pin := row.record["pin"], str):
+                    staged.pins[row.file_no, row.number] = pin
                 staged[kind.name] += 1
                 total += 1
                 if total % PROGRESS_ROWS == 0:
@@ -169,7 +230,7 @@ def _staged(kind: Kind) -> sql.Identifier:
 
 
 def _stored(kind: Kind) -> sql.SQL:
-    return sql.SQL(_SQL[f"stored_{kind.name}"])
+    return sql.SQL(_SQL["known_cards" if kind is CARDS else f"stored_{kind.name}"])
 
 
 Found = tuple[Kind, int, int, str, str]  # kind, file_no, place, field, rule
@@ -211,8 +272,8 @@ def _dangling(cursor: psycopg.ClientCursor[Any], kind: Kind, column: str, target
 
 
 def _compare(cursor: psycopg.ClientCursor[Any]) -> None:
-    """Make differing_<kind> for every kind but cards: what is new, and what is known and not the same."""
-    for kind in KINDS[:-1]:
+    """Make differing_<kind> for every plain kind: what is new, and what is known and not the same."""
+    for kind in PLAIN:
         names = [column.name for column in kind.columns]
         cursor.execute(
             sql.SQL(

@@ -30,6 +30,10 @@ SELECT concat_ws(' ', coalesce(m.merchant_id, '*'), coalesce(f.category, '*'), f
        f.weight_issuer, f.weight_switch, f.weight_acquirer, f.valid_from, f.valid_to
   FROM fee_rule f LEFT JOIN merchant m ON m.merchant_no = f.merchant_no
 
+-- name: known_cards
+-- Numbers alone; what is kept of cards, for exports, is in card_import.sql.
+SELECT pan AS subject FROM card_route
+
 -- name: one_import
 -- One import at a time; another waits.
 SELECT pg_advisory_xact_lock(hashtext('registry import'))

@@ -1,7 +1,7 @@
 """Word from other processes that something in the registry changed: LISTEN on channel `registry`.
 
-Payloads: `terminal:<id>` (its attributes, keys or batch), `card` (cards were added), `routes` (another routing table is in
-force), `all`. A writer sends them inside its
+Payloads: `terminal:<id>` (its attributes, keys or batch), `card` (cards were added), `binding:<shard>:<card_no>` (of one card) or
+`bindings` (of many), `routes` (another routing table is in force), `all`. A writer sends them inside its
 transaction, so they arrive after the commit and only if there was one. Whoever does not hear them must not trust a cache:
 while the listening connection is down, nothing is kept.
 """

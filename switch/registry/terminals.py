@@ -160,7 +160,7 @@ class TerminalDirectory:
         """A change announced by some process; see registry/invalidation.py."""
         if payload.startswith("terminal:"):
             self._entries.invalidate(payload.removeprefix("terminal:"))
-        elif not payload.startswith(("card", "routes")):
+        elif not payload.startswith(("card", "routes", "binding")):
             self._entries.clear()
             self._merchants.clear()
 

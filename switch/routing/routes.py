@@ -153,8 +153,8 @@ class Routes:
         await self.current()
 
     def notice(self, payload: str) -> None:
-        """Terminals and cards are no concern of the table; issuers and merchants are."""
-        if not payload.startswith(("terminal:", "card")):
+        """Terminals, cards and bindings are no concern of the table; issuers and merchants are."""
+        if not payload.startswith(("terminal:", "card", "binding")):
             self._changed()
 
     def distrust(self) -> None:

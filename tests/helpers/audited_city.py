@@ -346,6 +346,7 @@ async def found(url: str, folder: Path) -> None:
                 actor="tests",
                 enter_day=enter_day,
                 pins=_no_pins,
+                numbers=_no_pins,
                 following=FOLLOWING,
             )
         plain.execute(

@@ -25,16 +25,19 @@ from switch.ledger.days import ensure_days
 from switch.ledger.gate import GATE, TAKE_SHARED
 from switch.registry.exporting import PrivateFile, export_csv, export_json
 from switch.registry.import_files import ImportRefused
-from switch.registry.import_format import BY_NAME, KINDS
+from switch.registry.import_format import BINDINGS, BY_NAME, CARDS, KINDS
 from switch.registry.importing import Report, import_registry
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect
 
-app = typer.Typer(no_args_is_help=True, help="Merchants, terminals, cards and fee rules, in and out.")
+app = typer.Typer(
+    no_args_is_help=True, help="Merchants, terminals, cards, bindings and fee rules, in and out."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Told = Callable[[str, int], None]
+NUMBERED = (CARDS, BINDINGS)  # records that hold card numbers
 
 # One instant for both comparisons: at the very end of a day two readings could lie on its two sides.
 OPEN_DAY = """
@@ -76,7 +79,8 @@ def import_(
                     actor=actor or getpass.getuser(),
                     enter_day=enter_day,
                     following=FOLLOWING,
-                    pins=lambda: _vault(url, settings),
+                    pins=lambda: _rehearsal_vault(url, settings),
+                    numbers=lambda: vault_of(url, settings),
                     dry_run=dry_run,
                     progress=told,
                 )
@@ -97,9 +101,14 @@ async def _make_days(url: str, settings: Settings) -> None:
         await ensure_days(connection, settings.ledger.days_ahead, settings.clearing.cut_off)
 
 
-def _vault(url: str, settings: Settings) -> SoftwareVault:
+def vault_of(url: str, settings: Settings) -> SoftwareVault:
+    """The vault, opened."""
     with psycopg.connect(url) as connection:
-        vault = open_vault(connection, settings.unlock)
+        return open_vault(connection, settings.unlock)
+
+
+def _rehearsal_vault(url: str, settings: Settings) -> SoftwareVault:
+    vault = vault_of(url, settings)
     if not vault.rehearsal:
         raise InputRefused("a file holds clear PINs: only a vault marked for rehearsal takes them")
     return vault
@@ -125,6 +134,7 @@ def _document(report: Report) -> dict[str, object]:
         },
         "openings": {str(code): opening._asdict() for code, opening in report.openings.items()},
         "kept": [kept._asdict() for kept in report.kept],
+        "ended": report.ended,
         "business_date": report.business_date.isoformat() if report.business_date else None,
     }
 
@@ -144,6 +154,8 @@ def _summary(report: Report) -> str:
         f"cards that stay {kept.state} where the files say {kept.in_files}: {kept.cards}"
         for kept in report.kept
     ]
+    if report.ended:
+        lines.append(f"bindings that stay ENDED where the files say ACTIVE: {report.ended}")
     if report.dry_run:
         lines.append("dry run: nothing was changed")
     return "\n".join(lines)
@@ -159,17 +171,21 @@ def export(
     ] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind; may be repeated.")] = None,
     with_cards: Annotated[
-        bool, typer.Option("--with-cards", help="Cards too, with full numbers and balances; only to a file.")
+        bool,
+        typer.Option(
+            "--with-cards",
+            help="Cards and bindings too, with full card numbers and balances; only to a file.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write what an import reads. PINs are never written."""
+    """Write what an import reads. PINs and numbers of bank cards are never written."""
     for name in kind or ():
         if name not in BY_NAME:
             raise typer.BadParameter("known kinds are " + ", ".join(BY_NAME), param_hint="--kind")
-    kinds = [one for one in KINDS if (not kind or one.name in kind) and (with_cards or one.name != "cards")]
+    kinds = [one for one in KINDS if (not kind or one.name in kind) and (with_cards or one not in NUMBERED)]
     if not kinds:
-        raise typer.BadParameter("cards are written with --with-cards only", param_hint="--kind")
+        raise typer.BadParameter("cards and bindings are written with --with-cards only", param_hint="--kind")
     if with_cards and out is None:
         raise typer.BadParameter("cards are written to a file only: give --out", param_hint="--with-cards")
     if out is not None and not out.is_dir() and out.suffix.lower() != ".json":

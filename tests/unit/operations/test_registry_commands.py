@@ -136,6 +136,7 @@ def test_an_export_imports_again_without_a_change(run: Run, tmp_path: Path) -> N
     assert run("export", "--out", str(whole), "--with-cards").exit_code == 0
     assert run("export", "--out", str(folder), "--with-cards").exit_code == 0
     assert sorted(path.name for path in folder.iterdir()) == [
+        "bindings.csv",
         "card_issuers.csv",
         "cards.csv",
         "fee_rules.csv",

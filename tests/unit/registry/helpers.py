@@ -1,5 +1,6 @@
 """A small city for the tests of this room: its records as an import document, and a day to book in."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import date
@@ -8,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from switch.domain.identifiers import luhn_digit
+from switch.domain.identifiers import CardNumber, luhn_digit
 from switch.ledger.card_states import FOLLOWING
 from switch.registry.importing import Report, import_registry
 
@@ -76,6 +77,37 @@ def card(serial: int, **changes: Any) -> dict[str, Any]:
     return {"pan": pan_of(serial), "valid_from": "2024-01-01", "valid_through": "2034-01-01"} | changes
 
 
+BANK = "01020000"
+
+
+def bank_card_of(serial: int) -> str:
+    """A bank card's number with its check digit."""
+    digits = f"622848{serial:012d}"
+    return digits + luhn_digit(digits)
+
+
+def binding(serial: int, **changes: Any) -> dict[str, Any]:
+    """A binding of card `serial` to bank card `serial`; None takes a field out."""
+    record = {
+        "institution_id": BANK,
+        "agreement_id": f"A-{serial}",
+        "pan": pan_of(serial),
+        "bank_card": bank_card_of(serial),
+        "holder_confirmed": True,
+        "confirmed_at": "2024-03-01T10:30:00+08:00",
+    } | changes
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def bound(*records: dict[str, Any], cards: int = 3) -> dict[str, Any]:
+    """The city with a bank, some cards, and these bindings."""
+    document = city(
+        cards=[card(n, online_opening_fen=1_000) for n in range(1, cards + 1)], bindings=[*records]
+    )
+    document["institutions"].append({"institution_id": BANK, "name": "工商銀行", "role": "BANK"})
+    return document
+
+
 def write(folder: Path, document: dict[str, Any], name: str = "city.json") -> Path:
     """Write a document."""
     path = folder / name
@@ -112,6 +144,16 @@ class Pins:
         return f"{pin}/{account_id}".encode().ljust(16, b"\0")[:16]
 
 
+class Numbers:
+    """Stands for a vault where only the flow of bank card numbers matters: whoever sees the number in clear has failed."""
+
+    def seal_account(self, number: CardNumber, context: bytes) -> bytes:
+        return hashlib.sha256(number.reveal().encode() + context).digest()
+
+    def account_tag(self, number: CardNumber) -> bytes:
+        return hashlib.sha256(number.reveal().encode()).digest()[:16]
+
+
 def run_import(connection: psycopg.Connection[Any], *paths: Path, **options: Any) -> Report:
     """Import with usual arguments; the keyword arguments replace them."""
     usual: dict[str, Any] = {
@@ -119,6 +161,7 @@ def run_import(connection: psycopg.Connection[Any], *paths: Path, **options: Any
         "actor": "tests",
         "enter_day": Gate(),
         "pins": Pins,
+        "numbers": Numbers,
         "following": FOLLOWING,
     }
     return import_registry(connection, paths, **(usual | options))

@@ -86,6 +86,7 @@ def test_a_city_comes_in_with_its_money_in_double_entry(db: psycopg.Connection[A
         "psams": (1, 1, 0),
         "fee_rules": (2, 2, 0),
         "cards": (1, 1, 0),
+        "bindings": (0, 0, 0),
     }
     shard, holder_id, card_no = _one(
         db, "SELECT shard, holder_id, card_no FROM card_route WHERE pan = %s", pan_of(1)

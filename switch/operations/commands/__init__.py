@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from switch.operations.commands import (
+    bindings,
     card,
     config,
     hotlist,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "audit": audit,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
+    "bindings": bindings.app,
     "card": card.app,
     "config": config.app,
     "iso8583": iso8583.app,

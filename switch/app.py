@@ -41,6 +41,7 @@ from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.host_desk import HostDesk
+from switch.routing.host_names import HostNames
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
 from switch.settings import Settings, load_settings
@@ -122,7 +123,8 @@ class Service:
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
         desk = self._desk(vault)
         await self._join_hosts(vault, books)
-        routes.join(has=self.host_desk.has, usable=self.host_desk.usable)
+        names = HostNames(settings.hosts.links)
+        routes.join(has=self.host_desk.has, usable=self.host_desk.usable, hosts_of=names.of_institution)
 
         reception = Reception(
             vault=vault,

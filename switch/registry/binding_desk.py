@@ -40,6 +40,12 @@ def bindings_of(connection: psycopg.Connection[Any], shard: int, card_no: int) -
     return [Stored(*row) for row in found]
 
 
+def bank_of(connection: psycopg.Connection[Any], pan: str) -> str:
+    """The institution whose card is bound to a card by default; empty when none is."""
+    row = connection.execute(_SQL["bank_of_card"], {"pan": pan}).fetchone()
+    return row[0] if row is not None else ""
+
+
 def end_binding(
     connection: psycopg.Connection[Any], binding_no: int, *, actor: str, reason: str, evidence: str
 ) -> datetime:

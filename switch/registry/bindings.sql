@@ -12,6 +12,12 @@ SELECT b.binding_no, b.institution_id, b.agreement_id, b.sealed, b.is_default, b
  WHERE b.shard = %(shard)s AND b.card_no = %(card_no)s
  ORDER BY b.binding_no
 
+-- name: bank_of_card
+SELECT b.institution_id
+  FROM card_route r
+  JOIN binding b ON b.shard = r.shard AND b.card_no = r.card_no AND b.state = 'ACTIVE' AND b.is_default
+ WHERE r.pan = %(pan)s
+
 -- name: end_binding
 UPDATE binding
    SET state = 'ENDED', ended_at = clock_timestamp(), ended_by = %(actor)s

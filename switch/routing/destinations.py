@@ -1,10 +1,11 @@
 """Where a request goes: an ordered table, compiled so that a look-up takes microseconds. No I/O, no clock, no state.
 
-The first row that matches decides, by precedence. Behind the last row stand three rules that are built in:
+The first row that matches decides, by precedence. Behind the last row stand four rules that are built in:
 
-    a card of ours                  own ledger
-    a card of another known issuer  the link of its city
-    any other card                  refused, 15
+    a bank card bound to one of ours   the hosts of its bank
+    a card of ours                     own ledger
+    a card of another known issuer     the link of its city
+    any other card                     refused, 15
 
 A row says what must be so of the card (leading digits, issuer, circle of the issuer), the account, the kind of transaction, the
 merchant or its category, the amount and the time; what it does not say may be anything. It names destinations in order: the
@@ -97,7 +98,10 @@ class Row(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """What is known of a request. number: first DIGITS digits of the card. own: we have this card."""
+    """What is known of a request. number: first DIGITS digits of the card. own: we have this card.
+
+    bound: hosts of the bank whose card is bound to it and is to pay; None where no bound card is meant.
+    """
 
     number: int
     own: bool
@@ -108,6 +112,7 @@ class Ask(NamedTuple):
     acquirer_id: str
     amount_fen: int
     at: datetime
+    bound: tuple[Destination, ...] | None = None
 
 
 class Decision(NamedTuple):
@@ -273,6 +278,8 @@ class RouteTable:
             to = row.to
             if to[0].linked and ask.account in LEDGERS_OWN and (ask.own or _is_own(issuer)):
                 to = (LEDGER,)  # the check keeps such rows out, but digits can become ours after it
+        elif ask.own and ask.bound is not None:
+            to = ask.bound
         elif ask.own or _is_own(issuer):
             to = (LEDGER,)
         elif issuer is None:
@@ -280,7 +287,7 @@ class RouteTable:
         else:
             to = (Destination(Way.CITY, issuer.institution_id),)
         refusal = None
-        if to[0].linked and not ask.own and issuer is not None:
+        if not ask.own and to[0].linked and issuer is not None:
             refusal = self._out_of_scope(issuer, ask.acquirer_id)
         return Decision(row, issuer, to, refusal)
 

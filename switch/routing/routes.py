@@ -49,10 +49,15 @@ _KIND: Final = {
 
 
 Has = Callable[[Destination], bool]
+HostsOf = Callable[[str], tuple[Destination, ...]]
 
 
 def _nothing(_destination: Destination) -> bool:
     return False
+
+
+def _no_hosts(_institution_id: str) -> tuple[Destination, ...]:
+    return ()
 
 
 class Routes:
@@ -71,6 +76,7 @@ class Routes:
         self._own_ids = frozenset(own_ids)
         self._has: Has = _nothing
         self._usable: Has = _nothing
+        self._hosts_of: HostsOf = _no_hosts
         self._trusted = True
         self._changes = 0  # heard of
         self._hearing = 0  # how often that began or ended; what was read across such a moment is not kept
@@ -83,21 +89,26 @@ class Routes:
         self.problem = ""  # why the table at hand may not be the one in force
         self.may_move_own = True  # whether a card of ours may have to go elsewhere than to the ledger
 
-    def join(self, *, has: Has, usable: Has) -> None:
-        """Whether this switch has a link to a destination, and whether that would be asked now. Until then there are none."""
-        self._has, self._usable = has, usable
+    def join(self, *, has: Has, usable: Has, hosts_of: HostsOf = _no_hosts) -> None:
+        """Whether this switch has a link to a destination, and whether that would be asked now. Until then there are none.
+
+        hosts_of: the hosts of an institution, for bound bank cards.
+        """
+        self._has, self._usable, self._hosts_of = has, usable, hosts_of
 
     # ------------------------------------------------------------------ what the reception asks
 
     def route(
-        self, table: RouteTable, request: CardRequest, entry: TerminalEntry, *, own: bool
+        self, table: RouteTable, request: CardRequest, entry: TerminalEntry, *, own: bool, bank: str = ""
     ) -> Destination | Decline:
-        """Where a request goes, or why it goes nowhere.
+        """Where a request goes, or why it goes nowhere. bank: institution of the bound bank card that is to pay, if one is.
 
         One that names an original goes where that went, and a form that nothing could approve goes nowhere: the ledger knows both.
         So it does an amount of zero and a number with a wrong check digit, whose refusals come first.
         """
-        if not isinstance(request, _ASKED) or (own and _account(request) not in table.own_accounts):
+        if not isinstance(request, _ASKED) or (
+            own and not bank and _account(request) not in table.own_accounts
+        ):
             return LEDGER
         amount_fen = 0 if isinstance(request, Balance) else request.amount_fen
         if not amount_fen and not isinstance(request, Balance):
@@ -115,6 +126,7 @@ class Routes:
             entry.acquirer_id,
             amount_fen,
             datetime.now(UTC),
+            self._hosts_of(bank) if bank else None,
         )
         decision = table.decide(ask)
         chosen = decision.choose(self._usable)

@@ -18,6 +18,7 @@ from switch.registry.exporting import PrivateFile
 from switch.registry.import_files import Faults, ImportRefused
 from switch.registry.issuers import read_participants
 from switch.routing.destinations import RouteTable, Row
+from switch.routing.host_names import HostNames
 from switch.routing.route_check import Known, Warned, check
 from switch.routing.route_format import ACCOUNTS, KINDS, NAMES, ROWS_MAX, read_file, read_rows, written
 from switch.routing.routes import compiled
@@ -32,6 +33,7 @@ File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True
 Connection = psycopg.Connection[Any]
 
 BUILT_IN = (
+    ("a bank card bound to one of ours", "HOST: of its bank"),
     ("a card of ours", "LEDGER"),
     ("a card of another registered issuer", "CITY: its institution"),
     ("any other card", "REFUSE:15"),
@@ -46,6 +48,10 @@ def _database() -> Iterator[tuple[Connection, frozenset[str]]]:
         yield connection, frozenset(settings.institution.issuer_ids)
 
 
+def _hosts() -> HostNames:
+    return HostNames(load_settings().hosts.links)
+
+
 def _checked(
     connection: Connection, own_ids: frozenset[str], rows: Sequence[Row], faults: Faults, name: str
 ) -> tuple[RouteTable, list[Warned]]:
@@ -54,7 +60,7 @@ def _checked(
         read_participants(connection, own_ids),
         store.cities(connection),
         store.known_merchants(connection, {row.merchant for row in rows if row.merchant}),
-        frozenset(link.name for link in load_settings().hosts.links),
+        _hosts().names,
     )
     faults.refuse_if_any()
     table, warned = check(rows, known, faults, name=name, today=datetime.now(SHANGHAI).date())
@@ -310,7 +316,7 @@ def check_(
             table = compiled(stored, read_participants(connection, own_ids))
         instant = at.replace(tzinfo=SHANGHAI) if at is not None else datetime.now(UTC)
         question = Question(pan, issuer, account, kind, amount, merchant, instant)
-        explained = explain(connection, table, question)
+        explained = explain(connection, table, question, _hosts())
     if as_json:
         typer.echo(json.dumps(answer_of(explained, every=every), ensure_ascii=False))
     else:

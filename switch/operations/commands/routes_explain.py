@@ -13,8 +13,10 @@ from switch.domain.identifiers import luhn_holds, mask_pan
 from switch.domain.money import yuan
 from switch.messages.answers import DE39
 from switch.registry import route_versions as store
+from switch.registry.binding_desk import bank_of
 from switch.registry.issuers import Issuer
 from switch.routing.destinations import DIGITS, Ask, Decision, Destination, RouteTable, Tried, Way, number_of
+from switch.routing.host_names import HostNames
 from switch.routing.route_format import ACCOUNTS, KINDS
 
 ABOUT_OTHERS = "the card number begins otherwise"
@@ -33,7 +35,10 @@ class Question(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """card: masked. outcome: a destination, or a code of field 39. remark: what comes before the table."""
+    """card: masked. outcome: a destination, or a code of field 39. remark: what comes before the table.
+
+    bank: institution of the bound bank card that would pay; empty where none is meant or there is none. links: hosts behind the outcome.
+    """
 
     question: Question
     version: int
@@ -43,9 +48,13 @@ class Explained(NamedTuple):
     tried: list[Tried]
     outcome: str
     remark: str
+    bank: str
+    links: tuple[str, ...]
 
 
-def explain(connection: psycopg.Connection[Any], table: RouteTable, question: Question) -> Explained:
+def explain(
+    connection: psycopg.Connection[Any], table: RouteTable, question: Question, hosts: HostNames
+) -> Explained:
     """Ask a table. InputRefused when card, issuer or merchant cannot be what they are said to be."""
     digits = question.pan or _a_card_of(table, question.issuer)
     if not (digits.isascii() and digits.isdecimal() and DIGITS <= len(digits) <= 19):
@@ -53,6 +62,8 @@ def explain(connection: psycopg.Connection[Any], table: RouteTable, question: Qu
     whole = len(digits) > DIGITS
     own = whole and store.has_card(connection, digits)
     category, acquirer = store.merchant(connection, question.merchant) if question.merchant else ("", "")
+    to_bank = own and question.account == "BANK"
+    bank = bank_of(connection, digits) if to_bank else ""
     ask = Ask(
         number_of(digits),
         own,
@@ -63,16 +74,21 @@ def explain(connection: psycopg.Connection[Any], table: RouteTable, question: Qu
         acquirer,
         question.amount_fen,
         question.at,
+        hosts.of_institution(bank) if bank else None,
     )
     decision, tried = table.explain(ask)
-    chosen = decision.choose(lambda _link: False)  # requests are not sent over links yet
+    chosen = decision.choose(hosts.has)
     remark = ""
     if whole and not own and not luhn_holds(digits):
         remark = "the check digit is wrong: answered 14 whatever the table says"
     elif not question.amount_fen and question.kind != "BALANCE":
         remark = "an amount of zero is answered 13 whatever the table says"
+    elif to_bank and not bank:
+        remark = "no bank card is bound to it: answered 57 whatever the table says"
     card = mask_pan(digits) if whole else f"{digits[:6]}******..."
-    return Explained(question, table.version, card, own, decision, tried, _outcome(decision, chosen), remark)
+    outcome = _outcome(decision, chosen)
+    links = () if isinstance(chosen, Decline) else hosts.names_of(chosen)
+    return Explained(question, table.version, card, own, decision, tried, outcome, remark, bank, links)
 
 
 def _a_card_of(table: RouteTable, issuer_id: str) -> str:
@@ -105,7 +121,9 @@ def answer_of(explained: Explained, *, every: bool) -> dict[str, Any]:
         "at": question.at.astimezone(SHANGHAI).isoformat(timespec="minutes"),
         "decided_by": decision.row.precedence if decision.row is not None else None,
         "to": [str(one) for one in decision.to],
+        "bound_to": explained.bank or None,
         "outcome": explained.outcome,
+        "links": list(explained.links),
         "remark": explained.remark,
         "passed_over": [
             {"row": one.row.precedence, "why": one.miss}
@@ -123,19 +141,21 @@ def lines_of(explained: Explained, *, every: bool) -> Iterator[str]:
     yield f"card {explained.card}: {_whose(explained.own, decision.issuer)}"
     where = f" at merchant {question.merchant}" if question.merchant else ""
     yield f"{question.kind} from {question.account}, {yuan(question.amount_fen)} CNY{where}, {at:%Y-%m-%d %H:%M} Shanghai"
+    if explained.bank:
+        yield f"  a card of bank {explained.bank} is bound to it and would pay"
     for one in explained.tried:
         if one.miss and _shown(one, every):
             yield f"  row {one.row.precedence}: no, {one.miss}"
     hidden = sum(1 for one in explained.tried if not _shown(one, every))
     if hidden:
         yield f"  {hidden} rows before are about other cards (--all shows them)"
-    to = " > ".join(map(str, decision.to))
+    to = " > ".join(map(str, decision.to)) or f"bank {explained.bank}, which has no host here"
     if decision.row is not None:
         yield f"  row {decision.row.precedence}: decides, {to}"
     else:
         yield f"  built in: decides, {to}"
-    if any(one.way in (Way.HOST, Way.CITY) for one in decision.to):
-        yield "  requests are not sent over links in this release: what lies behind one is passed over"
+    if explained.links and decision.to[0].way is Way.CITY:
+        yield f"  by way of host {' > '.join(explained.links)}"
     if explained.remark:
         yield f"  but {explained.remark}"
     yield f"=> {explained.outcome}"

@@ -13,7 +13,18 @@ from typer.testing import CliRunner, Result
 
 from switch.domain.errors import InputRefused
 from switch.operations.commands.routes import app, examine
-from tests.unit.registry.helpers import MERCHANT, PAN, city, open_day, run_import, write
+from tests.unit.registry.helpers import BANK as BANK_ID
+from tests.unit.registry.helpers import (
+    MERCHANT,
+    PAN,
+    bank_card_of,
+    binding,
+    bound,
+    city,
+    open_day,
+    run_import,
+    write,
+)
 from tests.unit.routing.tables import text
 from tests.unit.routing.tables import write as write_rows
 
@@ -188,6 +199,53 @@ def test_check_tells_which_row_decides_and_shows_no_card(
         assert card not in result.output + plain
         assert f"=> {outcome}" in plain
         assert (f"row {row}: decides" if row else "built in: decides") in plain
+
+
+HOSTS = json.dumps(
+    [
+        {"name": "icbc", "institution": BANK_ID, "host": "127.0.0.1", "port": 9583},
+        {"name": "next-city", "institution": "99993310", "host": "127.0.0.1", "port": 9584},
+    ]
+)
+
+
+def test_check_tells_which_bank_would_pay_by_which_host_and_shows_neither_number(
+    run: Run, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ("check", "--pan", PAN, "--account", "BANK")
+    unbound = said(run(*ask, "--json"))
+    assert (unbound["bound_to"], unbound["outcome"]) == (None, "LEDGER")
+    assert "answered 57" in unbound["remark"]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        run_import(connection, write(tmp_path, bound(binding(1))))
+    homeless = said(run(*ask, "--json"))
+    assert homeless["outcome"].startswith("answered 92")
+    assert "which has no host here" in run(*ask).stdout
+    monkeypatch.setenv("CARDSWITCH_HOSTS__LINKS", HOSTS)
+    found = said(run(*ask, "--json"))
+    assert (found["bound_to"], found["outcome"], found["links"]) == (BANK_ID, "HOST:icbc", ["icbc"])
+    told = run(*ask).stdout
+    assert f"a card of bank {BANK_ID} is bound to it" in told
+    assert "=> HOST:icbc" in told
+    assert bank_card_of(1) not in told
+    assert PAN not in told
+    assert said(run("check", "--pan", PAN, "--json"))["bound_to"] is None  # the online account is asked for
+    run("import", write_rows(tmp_path, "10 account=BANK REFUSE:57"))
+    assert said(run(*ask, "--json"))["outcome"].startswith("answered 57")
+
+
+def test_check_tells_by_which_link_another_city_is_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARDSWITCH_HOSTS__LINKS", HOSTS)
+    document = said(run("check", "--pan", "313310000000", "--json"))
+    assert (document["outcome"], document["links"]) == ("CITY:99993310", ["next-city"])
+    assert "by way of host next-city" in run("check", "--pan", "313310000000").stdout
+
+
+def test_a_host_of_the_settings_is_no_stranger_to_a_table(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARDSWITCH_HOSTS__LINKS", HOSTS)
+    assert said(run("check", write_rows(tmp_path, BANK), "--json"))["warnings"] == []
 
 
 def test_check_asks_for_an_issuers_cards_and_says_what_comes_before_the_table(run: Run) -> None:

@@ -8,7 +8,7 @@ from switch.domain.calendar import SHANGHAI
 from switch.domain.circles import Circle
 from switch.registry.import_files import Faults
 from switch.registry.issuers import Issuer, Participants
-from switch.routing.destinations import DIGITS, Ask, RouteTable, Row
+from switch.routing.destinations import DIGITS, Ask, Destination, RouteTable, Row
 from switch.routing.route_check import Known, Warned, check
 from switch.routing.route_format import ACCOUNTS, KINDS, read_rows
 
@@ -98,12 +98,15 @@ def ask(
     acquirer: str = "99993350",
     amount_fen: int = 1_000,
     at: datetime = NOON,
+    bound: tuple[Destination, ...] | None = None,
 ) -> Ask:
     """A request. own: a card with digits of ours is one we have, unless said otherwise."""
     mine = digits.startswith(("313350", "62335")) if own is None else own
     number = int(digits.ljust(DIGITS, "0")[:DIGITS])
     category = CATEGORIES.get(merchant, "")
-    return Ask(number, mine, ACCOUNTS[account], KINDS[kind], merchant, category, acquirer, amount_fen, at)
+    return Ask(
+        number, mine, ACCOUNTS[account], KINDS[kind], merchant, category, acquirer, amount_fen, at, bound
+    )
 
 
 def write(folder: Path, *rows: str | Mapping[str, str], name: str = "routes.csv") -> str:

@@ -80,6 +80,35 @@ def test_the_first_row_that_matches_decides(digits: str, what: dict[str, Any], r
     assert all(one.miss for one in tried[:-1])
 
 
+ICBC = (Destination(Way.HOST, "icbc"), Destination(Way.HOST, "icbc-2"))
+
+#   hosts of the bank  what else                                     links that there are     goes to
+BOUND: list[tuple[tuple[Destination, ...] | None, dict[str, Any], set[str], str]] = [
+    (ICBC, {}, {"icbc", "icbc-2"}, "HOST:icbc"),
+    (ICBC, {}, {"icbc-2"}, "HOST:icbc-2"),
+    (ICBC, {}, set(), "no host for this account"),
+    ((), {}, {"icbc"}, "no host for this account"),  # its bank has no link here
+    (None, {}, {"icbc"}, "LEDGER"),  # no bound card is meant
+    (ICBC, {"merchant": HOSPITAL}, {"icbc", "ccb"}, "HOST:ccb"),  # a row goes before what is built in
+    (ICBC, {"amount_fen": 50_001}, {"icbc"}, "no host for this account"),  # as row 20 says
+    (ICBC, {"own": False}, {"icbc"}, "LEDGER"),  # not a card that we have
+]
+
+
+@pytest.mark.parametrize(("bound", "what", "links", "to"), BOUND)
+def test_a_bound_bank_card_goes_to_the_hosts_of_its_bank_unless_a_row_says_otherwise(
+    bound: tuple[Destination, ...] | None, what: dict[str, Any], links: set[str], to: str
+) -> None:
+    table = table_of(
+        f"10 account=BANK merchant={HOSPITAL} HOST:ccb", "20 account=BANK amount_fen=50001- REFUSE:92"
+    )
+    request = ask("313350", account="BANK", bound=bound, **what)
+    decision = table.decide(request)
+    assert table.explain(request)[0] == decision
+    chosen = decision.choose(lambda one: one.name in links)
+    assert (chosen.value if isinstance(chosen, Decline) else str(chosen)) == to
+
+
 def test_the_order_of_the_file_does_not_matter_only_the_precedence() -> None:
     table = RouteTable(list(reversed(rows_of(*TABLE))), PARTICIPANTS)
     for digits, what, row, _ in CASES:

@@ -27,7 +27,7 @@ from switch.domain.transactions import (
 from switch.registry.invalidation import RegistryListener
 from switch.registry.route_versions import activate, add, hold, roll_back, step_back
 from switch.registry.terminals import TerminalEntry
-from switch.routing.destinations import LEDGER
+from switch.routing.destinations import LEDGER, Destination, Way
 from switch.routing.routes import Routes
 from tests.unit.routing.tables import HEADER, SHOP, table_of, text
 
@@ -90,6 +90,23 @@ def test_what_begins_something_is_asked_about_and_the_rest_is_the_ledgers(
 ) -> None:
     table = table_of("10 account=MEDICAL HOST:social", "20 type=LOAD account=BANK HOST:icbc")
     assert routes_of_nothing().route(table, request_, ENTRY, own=own) == where
+
+
+def test_a_bound_bank_card_is_asked_about_though_no_row_moves_our_cards() -> None:
+    icbc = Destination(Way.HOST, "icbc")
+    routes = routes_of_nothing()
+    routes.join(
+        has=lambda one: one == icbc,
+        usable=lambda _one: False,
+        hosts_of=lambda bank: (icbc,) if bank == "01020000" else (),
+    )
+    by_bank = purchase(OURS, AccountKind.BANK)
+    for request in (by_bank, load(OURS, LoadSource.BOUND_BANK), Balance(OURS, AccountKind.BANK, None, "051")):
+        assert routes.route(table_of(), request, ENTRY, own=True, bank="01020000") == icbc
+        assert routes.route(table_of(), request, ENTRY, own=True, bank="01030000") == Decline.NO_ROUTE
+        assert routes.route(table_of(), request, ENTRY, own=True) == LEDGER
+    moved = table_of("10 account=BANK REFUSE:57")
+    assert routes.route(moved, by_bank, ENTRY, own=True, bank="01020000") == Decline.ACCOUNT_NOT_PERMITTED
 
 
 # ---------------------------------------------------------------------- with a database

@@ -105,6 +105,10 @@ class HostBook:
         self.entries[entry.key] = entry
         return entry.answer
 
+    def refusal(self, _mti: str, _fields: Fields) -> str | None:
+        """Why the account is not for this; a bank asks nothing beyond what everybody asks."""
+        return None
+
     def refuse(self, mti: str, fields: Fields, code: str) -> dict[int, Any]:
         """Book a refusal, which a repeat gets too."""
         entry = Entry(message_key(mti, fields), fields)
@@ -116,6 +120,8 @@ class HostBook:
         code = str(fields.get(3, ""))[:2]
         if entry.pan not in self._balances:
             return {39: "14"}
+        if (refusal := self.refusal(mti, fields)) is not None:
+            return {39: refusal}
         if code == CODE_BALANCE:
             return self._approved() | {54: self._shown(entry.pan)}
         if code == CODE_RETURN:

@@ -20,11 +20,13 @@ from switch.messages.host_1987 import DIALECTS
 from terminal_sim.crypto import MAC_ALGORITHM, Algorithm
 from terminal_sim.host.book import Account, HostBook
 from terminal_sim.host.keys import ZoneSecrets
+from terminal_sim.host.medical import MedicalBook
 from terminal_sim.host.script import Script, read_script
 from terminal_sim.host.server import SimulatedHost
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
 FORMAT = "cardswitch-rehearsal-keys/1"
+BANK, SOCIAL_SECURITY = "bank", "social-security"
 
 
 def _read(path: Path) -> Any:
@@ -57,11 +59,28 @@ def read_secrets(path: Path, institution: str, mac_id: int) -> ZoneSecrets:
 
 def read_accounts(path: Path | None) -> list[Account]:
     """Accounts from JSON: a list of {"pan", "balance_fen", "pin"}; the PIN may be left out."""
+    return [account for account, _ in _accounts(path)]
+
+
+def read_book(path: Path | None, kind: str) -> HostBook:
+    """The books of a kind of host. At a social-security centre an account may be {"suspended": true}."""
+    found = _accounts(path)
+    accounts = [account for account, _ in found]
+    if kind == BANK:
+        return HostBook(accounts)
+    return MedicalBook(accounts, [account.pan for account, suspended in found if suspended])
+
+
+def _accounts(path: Path | None) -> list[tuple[Account, bool]]:
     if path is None:
         return []
     try:
         return [
-            Account(str(entry["pan"]), int(entry["balance_fen"]), entry.get("pin")) for entry in _read(path)
+            (
+                Account(str(entry["pan"]), int(entry["balance_fen"]), entry.get("pin")),
+                entry.get("suspended", False) is True,
+            )
+            for entry in _read(path)
         ]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputRefused(f"{path}: an account is {{pan, balance_fen, pin}}") from None
@@ -72,6 +91,7 @@ def host(
     keys: Annotated[
         Path, typer.Option("--keys", help="Rehearsal file with its ZMK, ZAK and ZPK.", dir_okay=False)
     ],
+    kind: Annotated[str, typer.Option("--kind", help="bank or social-security: whose rules it has.")] = BANK,
     accounts: Annotated[
         Path | None, typer.Option("--accounts", help="JSON list of pan, balance_fen, pin.", dir_okay=False)
     ] = None,
@@ -86,6 +106,8 @@ def host(
     habit: Annotated[str, typer.Option("--habit", help="What it does with all others.")] = "normal",
 ) -> None:
     """A host with books of its own, until Ctrl-C; then what came, as JSON. Says `ready: host ADDRESS:PORT` first."""
+    if kind not in (BANK, SOCIAL_SECURITY):
+        raise typer.BadParameter(f"--kind is {BANK} or {SOCIAL_SECURITY}")
     if dialect not in DIALECTS:
         raise typer.BadParameter(f"--dialect is one of {', '.join(DIALECTS)}")
     try:
@@ -94,7 +116,7 @@ def host(
         raise typer.BadParameter(f"--script or --habit: {error}") from None
     if len(habits.steps) != 1:
         raise typer.BadParameter("--habit is one step")
-    book = HostBook(read_accounts(accounts))
+    book = read_book(accounts, kind)
     simulated = SimulatedHost(
         DIALECTS[dialect],
         read_secrets(keys, institution, mac),

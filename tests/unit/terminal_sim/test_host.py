@@ -14,8 +14,9 @@ from switch.domain.errors import InputRefused
 from terminal_sim.commands import app
 from terminal_sim.crypto import Block, CheckValueError, check_value, terminal_mac
 from terminal_sim.host.book import Account, HostBook
-from terminal_sim.host.command import read_accounts, read_secrets
+from terminal_sim.host.command import read_accounts, read_book, read_secrets
 from terminal_sim.host.keys import GRACE_S, HostKeyRing
+from terminal_sim.host.medical import MedicalBook
 from terminal_sim.host.script import NORMAL, Behaviour, Step, read_script
 from tests.helpers.hosts import SECRETS
 
@@ -97,6 +98,58 @@ def test_an_unknown_card_and_a_balance() -> None:
     assert "8642" not in repr(Account(PAN, 1, "864209"))
 
 
+#   MTI, field 3, category   answer, balance afterwards (opened with 1000)
+POLICY = [
+    ("0200", "004000", "8062", "00", 900),
+    ("0200", "004000", "5912", "00", 900),
+    ("0200", "004000", "8011", "00", 900),
+    ("0200", "004000", "8099", "00", 900),
+    ("0200", "004000", "5411", "57", 1000),  # a supermarket
+    ("0200", "004000", "8100", "57", 1000),
+    ("0200", "004000", "", "57", 1000),
+    ("0220", "004000", "5411", "00", 900),  # an advice
+    ("0200", "002000", "8062", "57", 1000),  # a bank account
+    ("0200", "001000", "8062", "57", 1000),
+    ("0200", "604000", "8062", "57", 1000),  # a load
+    ("0100", "034000", "8062", "57", 1000),  # a hold
+    ("0200", "314000", "5411", "00", 1000),  # a balance may be asked for anywhere
+    ("0200", "", "8062", "57", 1000),
+]
+
+
+@pytest.mark.parametrize(("mti", "processing", "category", "answer", "balance"), POLICY)
+def test_a_social_security_centre_pays_for_health_and_nothing_else(
+    mti: str, processing: str, category: str, answer: str, balance: int
+) -> None:
+    book = MedicalBook([Account(PAN, 1000)])
+    asked = fields("00", 1) | {3: processing, 18: category}
+    assert book.settle(mti, asked)[39] == answer
+    assert book.settle(mti, asked)[39] == answer, "its repeat"
+    assert book.balance_fen(PAN) == balance
+
+
+def test_a_medical_purchase_is_returned_whoever_asks_and_reversed_once() -> None:
+    book = MedicalBook([Account(PAN, 1000)])
+    bought = fields("00", 1) | {3: "004000", 18: "8062"}
+    assert book.settle("0200", bought)[39] == "00"
+    given_back = fields("20", 2, 40, ("0200", 1)) | {3: "204000", 18: "5411"}
+    assert book.settle("0220", given_back)[39] == "00"
+    assert book.balance_fen(PAN) == 940
+    more = bought | {11: "000003"}
+    assert book.settle("0200", more)[39] == "00"
+    for trace in (4, 5):
+        undone = fields("00", trace, 100, ("0200", 3)) | {3: "004000"}
+        assert book.settle("0420", undone)[39] == "00"
+    assert book.balance_fen(PAN) == 940
+
+
+def test_a_suspended_person_may_look_and_not_pay_and_a_stranger_neither() -> None:
+    book = MedicalBook([Account(PAN, 1000)], [PAN])
+    assert book.settle("0200", fields("00", 1) | {3: "004000", 18: "8062"})[39] == "57"
+    assert book.settle("0200", fields("31", 2, None) | {3: "314000"})[39] == "00"
+    assert book.settle("0200", fields("00", 3) | {2: "1", 3: "004000", 18: "8062"})[39] == "14"
+
+
 def wrapped(algorithm: str, pin_key: bytes, mac_key: bytes) -> bytes:
     secrets = SECRETS[algorithm]
     zmk = Block(secrets.algorithm, secrets.zmk)
@@ -169,6 +222,11 @@ def test_keys_and_accounts_come_from_files(tmp_path) -> None:
     )
     assert read_accounts(accounts) == [Account(PAN, 5, "1234"), Account("1", 0)]
     assert read_accounts(None) == []
+    assert type(read_book(accounts, "bank")) is HostBook
+    accounts.write_text(json.dumps([{"pan": PAN, "balance_fen": 500, "suspended": True}]))
+    centre = read_book(accounts, "social-security")
+    assert isinstance(centre, MedicalBook)
+    assert centre.settle("0200", fields("00", 1) | {3: "004000", 18: "8062"})[39] == "57"
     for wrong in ('[{"pan": 1}]', "[1]", "{}x", '[{"pan": "1", "balance_fen": "x"}]'):
         accounts.write_text(wrong)
         with pytest.raises(InputRefused):
@@ -201,7 +259,9 @@ def test_the_command_says_where_it_listens_and_at_the_end_what_came(tmp_path) ->
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("wrong", [["--dialect", "morse"], ["--script", "sulky"], ["--habit", ""]])
+@pytest.mark.parametrize(
+    "wrong", [["--kind", "insurer"], ["--dialect", "morse"], ["--script", "sulky"], ["--habit", ""]]
+)
 def test_the_command_names_a_wrong_option(tmp_path, wrong) -> None:
     given = ["host", "--institution", "01020000", "--keys", str(keys_file(tmp_path)), *wrong]
     result = CliRunner().invoke(app, given)

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from terminal_sim.city import bank
 from terminal_sim.city.plan import (
     CENTRE,
     FOREIGN_ISSUER,
@@ -50,7 +51,7 @@ def rehearsal_keys(plan: CityPlan) -> dict[str, Any]:
                     "kcv": check_value(root_set.algorithm, root).hex().upper(),
                 }
             )
-    return {"format": "cardswitch-rehearsal-keys/1", "keys": keys}
+    return {"format": "cardswitch-rehearsal-keys/1", "keys": keys + bank.zone_keys(plan)}
 
 
 def _card(card: CityCard) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def registry(plan: CityPlan) -> dict[str, Any]:
             {"institution_id": TRANSIT, "name": "公交結算中心 Transit Settlement", "role": "ACQUIRER"},
             {"institution_id": CENTRE, "name": "清算中心 Clearing Centre", "role": "CENTRE"},
             {"institution_id": NEIGHBOUR, "name": "鄰市 Neighbour City", "role": "CITY"},
+            {"institution_id": bank.BANK, "name": "市民銀行 Citizens' Bank", "role": "BANK"},
         ],
         "card_issuers": [
             {"issuer_id": OWN_ISSUER.hex().upper(), "institution_id": OWN, "own": True},
@@ -137,6 +139,7 @@ def registry(plan: CityPlan) -> dict[str, Any]:
         ],
         "fee_rules": _fee_rules(plan),
         "cards": [_card(card) for card in (*plan.cards, *plan.guest_cards)],
+        "bindings": bank.bindings(plan),
     }
 
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -11,6 +12,8 @@ import pytest
 
 from switch.domain.identifiers import CardNumber
 from switch.keys.software_vault import SoftwareVault
+from switch.registry.binding_desk import end_binding
+from switch.registry.binding_import import TOLD_ONE_BY_ONE
 from switch.registry.bindings import BINDINGS_MAX, seal_context
 from switch.registry.exporting import export_csv, export_json
 from switch.registry.import_files import ImportRefused
@@ -229,3 +232,69 @@ def test_what_a_binding_says_of_card_bank_and_number_cannot_be_rewritten(
     ):
         with pytest.raises(psycopg.errors.RestrictViolation):
             db.execute(change)
+
+
+def test_a_binding_that_ends_while_an_import_writes_stays_ended(
+    db: psycopg.Connection[Any], postgres_url: str, tmp_path: Path
+) -> None:
+    run_import(db, write(tmp_path, bound(binding(1), binding(2))))
+    (number, _), *_ = rows(db, "binding_no, agreement_id")
+    ended: list[Any] = []
+
+    def told(step: str, _rows: int) -> None:
+        if step == "writing":  # checked and planned, and nothing written yet
+            with psycopg.connect(postgres_url, autocommit=True) as other:
+                ended.append(end_binding(other, number, actor="desk", reason="stolen", evidence="call 7"))
+
+    changed = bound(binding(1, day_limit_fen=5), binding(2, day_limit_fen=5))
+    report = run_import(db, write(tmp_path, changed), progress=told)
+    assert ended
+    assert tuple(report.kinds["bindings"]) == (2, 0, 1)
+    assert rows(db, "state, day_limit_fen") == [("ENDED", None), ("ACTIVE", 5)]
+    notes = db.execute(
+        "SELECT actor FROM registry_change WHERE subject = %s ORDER BY change_no", [f"binding {number}"]
+    ).fetchall()
+    assert notes == [("tests",), ("desk",)]
+
+
+def test_two_files_at_once_that_each_make_a_default_give_a_card_one(
+    postgres_url: str, db: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    run_import(db, write(tmp_path, bound()))
+    ends: list[str] = []
+
+    def bring_in(serial: int) -> None:
+        record = binding(serial, pan=pan_of(1))
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            try:
+                run_import(connection, write(tmp_path, bound(record), f"{serial}.json"))
+            except ImportRefused as refusal:
+                ends.append(refusal.faults[0].field)
+            else:
+                ends.append("bound")
+
+    threads = [Thread(target=bring_in, args=(serial,)) for serial in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ends) == ["bound", "is_default", "is_default"]
+    assert rows(db, "is_default") == [(True,)]
+
+
+def test_thousands_of_bindings_are_told_with_one_word_and_a_few_card_by_card(
+    db: psycopg.Connection[Any], postgres_url: str, tmp_path: Path
+) -> None:
+    many = TOLD_ONE_BY_ONE + 1
+    cards = bound(cards=many)
+    run_import(db, write(tmp_path, cards))
+    with psycopg.connect(postgres_url, autocommit=True) as listener:
+        listener.execute("LISTEN registry")
+        records = [binding(n) for n in range(1, many + 1)]
+        run_import(db, write(tmp_path, bound(*records, cards=many)))
+        run_import(
+            db, write(tmp_path, bound(*({**one, "state": "ENDED"} for one in records[:2]), cards=many))
+        )
+        payloads = [notice.payload for notice in listener.notifies(timeout=5, stop_after=3)]
+    homes = db.execute("SELECT shard, card_no FROM card_route WHERE pan = ANY(%s)", [[pan_of(1), pan_of(2)]])
+    assert payloads == ["bindings", *sorted(f"binding:{shard}:{card_no}" for shard, card_no in homes)]

@@ -1,4 +1,4 @@
--- depends: 0016_host_legs
+-- depends: 0017_medical
 -- Bound bank cards 綁定銀行卡: which bank account pays when a citizen card is used for it. A terminal can only mean the default one.
 
 CREATE SEQUENCE binding_no;

@@ -36,6 +36,7 @@ from switch.messages.answers import DE39
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.intake import IntakeWriter, inline_tacs
 from switch.purse.shadow import keep_folding_purses
+from switch.registry.bindings import BindingDirectory
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
@@ -103,7 +104,9 @@ class Service:
         self._stack.push_async_callback(cards.close)
         routes = Routes(pool.connection, own_ids=settings.institution.issuer_ids)
         self._stack.push_async_callback(routes.close)
-        registry = RegistryListener(self._connect, [terminals, cards, routes])
+        bindings = BindingDirectory(pool.connection)
+        self._stack.push_async_callback(bindings.close)
+        registry = RegistryListener(self._connect, [terminals, cards, routes, bindings])
         self._background(registry.run())
         await asyncio.wait_for(registry.listening.wait(), 10.0)
         await routes.start()
@@ -134,6 +137,7 @@ class Service:
             books=books,
             desk=desk,
             hosts=self.host_desk,
+            bindings=bindings,
             connect=pool.connection,
             watch=metrics,
             acquirer=settings.institution.acquirer_code,
@@ -234,7 +238,7 @@ class Service:
         self.hosts = HostLinks(hosts, vault, self.metrics, late, put_in_force)
         shards = self.settings.database.shards
         terms = [host_terms(link, shards) for link in self.settings.hosts.links]
-        self.host_desk = HostDesk(terms, self.hosts.links, books)
+        self.host_desk = HostDesk(terms, self.hosts.links, books, vault)
         self._stack.push_async_callback(
             self.host_desk.close, ENDS_S
         )  # after the links, whose end ends all questions

@@ -220,10 +220,13 @@ class SoftwareVault:
         card: CardNumber,
         zpk_name: str,
         zone_format: PinFormat,
+        *,
+        zone_card: CardNumber | None = None,
     ) -> bytes:
         """A PIN block under the terminal's PIK, made anew under a partner's ZPK; PinBlockError when unreadable."""
         zpk = self._zone_pin_key(zpk_name, ACTIVE_ONLY)
-        return encrypt_pin(zpk, decrypt_pin(_own(keys).pin_key(), block, pin_format, card), zone_format, card)
+        pin = decrypt_pin(_own(keys).pin_key(), block, pin_format, card)
+        return encrypt_pin(zpk, pin, zone_format, card if zone_card is None else zone_card)
 
     def _zone_pin_key(self, name: str, states: frozenset[KeyState]) -> PinKey:
         record = self._record(name, ("ZPK",), states)

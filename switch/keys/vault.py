@@ -114,8 +114,13 @@ class Vault(Protocol):
         card: CardNumber,
         zpk_name: str,
         zone_format: PinFormat,
+        *,
+        zone_card: CardNumber | None = None,
     ) -> bytes:
-        """A PIN block under the terminal's PIK, made anew under a partner's ZPK; PinBlockError when unreadable."""
+        """A PIN block under the terminal's PIK, made anew under a partner's ZPK; PinBlockError when unreadable.
+
+        zone_card: the number by which the partner knows the card, where that is another.
+        """
 
     # --- purse
 

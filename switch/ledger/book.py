@@ -92,6 +92,7 @@ _REFUSALS = (  # by the form of a request, or by routing
     Decline.ACQUIRER_OUT_OF_SCOPE,
     Decline.NO_ROUTE,
     Decline.HOST_DOWN,
+    Decline.LIMIT_AMOUNT,
 )
 _KIND = {request: int(kind) for request, kind in KIND.items()}
 SERIALS_EACH = 4  # that one request can use up: of itself, of what it gives up, of what hosts must be told

@@ -35,6 +35,7 @@ from switch.ledger.chart import Code
 from switch.ledger.items import FINANCIAL, IN_DOUBT, Item, Key
 from switch.ledger.leg_state import HostAsk, StandInTerms
 from switch.ledger.legs import Asked, LegEnd
+from switch.registry.bindings import Binding, OpenNumbers, account_of, binding_refusal
 from switch.registry.terminals import TerminalEntry
 from switch.routing.destinations import Destination, Way
 from switch.routing.hosts import HostLink
@@ -82,6 +83,7 @@ class HostDesk:
         terms: Iterable[HostTerms],
         links: Mapping[str, HostLink],
         books: Books,
+        vault: OpenNumbers,
         *,
         asking_max: int = 20_000,
     ) -> None:
@@ -89,6 +91,7 @@ class HostDesk:
         self._by_institution = {one.institution: one for one in self._terms.values()}
         self._links = links
         self._books = books
+        self._vault = vault
         self._asking_max = asking_max
         self._asking: dict[Key, list[Done]] = {}  # who waits for the end of which question
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,11 +120,11 @@ class HostDesk:
         destination: Destination,
         request: CardRequest,
         entry: TerminalEntry,
-        number: CardNumber | None = None,
+        binding: Binding | None = None,
     ) -> HostAsk | Decline:
         """How a request is put to a destination that this switch has; when it is away, whether somebody stands in.
 
-        number: the card as the host knows it, where that is another than the one that came.
+        binding: of the card, where its bound bank card is to pay. Only its own bank is told its number.
         """
         terms = self._named(destination)
         service = _SERVICE.get(type(request))
@@ -134,8 +137,13 @@ class HostDesk:
                 return Decline.HOST_DOWN
         account = getattr(request, "account", AccountKind.BANK)
         code, owner = _owes(destination, account, terms.institution)
-        card = number if number is not None else request.card
+        card = request.card
         assert card is not None, "a purchase or a balance has a card"
+        if binding is not None and int(binding.institution_id) == terms.institution:
+            refusal = binding_refusal(binding, getattr(request, "amount_fen", Fen(0)))
+            if refusal is not None:
+                return refusal
+            card = account_of(self._vault, card, binding)
         return HostAsk(
             terms.name,
             service,
@@ -269,6 +277,11 @@ class HostDesk:
             except psycopg.Error as error:
                 log.warning("sweep of legs postponed", error=type(error).__name__)
             await asyncio.sleep(every_s)
+
+
+def means_bank_account(request: Any) -> bool:
+    """Whether a request is to be paid by the bank card that is bound to a card; what names an original goes where that went."""
+    return isinstance(request, Purchase | Balance) and request.account == AccountKind.BANK
 
 
 def _owes(destination: Destination, account: AccountKind, institution: int) -> tuple[Code, int]:

@@ -61,6 +61,7 @@ from switch.messages.framing import frame
 from switch.messages.mapping import read_request
 from switch.messages.message import Message
 from switch.messages.structures import TRANSACTION_TYPES
+from switch.registry.bindings import Binding, BindingDirectory
 from switch.registry.cards import CardDirectory, CardRoute
 from switch.registry.master_keys import MasterKeyDesk
 from switch.registry.sessions import SignOnRefused, promote, sign_off
@@ -68,7 +69,7 @@ from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
 from switch.routing.destinations import RouteTable
 from switch.routing.downloads import DownloadDesk
-from switch.routing.host_desk import HostDesk
+from switch.routing.host_desk import HostDesk, means_bank_account
 from switch.routing.routes import Routes
 from switch.routing.sign_ons import SignOnDesk
 
@@ -149,6 +150,7 @@ class Reception:
         books: Books,
         desk: BatchDesk,
         hosts: HostDesk,
+        bindings: BindingDirectory,
         connect: Connect,
         watch: Watch,
         acquirer: str,
@@ -162,6 +164,7 @@ class Reception:
         self._books = books
         self._desk = desk
         self._hosts = hosts
+        self._bindings = bindings
         self._connect = connect
         self._watch = watch
         self._acquirer = acquirer
@@ -295,7 +298,7 @@ class Reception:
         route = self._cards.get(card)
         if route is None:
             self._later(visit, self._find_card(visit, since, card))
-        elif self._routes.may_move_own:
+        elif self._routes.may_move_own or means_bank_account(request):
             self._route(visit, since, route)
         else:
             self._enqueue(visit, since, route.shard, route.holder_id)
@@ -303,23 +306,35 @@ class Reception:
     def _route(self, visit: Visit, since: Any, card: CardRoute) -> None:
         """A card of ours, by the table in force at this moment, which may have to be read."""
         table = self._routes.table
-        if table is None:
-            self._later(visit, self._read_table(visit, since, card))
+        binding = self._bindings.get(card) if means_bank_account(visit.content) else None
+        if table is None or (binding is None and means_bank_account(visit.content)):
+            self._later(visit, self._read_way(visit, since, card))
         else:
-            self._send_on(visit, since, card, table)
+            self._send_on(visit, since, card, table, binding)
 
-    async def _read_table(self, visit: Visit, since: Any, card: CardRoute) -> None:
-        self._send_on(visit, since, card, await self._routes.current())
+    async def _read_way(self, visit: Visit, since: Any, card: CardRoute) -> None:
+        binding = await self._bindings.load(card) if means_bank_account(visit.content) else None
+        self._send_on(visit, since, card, await self._routes.current(), binding)
 
-    def _send_on(self, visit: Visit, since: Any, card: CardRoute | None, table: RouteTable) -> None:
+    def _send_on(
+        self,
+        visit: Visit,
+        since: Any,
+        card: CardRoute | None,
+        table: RouteTable,
+        binding: Binding | None = None,
+    ) -> None:
         """To the ledger: to be booked, or to be refused there, so that a repeat finds the same answer."""
         request: CardRequest = visit.content  # type: ignore[assignment]  # _proceed sorted the others out
-        way = self._routes.route(table, request, visit.entry, own=card is not None)
+        bank = binding.institution_id if binding is not None else ""
+        way = self._routes.route(table, request, visit.entry, own=card is not None, bank=bank)
         ask: HostAsk | Decline | None = None
         if isinstance(way, Decline):
             ask = way
         elif way.linked:
-            ask = self._hosts.plan(way, request, visit.entry)
+            ask = self._hosts.plan(way, request, visit.entry, binding)
+        elif means_bank_account(request) and card is not None:
+            ask = Decline.ACCOUNT_NOT_PERMITTED  # no bank card is bound to it, and no row knows another way
         if isinstance(ask, Decline):
             amount_fen = getattr(request, "amount_fen", Fen(0))
             visit.content = Refused(request.card, amount_fen, DE39[ask], ask.value)
@@ -681,8 +696,10 @@ class Reception:
 
     async def _find_card(self, visit: Visit, since: Any, card: CardNumber) -> None:
         route = (await self._cards.load([card]))[card]
-        if route is None or self._routes.may_move_own:
-            self._send_on(visit, since, route, await self._routes.current())
+        if route is None:
+            self._send_on(visit, since, None, await self._routes.current())
+        elif self._routes.may_move_own or means_bank_account(visit.content):
+            await self._read_way(visit, since, route)
         else:
             self._enqueue(visit, since, route.shard, route.holder_id)
 
@@ -704,9 +721,10 @@ def _translation(vault: Vault, keys: TerminalKeys, pin: PinEntry, item: Item) ->
     assert item.ask is not None
     request: Any = item.request
     card: CardNumber = request.card
+    number = item.ask.number
 
     def under(zpk_name: str, zone_format: PinFormat) -> bytes:
-        return vault.translate_pin(keys, pin.block, pin.format, card, zpk_name, zone_format)
+        return vault.translate_pin(keys, pin.block, pin.format, card, zpk_name, zone_format, zone_card=number)
 
     return under
 

@@ -1,7 +1,9 @@
 """Purchases and balances that a host decides: every way a question can end, what is booked, and what the host must still be told."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,11 @@ async def till_of(city: Banked, seen: Seen) -> Till:
 def neighbour(number: int) -> CardData:
     payload = f"313310{number:012d}"
     return CardData(payload + luhn_digit(payload), "001")
+
+
+def bank_card_of(number: int) -> CardData:
+    payload = f"622848{number:012d}"
+    return CardData(payload + luhn_digit(payload), "")
 
 
 async def test_a_bank_approves_a_purchase_and_owes_it(city: Banked, told: Seen) -> None:
@@ -182,6 +189,40 @@ async def test_the_pin_goes_to_the_bank_under_its_own_key(city: Banked, told: Se
     async with host_of(city, "bank", [card], pin="246813"):
         assert await till.code(till.pos.purchase(card, 100, account=BANK, pin="246814")) == "55"
         assert await till.code(till.pos.purchase(card, 100, account=BANK, pin="246813")) == "00"
+
+
+async def test_a_bound_bank_card_pays_under_its_own_number(city: Banked, told: Seen, tmp_path: Path) -> None:
+    till, card, bank_card = (
+        await till_of(city, told),
+        city.town.new_card(),
+        bank_card_of(1),
+    )
+    document = {
+        "format": "citizen-card-registry",
+        "version": 1,
+        "bindings": [
+            {
+                "pan": card.pan,
+                "institution_id": "01020000",
+                "bank_card": bank_card.pan,
+                "agreement_id": "A-1",
+                "holder_confirmed": True,
+                "confirmed_at": "2026-03-15T10:30:00+08:00",
+                "transaction_limit_fen": 5_000,
+            }
+        ],
+    }
+    path = tmp_path / "bindings.json"
+    path.write_text(json.dumps(document))
+    city.town.run("registry", "import", str(path))
+    async with host_of(city, "bank", [bank_card], pin="246813") as bank:
+        assert await till.code(till.pos.purchase(card, 5_001, account=BANK, pin="246813")) == "61"
+        assert await till.code(till.pos.purchase(card, 5_000, account=BANK, pin="246814")) == "55"
+        request = till.pos.purchase(card, 5_000, account=BANK, pin="246813")
+        assert await till.code(request) == "00"
+        assert await till.code(till.pos.reversal(request, "98")) == "00"
+        assert bank.book.balance_fen(bank_card.pan) in (95_000, 100_000)
+    assert outbox(city, bank_card) == [(REVERSAL_ADVICE, PURCHASE, "98", 5_000)]
 
 
 async def test_a_balance_is_the_hosts_and_leaves_nothing_to_undo(city: Banked, told: Seen) -> None:

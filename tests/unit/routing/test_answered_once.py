@@ -119,6 +119,7 @@ def receive(vector: str, do: Callable[[Item], bool], *, shard: int = 0, body: by
         books=Books(do),
         desk=nobody,
         hosts=nobody,
+        bindings=nobody,
         connect=nobody,
         watch=watch,
         acquirer="49993350",

@@ -181,10 +181,16 @@ class HostSettings(_Section):
     retry_per_s: float = Field(10.0, ge=0, description="repeats that a second pays for")
     retry_saved_max: float = Field(100.0, ge=1, description="repeats that may be saved up")
     stand_in_amount_fen: int = Field(
-        0, ge=0, description="a purchase that is approved while the host is away; 0: none"
+        0,
+        ge=0,
+        description="a purchase up to this is approved while the host cannot be asked; 0: none. Never one with a PIN",
     )
-    stand_in_outstanding_fen: int = Field(0, ge=0, description="sum of such that the host was not told yet")
-    stand_in_outstanding_count: int = Field(0, ge=0, description="number of such")
+    stand_in_outstanding_fen: int = Field(
+        0,
+        ge=0,
+        description="sum of such that the host has not confirmed yet; each shard has an equal part",
+    )
+    stand_in_outstanding_count: int = Field(0, ge=0, description="number of such, likewise")
 
     @model_validator(mode="after")
     def _ordered(self) -> "HostSettings":

@@ -37,14 +37,18 @@ async def test_a_route_is_loaded_once_and_then_at_hand(connect: Connect, directo
 
 
 async def test_an_imported_card_is_known_as_soon_as_the_notice_comes(
-    city_url: str, directory: CardDirectory, tmp_path: Path
+    connect: Connect, city_url: str, tmp_path: Path
 ) -> None:
+    directory = CardDirectory(
+        pooled(connect), absent_s=600.0
+    )  # the second that it is by itself may pass meanwhile
     assert (await directory.load([UNKNOWN]))[UNKNOWN] is None
     with psycopg.connect(city_url, autocommit=True) as connection:
         run_import(connection, write(tmp_path, city(cards=[card(2)])))
-    assert (await directory.load([UNKNOWN]))[UNKNOWN] is None  # for at most a second
+    assert (await directory.load([UNKNOWN]))[UNKNOWN] is None
     directory.notice("all")
     assert (await directory.load([UNKNOWN]))[UNKNOWN] is not None
+    await directory.close()
 
 
 async def test_the_cache_is_bounded(connect: Connect, tmp_path: Path, city_url: str) -> None:

@@ -5,6 +5,7 @@ kinds in both. Nothing in here knows which dialect it reads.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from switch.domain.errors import FormatError, FramingError
@@ -82,6 +83,12 @@ class UnreadableMessage(FormatError):
         super().__init__(rule, field=field, offset=offset)
 
 
+@lru_cache(maxsize=1_024)
+def _numbers(bits: int) -> tuple[int, ...]:
+    """The fields that a bitmap of 128 bits announces, in order. Messages of a kind share a few bitmaps."""
+    return tuple(number for number in range(2, 129) if bits >> (128 - number) & 1)
+
+
 def decode(dialect: Dialect, body: bytes) -> HostMessage:
     """Read a frame body. FramingError when not even the MTI can be read, UnreadableMessage for any other broken rule."""
     mti = dialect.mti_of.get(body[: dialect.mti_bytes])
@@ -100,9 +107,7 @@ def decode(dialect: Dialect, body: bytes) -> HostMessage:
         bits |= int.from_bytes(body[at - BITMAP_BYTES : at], "big")
     if len(body) < at:
         raise refuse("data ends inside the bitmap", "bitmap", len(body))
-    for number in range(2, 129):
-        if not bits >> (128 - number) & 1:
-            continue
+    for number in _numbers(bits):
         spec = dialect.fields.get(number)
         if spec is None:
             place = dialect.mti_bytes + (number - 1) // 8

@@ -26,6 +26,10 @@ class Encoding(Enum):
     GB18030 = "ans "  # GB18030 text, counted in bytes, no control characters
     BINARY = "b"  # bytes
 
+    __hash__ = (
+        object.__hash__
+    )  # as good for what is only equal to itself; the one of enums is a call into Python, for every field
+
 
 NIBBLES = frozenset({Encoding.BCD_LEFT, Encoding.BCD_RIGHT, Encoding.TRACK})
 
@@ -134,9 +138,10 @@ class FieldKind(NamedTuple):
             )
         allowed = HEX_DIGITS if self.encoding is Encoding.TRACK else DIGITS
         shift = pad if self.encoding is Encoding.BCD_RIGHT else 0
-        for place, nibble in enumerate(digits):
-            if nibble not in allowed:
-                raise KindError("nibble is not a decimal digit", (place + shift) // 2)
+        if allowed is DIGITS and not digits.isdecimal():  # one look at all of them, then at each to say which
+            for place, nibble in enumerate(digits):
+                if nibble not in allowed:
+                    raise KindError("nibble is not a decimal digit", (place + shift) // 2)
         if filler not in ("", "0"):
             raise KindError("pad nibble is not 0", filler_at)
         return digits.replace("D", "=") if self.encoding is Encoding.TRACK else digits
@@ -166,6 +171,18 @@ class FieldKind(NamedTuple):
             if text.encode("gb18030") != raw:
                 raise KindError("text is not in its canonical form")
             return text
+        if raw.isascii():
+            text = raw.decode("ascii")
+            if self.encoding is Encoding.PRINTABLE:
+                right = text.isprintable()
+            elif self.encoding is Encoding.ALPHANUMERIC:
+                right = text.isalnum()
+            else:
+                right = self.encoding is Encoding.DIGITS and text.isdecimal()
+            if (
+                right
+            ):  # one look at all characters; the others are looked at each, to say which breaks the rule
+                return text
         for place, byte in enumerate(raw):
             if self.encoding is Encoding.DIGITS and byte not in _ASCII_DIGITS:
                 raise KindError("character is not a decimal digit", place)

@@ -1,0 +1,147 @@
+"""Answers after the time-out: late, twice, with another code, too many, and never a second reversal."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from switch.domain.hosts import HostAnswer, HostKey, LateAnswer
+from switch.ledger.outbox import claim
+from switch.routing.late_answers import LateAnswers
+from tests.helpers.hosts import until
+from tests.helpers.outbox import (
+    ITEM_SENT,
+    LEG_SENT,
+    STATE_STOOD_IN,
+    Told,
+    connector,
+    one,
+    put_legs,
+    put_reversals,
+    put_stood_in,
+)
+
+pytestmark = pytest.mark.server
+
+
+def answer(trace=1, code="00", *, sent=LEG_SENT, host="bank"):
+    return LateAnswer(host, HostAnswer(HostKey(sent, trace), code, "", "", None, "", None, ""))
+
+
+@asynccontextmanager
+async def listening(url, told, due=None, **more):
+    late = LateAnswers(connector(url), told, (due if due is not None else []).append, **more)
+    task = asyncio.create_task(late.run())
+    try:
+        yield late
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def waiting(pg):
+    """Seconds until the reversal is due, about."""
+    return await one(pg, "SELECT extract(epoch FROM due_at - now())::float FROM host_outbox")
+
+
+@pytest.mark.parametrize(("code", "what", "due"), [("00", "approved", ["bank"]), ("51", "declined", [])])
+async def test_a_late_answer_is_noted_and_an_approval_has_the_reversal_sent_at_once(
+    postgres_url, pg, code, what, due
+):
+    await put_reversals(pg, 1)
+    await pg.execute("UPDATE host_outbox SET due_at = now() + interval '5 minutes', tries = 4")
+    told, hastened = Told(), []
+    async with listening(postgres_url, told, hastened) as late:
+        late.put(answer(code=code))
+        await until(lambda: told.late == {what: 1})
+    assert await one(pg, "SELECT late_code, state FROM host_leg") == (code, 4)
+    assert hastened == due
+    assert (await waiting(pg) <= 0) is bool(due)
+    assert await one(pg, "SELECT count(*) FROM host_outbox") == 1
+
+
+async def test_the_first_of_two_late_answers_stands_whatever_the_second_says(postgres_url, pg):
+    await put_reversals(pg, 1)
+    told = Told()
+    async with listening(postgres_url, told) as late:
+        for code in ("51", "00", "51"):
+            late.put(answer(code=code))
+        await until(lambda: told.late == {"declined": 1, "again": 2})
+    assert await one(pg, "SELECT late_code FROM host_leg") == "51"
+    assert await one(pg, "SELECT count(*) FROM host_outbox") == 1
+
+
+async def test_a_reversal_on_its_way_or_confirmed_is_left_alone(postgres_url, pg):
+    await put_reversals(pg, 2)
+    [message] = await claim(pg, 0, "bank", limit=1, lease_s=60.0)
+    await pg.execute(
+        "UPDATE host_outbox SET result = 1, done_at = now(), last_end = '00' WHERE outbox_no = 2"
+    )
+    told, hastened = Told(), []
+    async with listening(postgres_url, told, hastened) as late:
+        late.put(answer(1))
+        late.put(answer(2))
+        await until(lambda: told.late == {"approved": 2})
+    assert hastened == []
+    assert await one(pg, "SELECT due_at FROM host_outbox WHERE outbox_no = 1") == message.held_until
+    assert await claim(pg, 0, "bank", limit=1, lease_s=60.0) == []
+
+
+@pytest.mark.parametrize("state", [0, 1, 2, 3])
+async def test_a_leg_that_was_not_given_up_keeps_its_state(postgres_url, pg, state):
+    await put_legs(pg, 1, state=state)
+    told = Told()
+    async with listening(postgres_url, told) as late:
+        late.put(answer())
+        await until(lambda: told.late == {"approved": 1})
+    assert await one(pg, "SELECT state, late_code FROM host_leg") == (state, "00")
+    assert await one(pg, "SELECT count(*) FROM host_outbox") == 0
+
+
+async def test_an_answer_to_a_message_of_the_outbox_or_to_nothing_changes_nothing(postgres_url, pg):
+    await put_reversals(pg, 1)
+    await put_stood_in(pg, 1, first=2)
+    told = Told()
+    async with listening(postgres_url, told) as late:
+        for strange in (
+            answer(1, sent=ITEM_SENT),
+            answer(2),  # the advice of a stand-in
+            answer(1, host="other"),
+            answer(77),
+        ):
+            late.put(strange)
+        await until(lambda: told.late == {"other": 4})
+    assert await one(pg, "SELECT count(*) FROM host_leg WHERE late_code IS NOT NULL") == 0
+    assert await one(pg, "SELECT state FROM host_leg WHERE leg_no = 2") == STATE_STOOD_IN
+
+
+async def test_a_full_queue_drops_and_counts(postgres_url, pg):
+    told = Told()
+    late = LateAnswers(connector(postgres_url), told, lambda _host: None, queue_max=10)
+    for trace in range(1, 16):
+        late.put(answer(trace))
+    assert (late.depth, told.late) == (10, {"dropped": 5})
+    await put_legs(pg, 15)
+    task = asyncio.create_task(late.run())
+    await until(lambda: told.late.get("approved") == 10)
+    late.put(answer(11))
+    await until(lambda: told.late["approved"] == 11)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_database_that_was_away_is_asked_again(postgres_url, pg):
+    await put_reversals(pg, 1)
+    told = Told()
+    good = connector(postgres_url)
+    failures = iter([True])
+
+    def sometimes():
+        return connector("postgresql://127.0.0.1:1/nowhere")() if next(failures, False) else good()
+
+    late = LateAnswers(sometimes, told, lambda _host: None)
+    late.put(answer())
+    task = asyncio.create_task(late.run())
+    await until(lambda: told.late == {"approved": 1})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

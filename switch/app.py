@@ -19,7 +19,6 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
-from switch.domain.hosts import LateAnswer
 from switch.keys.opening import activate_proved, open_vault
 from switch.keys.records import KeyRecord
 from switch.keys.software_vault import SoftwareVault
@@ -41,8 +40,10 @@ from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
+from switch.routing.forwarding import Forwarder, keep_counting
 from switch.routing.host_desk import HostDesk
 from switch.routing.host_names import HostNames
+from switch.routing.late_answers import LateAnswers
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
 from switch.settings import Settings, load_settings
@@ -51,7 +52,7 @@ from switch.storage.migrate import require_current
 from switch.storage.pool import connect, connect_writer, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
-from switch.terms import host_terms, link_terms, terminal_limits
+from switch.terms import forward_terms, host_terms, link_terms, terminal_limits
 from switch.transports.host_links import HostLinks
 from switch.transports.tcp_terminals import TerminalListener, server_tls
 from switch.workers import die_with_parent, further_processes
@@ -74,6 +75,7 @@ class Service:
         self.stopping = asyncio.Event()
         self.terminal_port = 0
         self.http_port = 0
+        self.forwarders: dict[str, Forwarder] = {}
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Service":
@@ -125,7 +127,7 @@ class Service:
         self._stack.push_async_callback(books.stop)
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
         desk = self._desk(vault)
-        await self._join_hosts(vault, books)
+        await self._join_hosts(vault, books, pool)
         names = HostNames(settings.hosts.links)
         routes.join(has=self.host_desk.has, usable=self.host_desk.usable, hosts_of=names.of_institution)
 
@@ -150,6 +152,7 @@ class Service:
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
             self._background(keep_sweeping(pool.connection, shards))
             self._background(self.host_desk.keep_ending(pool.connection, shards))
+            self._background(keep_counting(pool.connection, shards, metrics))
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
@@ -216,7 +219,7 @@ class Service:
         self.metrics.watch("intake_depth", "Offline records waiting", lambda: intake.depth)
         return BatchDesk(intake, batches, self.metrics.taken_in)
 
-    async def _join_hosts(self, vault: SoftwareVault, books: Books) -> None:
+    async def _join_hosts(self, vault: SoftwareVault, books: Books, pool: AsyncConnectionPool[Any]) -> None:
         """Connect to the hosts of the settings. They may be away: nothing waits for them."""
 
         def activate(pair: Generation, partner: str) -> list[KeyRecord]:
@@ -230,12 +233,11 @@ class Service:
             # In a thread, because a ceremony is synchronous; the vault itself changes here, in the loop's thread.
             vault.replace_records(await asyncio.to_thread(activate, pair, partner))
 
-        def late(answer: LateAnswer) -> None:
-            log.warning("late answer of a host", host=answer.host, answer=answer.answer.code)
-
+        late = LateAnswers(pool.connection, self.metrics, self.wake_forwarder)
+        self._background(late.run())
         acquirer = self.settings.institution.acquirer_code
         hosts = [(link_terms(link, acquirer), link.mac_id) for link in self.settings.hosts.links]
-        self.hosts = HostLinks(hosts, vault, self.metrics, late, put_in_force)
+        self.hosts = HostLinks(hosts, vault, self.metrics, late.put, put_in_force)
         shards = self.settings.database.shards
         terms = [host_terms(link, shards) for link in self.settings.hosts.links]
         self.host_desk = HostDesk(terms, self.hosts.links, books, vault)
@@ -245,6 +247,25 @@ class Service:
         self.metrics.watch("host_questions", "Requests that wait for a host", lambda: self.host_desk.depth)
         await self.hosts.start()
         self._stack.push_async_callback(self.hosts.stop)
+        self._forward(pool)
+
+    def _forward(self, pool: AsyncConnectionPool[Any]) -> None:
+        """Begin to tell hosts what the outbox holds for them."""
+        shards = range(self.settings.database.shards)
+        for at in self.settings.hosts.links:
+            link = self.hosts.links.get(at.name)
+            if link is None:  # it has no keys; what it must be told waits
+                continue
+            forwarder = Forwarder(link, pool.connection, shards, forward_terms(at), self.metrics)
+            self.forwarders[at.name] = forwarder
+            link.on_usable = self.wake_forwarder
+            task = asyncio.get_running_loop().create_task(forwarder.run())
+            self._stack.push_async_callback(_finish, forwarder, task)
+
+    def wake_forwarder(self, host: str) -> None:
+        """Something may have become due at a host. Cheap."""
+        if host in self.forwarders:
+            self.forwarders[host].wake()
 
     def _open_vault(self) -> SoftwareVault:
         with psycopg.connect(self.url) as connection:
@@ -289,8 +310,8 @@ class Service:
         await self.stopping.wait()
 
 
-async def _finish(writer: MessageWriter[Any], task: asyncio.Task[None]) -> None:
-    """Let a writer end what is queued."""
+async def _finish(writer: MessageWriter[Any] | Forwarder, task: asyncio.Task[None]) -> None:
+    """Let a writer end what is queued, a forwarder what is on its way."""
     writer.stop()
     await task
 

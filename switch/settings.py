@@ -191,10 +191,25 @@ class HostSettings(_Section):
         description="sum of such that the host has not confirmed yet; each shard has an equal part",
     )
     stand_in_outstanding_count: int = Field(0, ge=0, description="number of such, likewise")
+    forward_in_flight_max: int = Field(
+        256,
+        ge=1,
+        le=10_000,
+        description="unanswered messages from the outbox, per process; never above half of in_flight_max",
+    )
+    forward_pause_s: float = Field(
+        1.0, gt=0, le=3600, description="before an unconfirmed message is sent again; doubled each time"
+    )
+    forward_pause_max_s: float = Field(300.0, gt=0, le=86_400, description="longest of these pauses")
 
     @model_validator(mode="after")
     def _ordered(self) -> "HostSettings":
-        if self.reconnect_min_s > self.reconnect_max_s or self.breaker_open_s > self.breaker_open_max_s:
+        pauses = (
+            (self.reconnect_min_s, self.reconnect_max_s),
+            (self.breaker_open_s, self.breaker_open_max_s),
+            (self.forward_pause_s, self.forward_pause_max_s),
+        )
+        if any(shortest > longest for shortest, longest in pauses):
             raise ValueError("a shortest pause must not be longer than the longest")
         return self
 

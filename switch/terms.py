@@ -3,6 +3,8 @@
 from switch.ledger.leg_state import StandInTerms
 from switch.messages.host_1987 import DIALECTS
 from switch.messages.host_mapping import Parties
+from switch.routing.advices import BackOff
+from switch.routing.forwarding import ForwardTerms
 from switch.routing.host_desk import HostTerms
 from switch.settings import HostSettings, Settings
 from switch.transports.breaker import BreakerTerms
@@ -58,4 +60,14 @@ def link_terms(at: HostSettings, acquirer: str) -> LinkTerms:
         retry_ratio=at.retry_ratio,
         retry_per_s=at.retry_per_s,
         retry_saved_max=at.retry_saved_max,
+    )
+
+
+def forward_terms(at: HostSettings) -> ForwardTerms:
+    """What may be on its way to a host out of the outbox."""
+    return ForwardTerms(
+        answer_s=at.answer_s,
+        # The link takes no more of stored messages than half of its room: the other half is for people who wait at a till.
+        in_flight_max=max(min(at.forward_in_flight_max, at.in_flight_max // 2), 1),
+        back_off=BackOff(at.forward_pause_s, at.forward_pause_max_s),
     )

@@ -4,7 +4,7 @@ The hot path adds to plain dictionaries, a tenth of a microsecond each; a collec
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import time
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -64,6 +64,9 @@ class Metrics:
         self.host_oddities: Counter[tuple[str, str]] = Counter()
         self.host_lines_lost: Counter[tuple[str, str]] = Counter()
         self.hosts: dict[str, Callable[[], tuple[int, int, int, int]]] = {}
+        self.host_told: Counter[tuple[str, str]] = Counter()
+        self.host_late_answers: Counter[tuple[str, str]] = Counter()
+        self.host_outbox: dict[str, tuple[int, int, float]] = {}
         self._started = time()
         self.registry.register(self)
 
@@ -110,6 +113,18 @@ class Metrics:
     def watch_host(self, host: str, read: Callable[[], tuple[int, int, int, int]]) -> None:
         """Show what a link keeps: usable connections, requests in flight, breaker, remembered keys."""
         self.hosts[host] = read
+
+    def host_forwarded(self, host: str, end: str, count: int) -> None:
+        """So many messages of the outbox ended: `confirmed`, `refused`, `later`, `unknown`, `not_sent`."""
+        self.host_told[(host, end)] += count
+
+    def host_late(self, host: str, what: str) -> None:
+        """A late answer: `approved`, `declined`, `again`, `other`, `dropped`, `failed`."""
+        self.host_late_answers[(host, what)] += 1
+
+    def outbox(self, figures: Mapping[str, tuple[int, int, float]]) -> None:
+        """By host: open messages, refused ones, age of the oldest open one in seconds. Hosts that have none any more show 0."""
+        self.host_outbox = dict.fromkeys(self.host_outbox, (0, 0, 0.0)) | dict(figures)
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
@@ -161,6 +176,13 @@ class Metrics:
                 "reason",
                 self.host_lines_lost,
             ),
+            (
+                "cardswitch_host_forwarded",
+                "Messages of the outbox, by what became of them",
+                "end",
+                self.host_told,
+            ),
+            ("cardswitch_host_late_answers", "Answers after the time-out", "what", self.host_late_answers),
         ):
             counter = CounterMetricFamily(name, text, labels=["host", label])
             for labels, count in counts.items():
@@ -185,3 +207,15 @@ class Metrics:
             for gauge, value in zip(gauges, read(), strict=True):
                 gauge.add_metric([host], value)
         yield from gauges
+        outbox = [
+            GaugeMetricFamily(f"cardswitch_host_outbox_{name}", text, labels=["host"])
+            for name, text in (
+                ("open", "Messages the host has not confirmed"),
+                ("refused", "Messages the host refused"),
+                ("oldest_seconds", "Age of the oldest open message"),
+            )
+        ]
+        for host, figures in self.host_outbox.items():
+            for gauge, figure in zip(outbox, figures, strict=True):
+                gauge.add_metric([host], figure)
+        yield from outbox

@@ -101,6 +101,7 @@ class TcpHostLink:
         self._stopping = asyncio.Event()
         self._oddities = Oddities(terms.name, watch, now_s)
         self._network = HostNetwork(terms, keys, self._oddities, self._framed, now_s, self._stopping)
+        self.on_usable: Callable[[str], None] = lambda _host: None  # called when a connection has signed on
 
     def __repr__(self) -> str:
         return f"<host link {self.terms.name}, {len(self._usable_lines())} lines, {len(self._matcher)} in flight>"
@@ -275,6 +276,8 @@ class TcpHostLink:
         elif message.mti in REQUEST_OF and key is not None:
             if key.mti == "0800":
                 self._network.answer(line, key, message)
+                if line.session.state is LineState.SIGNED_ON:  # an echo's answer too, which does no harm
+                    self.on_usable(self.name)
             else:
                 self._answer(key, message, now_s)
         else:

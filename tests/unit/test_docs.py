@@ -73,6 +73,9 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.host_strange("bank", "late")
     metrics.host_line_closed("bank", "lost")
     metrics.watch_host("bank", lambda: (2, 0, 0, 0))
+    metrics.host_forwarded("bank", "confirmed", 3)
+    metrics.host_late("bank", "approved")
+    metrics.outbox({"bank": (1, 0, 2.5)})
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

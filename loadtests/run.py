@@ -2,7 +2,8 @@
 
     python -m loadtests.run [--quick] [--processes N] [--only PART,...]
 
-Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and memory, a million authorisations, only when asked for. Progress goes to stderr, the JSON document to stdout. It refuses to
+Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and only when asked for memory, a million authorisations, and outbox, a
+host that comes back to 50 000 messages. Progress goes to stderr, the JSON document to stdout. It refuses to
 report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from loadtests import hosts_bench, intake_bench
+from loadtests import hosts_bench, intake_bench, outbox_bench
 from loadtests.town import Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
@@ -48,6 +49,8 @@ MEMORY_RUN = 1_000_000
 MEMORY_STEPS = 10
 HOT = 0.7
 APPROVALS = frozenset({"00"})
+OUTBOX_MESSAGES = 50_000
+OUTBOX_LIVE_RATE = 200.0
 
 console = Console(stderr=True)
 
@@ -284,6 +287,19 @@ def offline(scale: float) -> list[dict[str, Any]]:
     return found
 
 
+def outbox(processes: int, scale: float) -> dict[str, Any]:
+    """A host comes back to its outbox while terminals pay."""
+    console.print("outbox: building a town, and what its bank must be told")
+
+    def live(serving: Serving) -> Callable[[float], dict[str, Any]]:
+        authorisations = Authorisations(serving)
+        return lambda seconds: authorisations.load(
+            64, int(OUTBOX_LIVE_RATE * seconds / 64), rate=OUTBOX_LIVE_RATE
+        )
+
+    return outbox_bench.measure(processes, int(OUTBOX_MESSAGES * scale), OUTBOX_LIVE_RATE, live)
+
+
 def with_town(
     processes: int,
     use: Callable[[Serving], dict[str, Any]],
@@ -356,6 +372,8 @@ def main() -> None:
         )
     if "offline" in parts:
         document["offline"] = offline(scale)
+    if "outbox" in parts:
+        document["outbox"] = outbox(options.processes, scale)
     if "disk" in parts:
         with tempfile.TemporaryDirectory() as name:
             document["fdatasync_p50_ms_after"] = fdatasync_p50_ms(Path(name))

@@ -12,7 +12,7 @@ from switch.messages.host_1987 import ANSWER_MTI, ECHO, KEY_CHANGE, SIGN_OFF, SI
 from terminal_sim.crypto import CheckValueError
 from terminal_sim.host.book import HostBook
 from terminal_sim.host.keys import Generation, HostKeyRing, ZoneSecrets
-from terminal_sim.host.script import Behaviour, Script, Step
+from terminal_sim.host.script import NORMAL, Behaviour, Script, Step
 
 READ_BYTES_MAX = 65_536
 DELAYED_MAX = 100_000
@@ -82,6 +82,7 @@ class SimulatedHost:
         self.connections: set[_Connection] = set()
         self.counts: Counter[str] = Counter()
         self.sign_on_code = "00"  # what a sign-on is answered
+        self.scripted: frozenset[str] | None = None  # message types that the script is about; None: all
         self._own_code = own_code
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -147,7 +148,8 @@ class SimulatedHost:
         if message.mti == "0800":
             self._network(connection, message, generation)
         else:
-            self._act(connection, message, generation, self.script.next())
+            meant = self.scripted is None or message.mti in self.scripted
+            self._act(connection, message, generation, self.script.next() if meant else NORMAL)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

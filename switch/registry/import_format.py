@@ -328,6 +328,7 @@ KINDS: Final = (  # in the order in which they depend on each other
             Column("merchant_id", merchant_id, required=True),
             Column("mac_algorithm", whole(1, 5), "smallint", required=True),
             Column("sm2_public_key", sm2_public_key),
+            Column("cash_loads", truth, "boolean", default=False),
             Column("state", party_state, default="ACTIVE"),
         ),
         (Reference("merchant_id", "merchants"),),

@@ -14,7 +14,7 @@ SELECT upper(encode(issuer_id, 'hex')) AS subject, upper(encode(issuer_id, 'hex'
 SELECT merchant_id AS subject, merchant_id, name, category, acquirer_id, state FROM merchant
 
 -- name: stored_terminals
-SELECT t.terminal_id AS subject, t.terminal_id, m.merchant_id, t.mac_algorithm, t.sm2_public_key, t.state
+SELECT t.terminal_id AS subject, t.terminal_id, m.merchant_id, t.mac_algorithm, t.sm2_public_key, t.cash_loads, t.state
   FROM terminal t JOIN merchant m ON m.merchant_no = t.merchant_no
 
 -- name: stored_psams
@@ -143,12 +143,12 @@ SELECT merchant_id, name, category, acquirer_id, state FROM differing_merchants
    SET name = excluded.name, category = excluded.category, acquirer_id = excluded.acquirer_id, state = excluded.state
 
 -- name: save_terminals
-INSERT INTO terminal (terminal_id, merchant_no, mac_algorithm, sm2_public_key, state)
-SELECT d.terminal_id, m.merchant_no, d.mac_algorithm, d.sm2_public_key, d.state
+INSERT INTO terminal (terminal_id, merchant_no, mac_algorithm, sm2_public_key, cash_loads, state)
+SELECT d.terminal_id, m.merchant_no, d.mac_algorithm, d.sm2_public_key, d.cash_loads, d.state
   FROM differing_terminals d JOIN merchant m ON m.merchant_id = d.merchant_id
     ON CONFLICT (terminal_id) DO UPDATE
    SET merchant_no = excluded.merchant_no, mac_algorithm = excluded.mac_algorithm,
-       sm2_public_key = excluded.sm2_public_key, state = excluded.state
+       sm2_public_key = excluded.sm2_public_key, cash_loads = excluded.cash_loads, state = excluded.state
 
 -- name: end_sessions
 -- Of terminals that moved, were closed or have another MAC algorithm: they sign on again.

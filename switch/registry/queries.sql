@@ -2,7 +2,7 @@
 
 -- name: terminals_by_id
 -- One statement, so that keys, generation and batch of a terminal are of one moment. Current key set first, then those
--- that wait for their first good MAC, the youngest of them first: it is the likeliest. Last what the terminal is to be asked for, NULL where
+-- that wait for their first good MAC, the youngest of them first: it is the likeliest. Then what the terminal is to be asked for, NULL where
 -- nothing is: the parameters to fetch, the hot list to fetch, and its status, wanted once a day (20 hours, as it signs on once a day at no fixed hour).
 SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id, t.mac_algorithm,
        t.state = 'ACTIVE', m.state = 'ACTIVE',
@@ -11,7 +11,8 @@ SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id
        nullif(parameters_version(t.terminal_no, m.category), u.parameters_held),
        nullif((SELECT coalesce(max(version), 0) FROM hot_list_version), coalesce(u.hot_list_held, 0)),
        CASE WHEN u.reported_at IS NULL OR u.reported_at < clock_timestamp() - interval '20 hours'
-            THEN coalesce(extract(epoch FROM u.reported_at), 0)::bigint END
+            THEN coalesce(extract(epoch FROM u.reported_at), 0)::bigint END,
+       t.cash_loads
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session s ON s.terminal_no = t.terminal_no

@@ -70,6 +70,7 @@ class TerminalEntry(NamedTuple):
     ]  # the one that serves, then those waiting for their first good MAC, youngest first
     category: str = ""  # of the merchant, 4 digits
     needs: tuple[Need, ...] = ()
+    cash_loads: bool = False  # its agent takes cash for loads
 
     def serves(self, merchant_id: str) -> bool:
         """Whether terminal and merchant are active and belong together."""
@@ -245,7 +246,8 @@ def _entry_of(row: Sequence[Any]) -> TerminalEntry:
         category=sys.intern(row[14]),
         needs=tuple(
             Need(requirement, wanted)
-            for requirement, wanted in zip(NEEDED, row[15:], strict=True)
+            for requirement, wanted in zip(NEEDED, row[15:18], strict=True)
             if wanted is not None
         ),
+        cash_loads=row[18],
     )

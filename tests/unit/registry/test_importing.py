@@ -122,6 +122,7 @@ def test_a_city_comes_in_with_its_money_in_double_entry(db: psycopg.Connection[A
             "merchant_id": MERCHANT,
             "mac_algorithm": 5,
             "sm2_public_key": None,
+            "cash_loads": False,
             "state": "ACTIVE",
         },
     }

@@ -28,7 +28,8 @@ from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
 from switch.ledger.fold import keep_folding
-from switch.ledger.sweeping import keep_sweeping
+from switch.ledger.load_rows import tell_moves
+from switch.ledger.sweeping import keep_sweeping, keep_sweeping_loads
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
@@ -122,6 +123,7 @@ class Service:
             batch_max=settings.ledger.batch_max,
             no_pin_limit_fen=settings.ledger.no_pin_limit_fen,
             on_batch=metrics.batch,
+            on_load=metrics.load_step,
         )
         books.start()
         self._stack.push_async_callback(books.stop)
@@ -153,6 +155,15 @@ class Service:
             self._background(keep_sweeping(pool.connection, shards))
             self._background(self.host_desk.keep_ending(pool.connection, shards))
             self._background(keep_counting(pool.connection, shards, metrics))
+            self._background(
+                keep_sweeping_loads(
+                    pool.connection,
+                    self._connect_writer,
+                    shards,
+                    lambda moves: tell_moves(moves, metrics.load_step),
+                    metrics.in_suspense,
+                )
+            )
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)

@@ -11,12 +11,13 @@ from typing import Any
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import APPROVED
 from switch.domain.transactions import AccountKind, Original, Purchase
-from switch.ledger import hold_rows, holds, leg_rows, legs, medical_rows
+from switch.ledger import hold_rows, holds, leg_rows, legs, load_rows, medical_rows
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, Item, Key
 from switch.ledger.leg_state import Leg, StandIn, Tell
 from switch.ledger.legs import LegEnd
 from switch.ledger.limits import LimitRule, Window
+from switch.ledger.load_states import Purse
 from switch.ledger.medical import MedicalPolicy, Split
 from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import rrn_head
@@ -68,6 +69,8 @@ class Batch:
         "legs_asked",
         "now",
         "originals",
+        "purse_max_fen",
+        "purses",
         "reference",
         "rrn_head",
         "stand_ins",
@@ -96,6 +99,8 @@ class Batch:
         self.legs: dict[int, Leg] = {}  # by the entry that ended them
         self.stand_ins: dict[str, StandIn] = {}
         self.tells: list[tuple[Tell, Entry]] = []  # with the entry that made it necessary
+        self.purses: dict[str, Purse] = {}  # by card number, where a request is about a load
+        self.purse_max_fen: dict[int, int] = {}  # by terminal
         self.written: list[tuple[Item, Entry, Ruling]] = []
 
     def found(self, key: Key, row: Row) -> Entry:
@@ -149,6 +154,7 @@ async def lock_and_read(
     reversals: set[tuple[int, int]] = set()
     elsewhere: set[int] = set()  # terminals of requests that no account of ours orders
     stood_in: set[str] = set()  # hosts
+    loaded: set[str] = set()  # cards whose purse a request is about
     look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
     medical: list[Item] = []
     named: dict[
@@ -178,6 +184,8 @@ async def lock_and_read(
             continue
         if hold_rows.concerned(request):
             look_into.add(batch.account_ids[-1])
+        if card is not None and load_rows.concerned(request):
+            loaded.add(card.reveal())
         if isinstance(request, holds.NAMING):
             day = original_day(request.original, reference)
             name = (item.key.terminal_no, request.original.batch_no, request.original.stan, day)
@@ -192,6 +200,8 @@ async def lock_and_read(
     queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(locked))})
     if elsewhere:
         leg_rows.queue_locks(link, shard, elsewhere, stood_in)
+    if loaded:
+        queue("lock_purses", {"shard": shard, "pans": texts(list(loaded))})
     queue("read_instant")
     queue("read_cards", {"shard": shard, "pans": texts(list(pans))})
     queue("read_terminals", {"terminals": int4s(list(terminals))})
@@ -230,6 +240,7 @@ async def lock_and_read(
     _, _, accounts, *rest = await link.round_trip()
     if elsewhere:
         rest, batch.stand_ins = leg_rows.locked(rest, stood_in)
+    purses = rest.pop(0) if loaded else []
     instant, cards, sessions, keys, *rest = rest
     originals = rest.pop(0) if named else []
     closed = rest.pop(0) if reversals else []
@@ -259,12 +270,15 @@ async def lock_and_read(
         name = wanted[row[0] - 1]
         batch.originals[name] = batch.found(Key(name[0], name[1], name[2], FINANCIAL), row)
     batch.closed_batches = {(row[0], row[1]) for row in closed}
+    batch.purses = {row[0]: Purse(*row[1:]) for row in purses}
     limited: list[int] = []
     for account in batch.accounts.values():
         if account.holds_due is not None and batch.now >= account.holds_due:
             look_into.add(account.account_id)
         if account.limited_from is not None:
             limited.append(account.account_id)
+    if loaded:
+        await load_rows.read_loads(link, shard, batch, terminals)
     if batch.by_number or look_into or limited:
         await _read_further(link, shard, batch, look_into, limited)
     return batch

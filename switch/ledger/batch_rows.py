@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from switch.ledger import hold_rows, limit_rows, medical_rows
+from switch.ledger import hold_rows, limit_rows, load_rows, medical_rows
 from switch.ledger.batch import Batch
 from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
 from switch.storage.pipeline import Parameter, Pipeline
@@ -16,7 +16,11 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
     changed = [a for a in batch.accounts.values() if a.changed and not a.held_changed]
     held = [a for a in batch.accounts.values() if a.held_changed]
     used = [entry for entry in batch.by_number.values() if entry.used]
-    moved = [(entry, ruling.movement) for _, entry, ruling in batch.written if ruling.movement is not None]
+    moved = [
+        (entry.entry_no, 0, ruling.movement)
+        for _, entry, ruling in batch.written
+        if ruling.movement is not None
+    ]
     queue = link.queue
     if changed:
         queue(
@@ -38,6 +42,9 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
         touched = [hold for hold in batch.holds.values() if hold.changed]
         if touched:
             queue("write_holds", hold_rows.hold_columns(shard, touched))
+    if batch.facts.load_moves:
+        moved += load_rows.movements(batch.facts.load_moves)
+        load_rows.queue_writes(link, shard, batch)
     if batch.written:
         queue("write_journal", _journal_columns(shard, batch))
     if moved:
@@ -46,12 +53,13 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
             {
                 "shard": shard,
                 "business_date": batch.today,
-                "entries": int8s([entry.entry_no for entry, _ in moved]),
-                "debit_codes": int2s([m.debit[0] for _, m in moved]),
-                "debit_owners": int8s([m.debit[1] for _, m in moved]),
-                "credit_codes": int2s([m.credit[0] for _, m in moved]),
-                "credit_owners": int8s([m.credit[1] for _, m in moved]),
-                "amounts": int8s([m.amount_fen for _, m in moved]),
+                "entries": int8s([entry_no for entry_no, _, _ in moved]),
+                "lines": int2s([line for _, line, _ in moved]),
+                "debit_codes": int2s([m.debit[0] for _, _, m in moved]),
+                "debit_owners": int8s([m.debit[1] for _, _, m in moved]),
+                "credit_codes": int2s([m.credit[0] for _, _, m in moved]),
+                "credit_owners": int8s([m.credit[1] for _, _, m in moved]),
+                "amounts": int8s([m.amount_fen for _, _, m in moved]),
             },
         )
     if batch.facts.medical is not None:

@@ -27,6 +27,8 @@ from switch.domain.transactions import (
     Completion,
     CompletionVoid,
     Kind,
+    Load,
+    LoadConfirm,
     PreAuthorisation,
     PreAuthorisationVoid,
     Purchase,
@@ -43,6 +45,8 @@ from switch.ledger import (
     leg_rows,
     legs,
     limit_rows,
+    load_rows,
+    loads,
     medical_rows,
     medical_rules,
     rules,
@@ -63,6 +67,7 @@ from switch.ledger.items import (
 )
 from switch.ledger.leg_state import Leg
 from switch.ledger.legs import Asked, LegEnd
+from switch.ledger.load_rows import OnLoad
 from switch.ledger.medical import MedicalPolicy, by_table
 from switch.ledger.rules import Entry, Facts, Ruling
 from switch.ledger.serials import Serials, base36
@@ -78,6 +83,7 @@ _STATEMENTS = (
     *writing.STATEMENTS,
     *hold_rows.STATEMENTS,
     *limit_rows.STATEMENTS,
+    *load_rows.STATEMENTS,
     "next_block",
 )
 _TRANSACTION = {"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK"}
@@ -128,6 +134,7 @@ class ShardBook:
         medical_policy: MedicalPolicy = by_table,
         retry_for_s: float = 20.0,
         on_batch: Callable[[int, float], None] = lambda _size, _seconds: None,
+        on_load: OnLoad = lambda _state, _source, _reason: None,
     ) -> None:
         self.shard = shard
         self._connect = connect
@@ -139,6 +146,7 @@ class ShardBook:
         self._medical_policy = medical_policy
         self._retry_for_s = retry_for_s
         self._on_batch = on_batch
+        self._on_load = on_load
         self._serials = Serials()
         self._link: Pipeline | None = None
         self._wake = asyncio.Event()
@@ -282,6 +290,8 @@ class ShardBook:
                 for item, account_id in zip(items, batch.account_ids, strict=True)
             ]
             await self._write_and_commit(link, batch)
+            if batch.purses or batch.facts.load_moves:
+                load_rows.tell(batch, self._on_load)
         except (psycopg.IntegrityError, psycopg.errors.DeadlockDetected, psycopg.DataError) as error:
             link.queue("rollback")
             await link.round_trip()
@@ -369,7 +379,7 @@ class ShardBook:
         request, key = item.request, item.key
         if isinstance(request, Refused) and request.answer == self._de39[Decline.FORMAT]:
             return Ruling(Decline.FORMAT)
-        if key.rclass == FINANCIAL:
+        if key.rclass == FINANCIAL and type(request) is not LoadConfirm:  # that is never too late
             # A closed batch is nobody's open one: 90 would let a terminal wait for what only a sign-on brings.
             if key.batch_no != open_batch or batch_state == CLOSED:
                 return Ruling(Decline.TERMINAL_MUST_SIGN_ON)
@@ -397,6 +407,10 @@ class ShardBook:
         facts.leg = None
         facts.pin = item.pin
         facts.pin_unreadable = item.pin_unreadable
+        facts.loading = item.loading
+        if batch.purses:
+            facts.purse = batch.purses.get(card.reveal())
+            facts.purse_max_fen = batch.purse_max_fen.get(item.key.terminal_no, 0)
         return facts
 
     def _apply(self, batch: Batch, item: Item, request: CardRequest, facts: Facts) -> Ruling:
@@ -412,15 +426,20 @@ class ShardBook:
             facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
             facts.leg = _leg_of(batch, facts.original)
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
+            if request.of == Kind.LOAD:
+                return rules.reversal(request, facts, loads.undo)
             if request.of in holds.KINDS:
                 return rules.reversal(request, facts, holds.undo)
             return rules.reversal(request, facts, medical_rules.undo if medical else None)
         if isinstance(request, PreAuthorisation):
             return holds.pre_authorise(request, facts)
-        if not isinstance(request, holds.NAMING):
-            return Ruling(Decline.NOT_SUPPORTED)
+        if isinstance(request, Load):
+            return loads.load(request, facts)
+        assert not isinstance(request, Refused), "that was decided by its form"
         facts.original = batch.original(key.terminal_no, request.original)
         facts.leg = _leg_of(batch, facts.original)
+        if isinstance(request, LoadConfirm):
+            return loads.confirm(request, facts)
         if isinstance(request, Void):
             voiding = medical_rules.void if medical else rules.void
             return voiding(request, facts, key.batch_no)
@@ -459,7 +478,7 @@ class ShardBook:
             auth_code,
             batch.now,
             item.digest if of is None else of.digest,
-            extra_of(ruling.balances) if ruling.balances else None,
+            extra_of(ruling.balances, ruling.field55) if ruling.balances or ruling.field55 else None,
             original.business_date if original is not None else None,
             original.entry_no if original is not None else None,
         )

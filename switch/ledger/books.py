@@ -7,6 +7,7 @@ from typing import Any
 from switch.domain.decisions import Decline
 from switch.ledger.book import Connect, ShardBook
 from switch.ledger.items import Item
+from switch.ledger.load_rows import OnLoad
 from switch.ledger.medical import MedicalPolicy, by_table
 
 
@@ -23,6 +24,7 @@ class Books:
         batch_max: int,
         no_pin_limit_fen: int,
         on_batch: Callable[[int, float], None],
+        on_load: OnLoad,
         medical_policy: MedicalPolicy = by_table,
     ) -> None:
         self._books = [
@@ -35,6 +37,7 @@ class Books:
                 no_pin_limit_fen=no_pin_limit_fen,
                 on_batch=on_batch,
                 medical_policy=medical_policy,
+                on_load=on_load,
             )
             for shard in range(shards)
         ]

@@ -20,6 +20,7 @@ from switch.domain.transactions import (
     Completion,
     CompletionVoid,
     Kind,
+    LoadConfirm,
     PreAuthorisation,
     PreAuthorisationVoid,
     Refund,
@@ -35,7 +36,7 @@ COMPLETION_MAX_PERCENT = 115
 EXPIRED = 0  # stands for an entry number in ended_by
 
 # What names an original in field 61.
-NAMING = (Void, Refund, PreAuthorisationVoid, Completion, CompletionVoid)
+NAMING = (Void, Refund, PreAuthorisationVoid, Completion, CompletionVoid, LoadConfirm)
 FAMILY = (PreAuthorisation, PreAuthorisationVoid, Completion, CompletionVoid)
 KINDS = frozenset(
     map(

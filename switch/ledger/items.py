@@ -27,6 +27,7 @@ from switch.domain.transactions import (
 )
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked, LegEnd
+from switch.ledger.load_states import Loading
 from switch.ledger.rules import Entry
 
 KIND = {
@@ -89,6 +90,7 @@ class Item(NamedTuple):
     done: called once with the stored answer, with None when the system failed and nothing was booked (96), or with IN_DOUBT; for a
     request with `ask` also with Asked, when its intent is committed, and for a repeat of one with IN_FLIGHT.
     ask: which host decides, None for those that the ledger decides.
+    loading: what the reception knows about a load or its confirm, and can compute for it.
     """
 
     key: Key
@@ -102,16 +104,18 @@ class Item(NamedTuple):
     pin_unreadable: bool
     done: Callable[[Outcome | Asked | None], None]
     ask: HostAsk | None = None
+    loading: Loading | None = None
 
 
 def outcome_of(entry: Entry) -> Outcome:
     """The answer that a journal row stores."""
     figures: tuple[BalanceFigure, ...] = ()
-    field48, field62 = "", b""
+    field48, field55, field62 = "", b"", b""
     if entry.extra is not None:
         extra = orjson.loads(entry.extra)
         figures = tuple(BalanceFigure(account, kind, Fen(fen)) for account, kind, fen in extra.get("54", ()))
         field48 = extra.get("48", "")
+        field55 = bytes.fromhex(extra.get("55", ""))
         field62 = bytes.fromhex(extra.get("62", ""))
     posted = entry.answer == APPROVED and entry.kind in POSTS
     return Outcome(
@@ -123,9 +127,12 @@ def outcome_of(entry: Entry) -> Outcome:
         figures,
         field48,
         field62,
+        field55,
     )
 
 
-def extra_of(figures: tuple[BalanceFigure, ...]) -> bytes | None:
+def extra_of(figures: tuple[BalanceFigure, ...], field55: bytes = b"") -> bytes | None:
     """What a journal row stores of an answer beside its columns."""
+    if field55:
+        return orjson.dumps({"55": field55.hex()})
     return orjson.dumps({"54": [list(figure) for figure in figures]}) if figures else None

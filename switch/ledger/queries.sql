@@ -157,9 +157,9 @@ SELECT %(shard)b::smallint, %(business_date)b::date, %(decided_at)b::timestamptz
              answer, rrn, auth_code, entry_mode, digest, original_date, original_entry, extra);
 
 -- name: write_postings
-INSERT INTO posting (shard, business_date, entry_no, debit_code, debit_owner, credit_code, credit_owner, amount_fen)
+INSERT INTO posting (shard, business_date, entry_no, line, debit_code, debit_owner, credit_code, credit_owner, amount_fen)
 SELECT %(shard)b::smallint, %(business_date)b::date, *
-  FROM unnest(%(entries)b::bigint[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[],
+  FROM unnest(%(entries)b::bigint[], %(lines)b::smallint[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[],
               %(credit_codes)b::smallint[], %(credit_owners)b::bigint[], %(amounts)b::bigint[]);
 
 -- name: write_uses
@@ -307,3 +307,95 @@ SELECT account_id
 
 -- name: count_from
 UPDATE account SET limited_from = %(since)s WHERE shard = %(shard)s AND account_id = ANY(%(accounts)s);
+
+-- name: lock_purses
+-- After the accounts, in the order in which the fold of offline records takes them. A card that the holder has no account for has only this.
+SELECT c.pan, p.card_no, p.loaded_fen, p.online_atc
+  FROM card c JOIN purse p ON p.shard = c.shard AND p.card_no = c.card_no
+ WHERE c.shard = %(shard)b AND c.pan = ANY(%(pans)b::text[])
+ ORDER BY p.card_no
+   FOR NO KEY UPDATE OF p;
+
+-- name: read_loads
+-- Of these purses what is open or at the counter that stands, of these entries whatever has become of them, and what shares a counter
+-- with one of those. The newest of each: a card whose counter never moves could gather any number.
+SELECT l.entry_no, l.business_date, l.card_no, l.online_atc, l.psam, l.issuer_id, l.key_version, l.algorithm_id, l.key_index, l.card_random,
+       l.amount_fen, l.balance_before_fen, l.authorised_at, l.source, l.debit_code, l.debit_owner, l.state, l.reason, l.held, l.proven
+  FROM unnest(%(cards)b::bigint[], %(atcs)b::int[]) AS k (card_no, online_atc)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM purse_load n
+        WHERE n.shard = %(shard)b AND n.card_no = k.card_no
+          AND (n.online_atc >= k.online_atc
+               OR n.online_atc IN (SELECT o.online_atc FROM purse_load o
+                                    WHERE o.shard = %(shard)b AND o.card_no = k.card_no
+                                      AND (o.state IN (1, 4) OR o.entry_no = ANY(%(entries)b::bigint[]))))
+        ORDER BY n.entry_no = ANY(%(entries)b::bigint[]) DESC, n.authorised_at DESC
+        LIMIT 200) AS l;
+
+-- name: read_purse_maxima
+SELECT t.terminal_no, p.value
+  FROM terminal t
+  JOIN merchant m ON m.merchant_no = t.merchant_no
+ CROSS JOIN LATERAL parameters_in_force(t.terminal_no, m.category) p
+ WHERE t.terminal_no = ANY(%(terminals)b::int[]) AND p.tag = '26';
+
+-- name: write_purses
+UPDATE purse AS p
+   SET loaded_fen = n.loaded_fen, online_atc = n.online_atc
+  FROM unnest(%(cards)b::bigint[], %(loaded)b::bigint[], %(atcs)b::int[]) AS n (card_no, loaded_fen, online_atc)
+ WHERE p.shard = %(shard)b AND p.card_no = n.card_no;
+
+-- name: write_loads
+-- Those that give their counter free come first: each row is held against the index as it is written.
+INSERT INTO purse_load (shard, entry_no, business_date, card_no, online_atc, psam, issuer_id, key_version, algorithm_id, key_index,
+                        card_random, amount_fen, balance_before_fen, authorised_at, source, debit_code, debit_owner, state, reason,
+                        held, proven)
+SELECT %(shard)b::smallint, n.*
+  FROM unnest(%(entries)b::bigint[], %(dates)b::date[], %(cards)b::bigint[], %(atcs)b::int[], %(psams)b::text[], %(issuers)b::bytea[],
+              %(versions)b::smallint[], %(algorithms)b::smallint[], %(indexes)b::smallint[], %(randoms)b::bytea[], %(amounts)b::bigint[],
+              %(balances)b::bigint[], %(instants)b::timestamptz[], %(sources)b::smallint[], %(debit_codes)b::smallint[],
+              %(debit_owners)b::bigint[], %(states)b::smallint[], %(reasons)b::text[], %(held)b::smallint[], %(proven)b::smallint[]::int[]::boolean[])
+       AS n
+    ON CONFLICT (shard, entry_no) DO UPDATE
+   SET state = excluded.state, reason = excluded.reason, held = excluded.held, proven = excluded.proven;
+
+-- name: write_load_moves
+INSERT INTO purse_load_move (shard, business_date, at, entry_no, line, load_no, from_state, to_state, reason, note)
+SELECT %(shard)b::smallint, %(business_date)b::date, %(at)b::timestamptz, n.*
+  FROM unnest(%(entries)b::bigint[], %(lines)b::smallint[], %(loads)b::bigint[], %(from_states)b::smallint[], %(to_states)b::smallint[],
+              %(reasons)b::text[], %(notes)b::text[]) AS n;
+
+-- name: find_unconfirmed
+-- Neither confirmed nor reversed until the cut-off of their day and a whole day more.
+SELECT l.entry_no, c.pan
+  FROM purse_load l
+  JOIN card c ON c.shard = l.shard AND c.card_no = l.card_no
+ WHERE l.shard = %(shard)b AND l.state = 1
+   AND l.business_date < (SELECT business_date - 1 FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at)
+ ORDER BY l.card_no, l.entry_no
+ LIMIT %(limit)b::bigint;
+
+-- name: loads_in_suspense
+-- How many there are, and since when the oldest is.
+SELECT count(*), min(l.authorised_at) FROM purse_load l WHERE l.shard = ANY(%(shards)s) AND l.state = 4;
+
+-- name: find_load
+SELECT l.shard, l.entry_no, r.pan, r.holder_id, l.business_date, l.state
+  FROM purse_load l JOIN card_route r ON r.card_no = l.card_no
+ WHERE l.entry_no = %(entry_no)s;
+
+-- name: list_loads
+-- The oldest first, as they should be looked into.
+SELECT l.entry_no, l.business_date, l.authorised_at, l.card_no, l.amount_fen, l.source, l.state, l.reason, l.held, l.online_atc
+  FROM purse_load l
+ WHERE l.state = ANY(%(states)s)
+ ORDER BY l.authorised_at, l.entry_no
+ LIMIT %(limit)s;
+
+-- name: load_history
+SELECT v.at, v.from_state, v.to_state, v.reason, v.note, p.debit_code, p.debit_owner, p.credit_code, p.credit_owner, p.amount_fen
+  FROM purse_load_move v
+  LEFT JOIN posting p ON p.shard = v.shard AND p.entry_no = v.entry_no AND p.line = v.line AND p.business_date = v.business_date
+ WHERE v.load_no = %(entry_no)s
+ ORDER BY v.at, v.entry_no, v.line;

@@ -27,6 +27,7 @@ from switch.domain.transactions import (
 )
 from switch.ledger.leg_state import Leg, Tell, told_back
 from switch.ledger.limits import LimitRule, Window, product_of, refusal, rule_for
+from switch.ledger.load_states import Loading, LoadMove, Purse, PurseLoad
 from switch.ledger.medical import MedicalState
 
 PIN_FAILURES_MAX = 6  # the sixth wrong PIN in a row blocks
@@ -151,6 +152,7 @@ class Ruling:
     leg: Leg | None = None  # made by this decision
     tells: tuple[Tell, ...] = ()
     balances: tuple[BalanceFigure, ...] = ()
+    field55: bytes = b""  # of an approved purse load
 
 
 @dataclass(slots=True)
@@ -176,6 +178,11 @@ class Facts:
     limit_rules: Sequence[LimitRule] = ()
     accounts: Mapping[int, Account] = field(default_factory=dict)  # all that the batch has locked
     medical: MedicalState | None = None  # only where a request of the batch is about a medical account
+    loading: Loading | None = None
+    purse: Purse | None = None  # of the card, where the request is about a load
+    purse_max_fen: int = 0  # the most that a purse may hold, at this terminal
+    loads: dict[int, PurseLoad] = field(default_factory=dict)  # the batch's, by entry number
+    load_moves: list[LoadMove] = field(default_factory=list)
     local_date: date = field(init=False)  # of `now`, in Shanghai
 
     def __post_init__(self) -> None:
@@ -465,9 +472,15 @@ def undo_refusal(request: Reversal, original: Entry, facts: Facts) -> Ruling | N
         return Ruling(Decline.ORIGINAL_AMOUNT)
     if original.answer != "00":
         return Ruling()  # declined: nothing to undo, and that is what was wished
-    if original.kind != request.of or original.account_id != _account_id(request, facts):
+    if original.kind != request.of:
         return Ruling(Decline.NOT_APPLICABLE)
-    return None
+    # A load names its source in the place of the account; what it moved is kept with it.
+    fits = (
+        same_holder(original, request.card, facts)
+        if original.kind == Kind.LOAD
+        else original.account_id == _account_id(request, facts)
+    )
+    return None if fits else Ruling(Decline.NOT_APPLICABLE)
 
 
 def undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:

@@ -1,4 +1,4 @@
-"""Tidying up of what has ended by the clock: holds that have expired, loss reports that have lapsed.
+"""Tidying up of what has ended by the clock: holds that have expired, loss reports that have lapsed, loads of which nobody speaks.
 
 Nothing waits for it: a batch that meets one of them knows what it is worth. This writes down the end of those whose holders do not
 come, so that the list of open holds stays short and reports show what is in force.
@@ -7,6 +7,7 @@ come, so that the list of open holds stays short and reports show what is in for
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -14,6 +15,8 @@ import structlog
 from psycopg import AsyncConnection
 
 from switch.ledger.card_desk import lapse_losses
+from switch.ledger.load_desk import Connect as ConnectWriter
+from switch.ledger.load_desk import Moved, suspend_unconfirmed, suspense
 from switch.storage.pool import end_if_idle
 from switch.storage.sql import load
 
@@ -55,4 +58,26 @@ async def keep_sweeping(connect: Connect, shards: Iterable[int], every_s: float 
                         log.info("expired holds released", shard=shard, accounts=released)
         except psycopg.Error as error:
             log.warning("sweep of holds postponed", error=type(error).__name__)
+        await asyncio.sleep(every_s)
+
+
+async def keep_sweeping_loads(
+    connect: Connect,
+    connect_writer: ConnectWriter,
+    shards: Iterable[int],
+    moved: Moved,
+    tell: Callable[[int, datetime | None], None],
+    every_s: float = EVERY_S,
+) -> None:
+    """Bring unconfirmed loads to suspense until cancelled, and tell how many are there and how old the oldest is."""
+    shards = tuple(shards)
+    while True:
+        try:
+            for shard in shards:
+                if suspended := await suspend_unconfirmed(connect_writer, shard, moved):
+                    log.warning("loads nobody confirmed", shard=shard, loads=suspended)
+            async with connect() as connection:
+                tell(*await suspense(connection, shards))
+        except psycopg.Error as error:
+            log.warning("sweep of loads postponed", error=type(error).__name__)
         await asyncio.sleep(every_s)

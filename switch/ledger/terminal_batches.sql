@@ -74,6 +74,8 @@ SELECT k.at, j.kind, count(*), sum(j.amount_fen)::bigint
           AND o.class = 0
           AND o.answer = '00'
           AND o.kind IN (1, 3, 4, 8, 9, 10, 11)
+          -- Of loads only those of purses, whatever has become of them since: a batch counts what its terminal did.
+          AND (o.kind <> 11 OR EXISTS (SELECT FROM purse_load l WHERE l.shard = o.shard AND l.entry_no = o.entry_no))
           AND NOT EXISTS (
               SELECT
                 FROM journal r

@@ -26,12 +26,15 @@ from switch.domain.hosts import PinUnder
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
 from switch.domain.transactions import (
+    AccountKind,
     Balance,
     BatchEnd,
     CardRequest,
     DetailUpload,
     Echo,
     HotListDownload,
+    Load,
+    LoadSource,
     MasterKeyConfirm,
     MasterKeyDownload,
     OfflineUpload,
@@ -67,6 +70,7 @@ from switch.registry.master_keys import MasterKeyDesk
 from switch.registry.sessions import SignOnRefused, promote, sign_off
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.batches import BatchDesk
+from switch.routing.card_proofs import loading_of
 from switch.routing.destinations import RouteTable
 from switch.routing.downloads import DownloadDesk
 from switch.routing.host_desk import HostDesk, means_bank_account
@@ -366,18 +370,23 @@ class Reception:
             unreadable,
             lambda outcome: self._decided(visit, item, outcome),
             ask,
+            None if type(request) is Purchase else loading_of(self._vault, request, entry),
         )
         if not self._books.submit(shard, item):
             self._bare(visit, Code.MALFUNCTION)
 
     def _pin(self, request: CardRequest, keys: TerminalKeys, holder_id: int) -> tuple[bytes | None, bool]:
-        if (
-            not isinstance(request, Purchase | Balance | PreAuthorisation)
-            or request.pin is None
-            or not holder_id
-        ):
+        if isinstance(request, Load):
+            if request.source is not LoadSource.ONLINE:
+                return None, False  # cash has no PIN
+            account = AccountKind.ONLINE
+        elif isinstance(request, Purchase | Balance | PreAuthorisation):
+            account = request.account
+        else:
             return None, False
-        account_id = holder_id * 100 + int(request.account)
+        if request.pin is None or not holder_id:
+            return None, False
+        account_id = holder_id * 100 + int(account)
         try:
             return (
                 self._vault.pin_verifier(
@@ -526,6 +535,8 @@ class Reception:
         """What a trainee sees: a plausible answer, with nothing behind it."""
         if isinstance(content, Refused):
             return self._outcome(content.answer)
+        if isinstance(content, Load) and content.purse is not None:
+            return self._outcome(NOT_SUPPORTED)  # a card would be credited in earnest
         outcome = self._outcome(APPROVED)
         if isinstance(content, Purchase):
             return outcome._replace(clearing_date=outcome.decided_at.date(), auth_code="TRAIN0")

@@ -5,6 +5,7 @@ The hot path adds to plain dictionaries, a tenth of a microsecond each; a collec
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from time import time
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -59,6 +60,9 @@ class Metrics:
         self.batch_size = _Histogram(BATCH_BOUNDS)
         self.batch_seconds = _Histogram(LATENCY_BOUNDS_S)
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self.load_steps: Counter[tuple[str, str, str]] = Counter()
+        self.suspense = 0
+        self.suspense_since: datetime | None = None
         self.host_ends: Counter[tuple[str, str]] = Counter()
         self.host_seconds: defaultdict[str, _Histogram] = defaultdict(lambda: _Histogram(LATENCY_BOUNDS_S))
         self.host_oddities: Counter[tuple[str, str]] = Counter()
@@ -95,6 +99,14 @@ class Metrics:
     def taken_in(self, results: Counter[str]) -> None:
         """Offline records were classified, so many by result."""
         self.records.update(results)
+
+    def load_step(self, state: str, source: str, reason: str) -> None:
+        """A load was asked for, or came to a state."""
+        self.load_steps[(state, source, reason)] += 1
+
+    def in_suspense(self, count: int, since: datetime | None) -> None:
+        """So many loads are in suspense, the oldest of them authorised then."""
+        self.suspense, self.suspense_since = count, since
 
     def host_ended(self, host: str, end: str, seconds: float) -> None:
         """A request to a host ended: field 39 of its answer, or what went wrong. What was not sent took no time."""
@@ -162,9 +174,26 @@ class Metrics:
         yield self.latency.family("cardswitch_answer_seconds", "From a whole frame to its answer")
         yield self.batch_size.family("cardswitch_batch_size", "Requests per database transaction")
         yield self.batch_seconds.family("cardswitch_batch_seconds", "Duration of a batch")
+        yield from self._of_loads()
         yield from self._of_hosts()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
+
+    def _of_loads(self) -> Iterator[Metric]:
+        steps = CounterMetricFamily(
+            "cardswitch_load_steps",
+            "Purse loads by the state they came to",
+            labels=["state", "source", "reason"],
+        )
+        for labels, count in self.load_steps.items():
+            steps.add_metric(labels, count)
+        yield steps
+        yield GaugeMetricFamily("cardswitch_loads_in_suspense", "Loads in suspense", value=self.suspense)
+        since = self.suspense_since
+        age_s = max(0.0, time() - since.timestamp()) if since is not None else 0.0
+        yield GaugeMetricFamily(
+            "cardswitch_load_suspense_age_seconds", "Age of the oldest load in suspense", value=age_s
+        )
 
     def _of_hosts(self) -> Iterator[Metric]:
         for name, text, label, counts in (

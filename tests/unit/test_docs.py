@@ -69,6 +69,7 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
         metrics.watch(gauge, "", lambda: 0.0)
     metrics.answered("0200", "22", "00", 0.001)
     metrics.refused("idle")
+    metrics.load_step("authorised", "cash", "request")
     metrics.host_ended("bank", "00", 0.02)
     metrics.host_strange("bank", "late")
     metrics.host_line_closed("bank", "lost")

@@ -22,9 +22,10 @@ from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
 from switch.ledger.days import Day, day_of, ensure_days, oldest_not_closed
+from switch.ledger.load_desk import suspend_unconfirmed
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
-from switch.storage.pool import connect
+from switch.storage.pool import connect, connect_writer
 
 
 def close(
@@ -83,9 +84,17 @@ async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool
         with _Display(console) as display:
             closed = await close_day(connection, row.day, close_terms(settings), actor(), display.tell)
         report = await day_report(connection, row.day)
+    suspended = 0
+    for shard in range(settings.database.shards):
+        suspended += await suspend_unconfirmed(lambda: connect_writer(url), shard)
+    if suspended:
+        console.print(
+            f"{suspended} loads that nobody confirmed are in suspense now: `cardswitch loads list`."
+        )
     _tell_end(console, closed, report)
     return {
         **report,
+        "loads_suspended": suspended,
         "was_closed": closed.was_closed,
         "folder": str(closed.folder),
         "written": closed.rewritten,

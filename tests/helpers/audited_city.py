@@ -12,7 +12,7 @@ import psycopg
 from switch.clearing.close import CloseTerms, close_day
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import Outcome
-from switch.domain.identifiers import CardNumber
+from switch.domain.identifiers import CardNumber, asn_of
 from switch.domain.money import Fen
 from switch.domain.transactions import (
     AccountKind,
@@ -22,10 +22,15 @@ from switch.domain.transactions import (
     CompletionVoid,
     DetailUpload,
     Kind,
+    Load,
+    LoadConfirm,
+    LoadSource,
     Original,
     PreAuthorisation,
     PreAuthorisationVoid,
     Purchase,
+    PurseConfirmData,
+    PurseLoadData,
     Refund,
     Reversal,
     Settlement,
@@ -40,6 +45,8 @@ from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
 from switch.ledger.limit_desk import open_date, set_limit
 from switch.ledger.limits import LimitRule
+from switch.ledger.load_desk import settle, suspend_unconfirmed
+from switch.ledger.load_states import Loading, LoadState
 from switch.ledger.medical import PolicyRule
 from switch.ledger.medical_desk import set_policy
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
@@ -49,7 +56,7 @@ from switch.purse.intake import IntakeWriter, Upload, inline_tacs
 from switch.purse.shadow import fold_purses
 from switch.registry.importing import import_registry
 from switch.storage.pool import connect
-from tests.helpers.offline import CITY, OWN, Ride, merchant_of, pan_of, psam_of, upload
+from tests.helpers.offline import CITY, ISSUER, OWN, Ride, merchant_of, pan_of, psam_of, upload
 
 CENTRE = "99990000"
 SHARDS = 2
@@ -163,7 +170,13 @@ class City:
         self._stans = itertools.count(stan)
 
     def request(
-        self, content: CardRequest, card: int, *, terminal_no: int = 1, stan: int = 0
+        self,
+        content: CardRequest,
+        card: int,
+        *,
+        terminal_no: int = 1,
+        stan: int = 0,
+        loading: Loading | None = None,
     ) -> "tuple[int, asyncio.Future[Outcome | None]]":
         """Send a card request; its trace number and where its answer will be."""
         shard, holder_id = self._holders[card]
@@ -180,11 +193,12 @@ class City:
             pin=None,
             pin_unreadable=False,
             done=future.set_result,
+            loading=loading,
         )
         assert self._books[shard].submit(item)
         return stan, future
 
-    async def ask(self, content: CardRequest, card: int, **how: int) -> tuple[int, Outcome]:
+    async def ask(self, content: CardRequest, card: int, **how: Any) -> tuple[int, Outcome]:
         """Send and wait."""
         stan, future = self.request(content, card, **how)
         outcome = await future
@@ -249,6 +263,82 @@ class City:
         else:
             content = PreAuthorisationVoid(number, ONLINE, Fen(fen), original, code, "051")
         return await self.ask(content, card, terminal_no=terminal_no)
+
+    async def load(
+        self,
+        card: int,
+        fen: int,
+        atc: int | None,
+        *,
+        source: LoadSource = LoadSource.CASH,
+        terminal_no: int = 1,
+    ) -> tuple[int, Outcome]:
+        """A load of the card at this counter, or with None one of the online account."""
+        number, data = CardNumber(pan_of(card)), None
+        if atc is not None:
+            random = next(self._stans).to_bytes(4)
+            psam = psam_of(terminal_no)
+            data = PurseLoadData(asn_of(number), ISSUER, 1, 1, 0, Fen(0), atc, random, bytes(4), psam)
+        agent = int(CITY if merchant_of(terminal_no) == 3 else OWN)
+        loading = Loading(agent, takes_cash=True, card_proven=True, credit=lambda _at: b"field 55")
+        return await self.ask(
+            Load(number, source, Fen(fen), None, data, "051"), card, terminal_no=terminal_no, loading=loading
+        )
+
+    async def confirm(
+        self,
+        card: int,
+        fen: int,
+        atc: int,
+        of: tuple[int, Outcome],
+        *,
+        good: bool | None = True,
+        source: LoadSource = LoadSource.CASH,
+        terminal_no: int = 1,
+    ) -> tuple[int, Outcome]:
+        """What a terminal says about the end of a load; good None: the card is gone."""
+        stan, outcome = of
+        day = outcome.clearing_date
+        assert day is not None
+        number, gone = CardNumber(pan_of(card)), good is None
+        data = PurseConfirmData(
+            asn_of(number),
+            atc,
+            psam_of(terminal_no),
+            bytes(4),
+            bytes(3),
+            None if gone else bytes(4),
+            None if gone else Fen(fen),
+            0 if gone else 0x9000,
+        )
+        original = Original(1, stan, day.month, day.day)
+        content = LoadConfirm(number, source, Fen(fen), original, outcome.rrn, data, "051")
+        loading = Loading(tac_holds=lambda _load: bool(good))
+        return await self.ask(content, card, terminal_no=terminal_no, loading=loading)
+
+    async def unload(
+        self, card: int, fen: int, of: tuple[int, Outcome], *, terminal_no: int = 1
+    ) -> tuple[int, Outcome]:
+        """The reversal of a load."""
+        stan, outcome = of
+        day = outcome.clearing_date
+        assert day is not None
+        original = Original(1, stan, day.month, day.day)
+        content = Reversal(
+            CardNumber(pan_of(card)), ONLINE, Fen(fen), original, Kind.LOAD, "98", "051", "630000"
+        )
+        agent = int(CITY if merchant_of(terminal_no) == 3 else OWN)
+        return await self.ask(content, card, terminal_no=terminal_no, stan=stan, loading=Loading(agent))
+
+    async def suspend(self) -> int:
+        """What `cardswitch close` does with loads that nobody confirmed."""
+        return sum([await suspend_unconfirmed(lambda: connect(self.url), shard) for shard in range(SHARDS)])
+
+    async def decide(self, entry_no: int, to: LoadState) -> None:
+        """Two people settle a load in suspense."""
+        await settle(
+            lambda: connect(self.url), entry_no, to, actor="li wei", checker="wang fang", reason="card seen"
+        )
 
     async def bring(self, *rides: Ride, terminal_no: int = 1) -> Outcome:
         """Upload offline records."""

@@ -19,6 +19,7 @@ from switch.domain.transactions import (
     DetailUpload,
     GroupTotals,
     Kind,
+    LoadSource,
     Original,
     PreAuthorisationVoid,
     Purchase,
@@ -28,6 +29,7 @@ from switch.domain.transactions import (
     Void,
 )
 from switch.keys.software_vault import SoftwareVault
+from switch.ledger.load_states import LoadState
 from terminal_sim.records import RecordKind
 from tests.helpers.audited_city import CARDS, MEDICAL, ONLINE, City, found
 from tests.helpers.offline import CITY, Ride, pan_of, upload
@@ -75,6 +77,7 @@ async def first_day(city: City) -> dict[str, Any]:
     late = Purchase(CardNumber(pan_of(10)), ONLINE, Fen(55), None, "051")
     assert (await city.ask(late, 10, stan=9_000))[1].answer == "22"
     bought |= await _holds(city)
+    bought |= await _loads(city)
     await _rides(city)
     await _batches(city)
     return bought
@@ -101,6 +104,44 @@ async def _holds(city: City) -> dict[str, Any]:
     ended = await good(city.hold(9, 2_000, terminal_no=2))
     await good(city.follow(Completion, 9, 2_000, ended, terminal_no=2))
     return {"held": of["h"], "completed": completed["f"]}
+
+
+async def _loads(city: City) -> dict[str, Any]:
+    """Loads with every end that there is, some in a batch that ends (terminals 2 and 8)."""
+
+    async def good(coming: Any, answer: str = "00") -> tuple[int, Outcome]:
+        told: tuple[int, Outcome] = await coming
+        assert told[1].answer == answer, told
+        return told
+
+    first = await good(city.load(1, 5_000, 0, terminal_no=8))
+    await good(city.confirm(1, 5_000, 0, first, terminal_no=8))
+    undone = await good(city.load(1, 600, 1, terminal_no=8))
+    await good(city.unload(1, 600, undone, terminal_no=8))
+    own = await good(city.load(2, 700, 0, source=LoadSource.ONLINE, terminal_no=2))
+    await good(city.confirm(2, 700, 0, own, source=LoadSource.ONLINE, terminal_no=2))
+    await good(city.load(2, 800, 1, source=LoadSource.ONLINE))
+    await good(city.load(2, 810, 1))  # the same counter: the one before goes back
+    await good(city.load(2, 820, 2))  # a higher one: it was credited
+    torn = await good(city.load(3, 900, 0))
+    await good(city.confirm(3, 900, 0, torn, good=None))
+    await good(city.load(3, 910, 0))  # not credited by the torn one
+    wrong = await good(city.load(4, 1_000, 0))
+    await good(city.confirm(4, 1_000, 0, wrong, good=False))
+    late = await good(city.load(5, 1_100, 0, source=LoadSource.ONLINE))
+    await good(city.unload(5, 1_100, late))
+    await good(city.confirm(5, 1_100, 0, late, source=LoadSource.ONLINE))
+    again = await good(city.load(6, 1_200, 0))
+    await good(city.unload(6, 1_200, again))
+    await good(city.confirm(6, 1_200, 0, again))
+    await good(city.load(6, 1_210, 1))  # proves that the card took what was reversed
+    await good(city.load(9, 300, None, terminal_no=2))
+    topped = await good(city.load(9, 310, None))
+    await good(city.unload(9, 310, topped))
+    await good(city.load(9, 99_999_999, 0), "61")
+    gone = await good(city.load(10, 1_300, 0))
+    await good(city.confirm(10, 1_300, 0, gone, good=None))
+    return {"decided": gone, "wrong": wrong}
 
 
 async def _rides(city: City) -> None:
@@ -136,7 +177,8 @@ def _figures(url: str, terminal_no: int) -> Settlement:
     with psycopg.connect(url, autocommit=True) as plain:
         rows = plain.execute(
             "SELECT kind, count(*), sum(amount_fen)::bigint FROM journal j WHERE terminal_no = %s AND class = 0"
-            " AND effect_fen <> 0 AND NOT EXISTS (SELECT FROM journal r WHERE r.class = 1 AND r.answer = '00'"
+            " AND answer = '00' AND (effect_fen <> 0 OR EXISTS (SELECT FROM purse_load l WHERE l.entry_no = j.entry_no))"
+            " AND NOT EXISTS (SELECT FROM journal r WHERE r.class = 1 AND r.answer = '00'"
             "     AND (r.terminal_no, r.batch_no, r.stan) = (j.terminal_no, j.batch_no, j.stan)) GROUP BY kind",
             (terminal_no,),
         ).fetchall()
@@ -148,12 +190,13 @@ def _figures(url: str, terminal_no: int) -> Settlement:
     assert taken is not None
     debit = [row[1:] for row in rows if row[0] in (1, 8, 10)]
     credit = [row[1:] for row in rows if row[0] in (3, 4, 9)]
+    loaded = [row[1:] for row in rows if row[0] == 11]
 
     def total(lines: Sequence[Any]) -> tuple[Fen, int]:
         return Fen(sum(line[1] for line in lines)), sum(line[0] for line in lines)
 
     return Settlement(
-        GroupTotals(*total(debit), *total(credit)), GroupTotals(Fen(taken[1]), taken[0], Fen(0), 0)
+        GroupTotals(*total(debit), *total(credit)), GroupTotals(Fen(taken[1]), taken[0], *total(loaded))
     )
 
 
@@ -183,6 +226,13 @@ async def second_day(city: City, bought: dict[str, Any]) -> tuple[int, Outcome]:
     refunded = await city.undo(Refund, 1, 2_999, bought["refunded later"])
     assert refunded[1].answer == "00"
     await city.lose(12)
+    stan, told = bought["decided"]
+    with psycopg.connect(city.url, autocommit=True) as plain:
+        row = plain.execute(
+            "SELECT entry_no FROM journal WHERE stan = %s AND rrn = %s", (stan, told.rrn)
+        ).fetchone()
+    assert row is not None
+    await city.decide(row[0], LoadState.RETURNED)
     completed = await city.follow(Completion, 8, 1_007, bought["held"], terminal_no=7)
     assert completed[1].answer == "00"
     assert (await city.undo(Refund, 8, 100, bought["completed"], terminal_no=7))[1].answer == "00"
@@ -225,6 +275,7 @@ async def third_day(city: City, divided: tuple[int, Outcome]) -> None:
     refunded = await city.undo(Refund, 10, 555, divided, terminal_no=5, account=MEDICAL)
     assert refunded[1].answer == "00"
     bought = await city.buy(1, 1_111)
+    assert await city.suspend() == 3  # the open loads of the first day: two days are over
     await city.bring(Ride(card=5, atc=1, amount_fen=120, balance_fen=99_800))
     await city.fold()
     await city.undo(Void, 1, 1_111, bought)

@@ -33,6 +33,7 @@ CHECKS: Final = tuple(
             "limits",
             "medical",
             "purse",
+            "loads",
             "batches",
             "clearing",
             "settlement",

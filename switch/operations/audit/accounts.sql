@@ -72,7 +72,7 @@ SELECT 'card', 'card_no ' || c.card_no,
         IS DISTINCT FROM ((n.after ->> 'lost_at')::timestamptz, (n.after ->> 'loss_lapses_at')::timestamptz))
 
 -- name: losses_kept
--- says: no purchase or pre-authorisation was approved for a card while a loss report of it was in force
+-- says: no purchase, pre-authorisation or load was approved for a card while a loss report of it was in force
 -- rows: journal, card, registry_change
 WITH note AS MATERIALIZED (
     SELECT substr(n.subject, 6)::bigint AS card_no, n.at, n.change -> 'after' AS after,
@@ -95,7 +95,7 @@ SELECT DISTINCT 'journal', format('entry %%s in shard %%s', j.entry_no, j.shard)
        format('%%s fen approved at %%s', j.amount_fen, j.decided_at)
   FROM report r
   JOIN journal j ON j.pan = r.pan AND j.decided_at >= r.since AND (r.until IS NULL OR j.decided_at < r.until)
- WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6) AND j.account_id IS NOT NULL
+ WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6, 11) AND j.account_id IS NOT NULL
 
 -- name: holder_shards
 -- says: all cards of a holder lie in one shard, the one that is noted with him

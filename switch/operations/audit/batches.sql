@@ -3,7 +3,7 @@
 
 -- name: batch_figures
 -- says: the figures of a batch that has ended are those of its entries and offline records; what was reversed counts nowhere
--- rows: terminal_batch, journal, purse_record
+-- rows: terminal_batch, journal, purse_record, purse_load
 WITH ended AS (
     SELECT * FROM terminal_batch WHERE closed_at IS NOT NULL
 ), online AS (
@@ -18,6 +18,15 @@ WITH ended AS (
         ON r.shard = j.shard AND r.original_date = j.business_date AND r.original_entry = j.entry_no AND r.kind = 5 AND r.effect_fen <> 0
      WHERE j.answer = '00' AND j.effect_fen <> 0 AND j.class = 0 AND r.entry_no IS NULL
      GROUP BY b.terminal_no, b.batch_no
+), load AS (
+    SELECT b.terminal_no, b.batch_no, sum(j.amount_fen) AS fen, count(*) AS loads
+      FROM ended b
+      JOIN journal j ON j.terminal_no = b.terminal_no AND j.batch_no = b.batch_no AND j.business_date >= b.opened_on
+      JOIN purse_load l ON l.shard = j.shard AND l.entry_no = j.entry_no
+      LEFT JOIN journal r ON r.shard = j.shard AND r.original_date = j.business_date AND r.original_entry = j.entry_no AND r.kind = 5
+       AND r.answer = '00'
+     WHERE r.entry_no IS NULL
+     GROUP BY b.terminal_no, b.batch_no
 ), offline AS (
     SELECT b.terminal_no, b.batch_no, coalesce(sum(p.amount_fen), 0) AS fen, count(*) AS records
       FROM ended b
@@ -28,10 +37,12 @@ WITH ended AS (
     SELECT b.*,
            lpad(coalesce(o.debit_fen, 0)::text, 12, '0') || lpad(least(coalesce(o.debits, 0), 999)::text, 3, '0')
            || lpad(coalesce(o.credit_fen, 0)::text, 12, '0') || lpad(least(coalesce(o.credits, 0), 999)::text, 3, '0') AS accounts,
-           lpad(coalesce(f.fen, 0)::text, 12, '0') || lpad(least(coalesce(f.records, 0), 999)::text, 3, '0') || repeat('0', 15) AS purses
+           lpad(coalesce(f.fen, 0)::text, 12, '0') || lpad(least(coalesce(f.records, 0), 999)::text, 3, '0')
+           || lpad(coalesce(l.fen, 0)::text, 12, '0') || lpad(least(coalesce(l.loads, 0), 999)::text, 3, '0') AS purses
       FROM ended b
       LEFT JOIN online o USING (terminal_no, batch_no)
       LEFT JOIN offline f USING (terminal_no, batch_no)
+      LEFT JOIN load l USING (terminal_no, batch_no)
 )
 SELECT 'terminal_batch', format('terminal_no %%s, batch %%s', terminal_no, batch_no),
        format('accounts %%s, purses %%s', accounts, purses),
@@ -81,7 +92,7 @@ SELECT 'terminal_batch', format('terminal_no %%s, batch %%s', b.terminal_no, b.b
        SELECT name, found, CASE WHEN '999' IN (substr(ours, 13, 3), substr(ours, 28, 3)) THEN found WHEN theirs = ours THEN '1' ELSE '2' END AS expected
          FROM (VALUES ('accounts', substr(b.claimed, 1, 30), substr(b.computed, 1, 30), substr(b.computed, 31, 1), t.reversed_at IS NULL),
                       ('purses', substr(b.claimed, 32, 30), substr(b.computed, 32, 30), substr(b.computed, 62, 1),
-                       coalesce(t.uploaded_at < b.settled_at, true))) AS v (name, theirs, ours, found, untouched)
+                       t.reversed_at IS NULL AND coalesce(t.uploaded_at < b.settled_at, true))) AS v (name, theirs, ours, found, untouched)
         WHERE untouched) AS g
  WHERE b.computed IS NOT NULL AND g.found <> g.expected
 

@@ -1,5 +1,5 @@
 -- The journal, row by row. Kinds: 1 purchase, 2 balance, 3 void, 4 refund, 5 reversal, 6 pre-authorisation, 7 its void, 8 completion,
--- 9 completion void, 10 completion advice, 20 upload, 21 settlement, 22 details, 23 batch end, 30 refused; others are always declined.
+-- 9 completion void, 10 completion advice, 11 load, 12 its confirm, 20 upload, 21 settlement, 22 details, 23 batch end, 30 refused; others are always declined.
 
 -- name: journal_row
 -- says: answer, amount and effect of an entry fit its kind
@@ -14,7 +14,8 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
        WHEN answer !~ '^[0-9A-Z]{2}$' THEN 'an answer of two characters'
        WHEN amount_fen < 0 THEN 'no amount below zero'
        WHEN answer <> '00' AND effect_fen <> 0 THEN 'no effect of what was declined'
-       WHEN answer = '00' AND kind IN (11, 12, 30) THEN 'no approval of this kind'
+       WHEN answer = '00' AND kind = 30 THEN 'no approval of this kind'
+       WHEN answer = '00' AND kind IN (11, 12) AND amount_fen = 0 THEN 'an amount to load'
        WHEN answer = '00' AND kind IN (1, 8, 10) AND (effect_fen <> amount_fen OR amount_fen = 0) THEN 'effect = amount > 0'
        WHEN answer = '00' AND kind IN (3, 4, 9) AND (effect_fen <> -amount_fen OR amount_fen = 0) THEN 'effect = -amount < 0'
        WHEN kind = 5 AND effect_fen <> 0 AND abs(effect_fen) <> amount_fen THEN 'effect = amount or its opposite'
@@ -26,9 +27,9 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
        WHEN answer = '00' AND kind IN (6, 7, 8, 9, 10) AND account_id %% 100 IS DISTINCT FROM 10 THEN 'an online account'
        WHEN kind BETWEEN 20 AND 29 AND (account_id IS NOT NULL OR pan IS NOT NULL) THEN 'neither card nor account'
        WHEN length(digest) <> 32 THEN 'a digest of 32 bytes'
-       WHEN answer = '00' AND kind IN (3, 4, 7, 8, 9, 10) AND original_entry IS NULL THEN 'an original'
+       WHEN answer = '00' AND kind IN (3, 4, 7, 8, 9, 10, 12) AND original_entry IS NULL THEN 'an original'
        WHEN answer = '00' AND kind = 5 AND original_entry IS NULL THEN 'an original'
-       WHEN kind NOT IN (3, 4, 5, 7, 8, 9, 10) AND original_entry IS NOT NULL THEN 'no original of this kind'
+       WHEN kind NOT IN (3, 4, 5, 7, 8, 9, 10, 12) AND original_entry IS NOT NULL THEN 'no original of this kind'
        WHEN answer <> '00' AND kind <> 5 AND original_entry IS NOT NULL THEN 'no original where nothing was undone'
        WHEN (original_entry IS NULL) <> (original_date IS NULL) THEN 'date and entry of the original, or neither'
        END AS fault) AS f
@@ -63,7 +64,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
    AND (d.business_date IS NULL OR j.decided_at < d.begins_at OR j.decided_at >= least(d.ends_at, d.sealed_at))
 
 -- name: journal_reference
--- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal repeats its original's
+-- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal or load confirm repeats its original's
 -- rows: journal
 WITH own AS (
     SELECT j.shard, j.business_date, j.entry_no, j.rrn, j.original_date, j.original_entry, j.kind,
@@ -75,21 +76,21 @@ WITH own AS (
      WHERE j.business_date BETWEEN %(first)s AND %(last)s
 )
 SELECT 'journal', format('entry %%s of %%s in shard %%s', w.entry_no, w.business_date, w.shard),
-       CASE WHEN w.kind = 5 AND w.original_entry IS NOT NULL THEN 'reference ' || coalesce(o.rrn, 'of an original')
+       CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN 'reference ' || coalesce(o.rrn, 'of an original')
             ELSE 'a reference made of its instant and number' END, w.rrn
   FROM own w
   LEFT JOIN journal o
-    ON w.kind = 5 AND o.business_date = w.original_date AND o.shard = w.shard AND o.entry_no = w.original_entry
- WHERE CASE WHEN w.kind = 5 AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn ELSE NOT w.mine END
+    ON w.kind IN (5, 12) AND o.business_date = w.original_date AND o.shard = w.shard AND o.entry_no = w.original_entry
+ WHERE CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn ELSE NOT w.mine END
 
 -- name: journal_authorisation
--- says: an approved purchase or pre-authorisation has the end of its reference as authorisation code, a void or completion that of its original, nothing else has one
+-- says: an approved purchase, pre-authorisation or load has the end of its reference as authorisation code, a void or completion that of its original, nothing else has one
 -- rows: journal
 SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard), code.expected, j.auth_code
   FROM journal j
   LEFT JOIN journal o
     ON j.kind IN (3, 7, 8, 9, 10) AND o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
- CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN '' WHEN j.kind IN (1, 6) THEN right(j.rrn, 6)
+ CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN '' WHEN j.kind IN (1, 6, 11) THEN right(j.rrn, 6)
                                  WHEN j.kind IN (3, 7, 8, 9, 10) THEN coalesce(o.auth_code, '') ELSE '' END AS expected) AS code
  WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.auth_code <> code.expected
 

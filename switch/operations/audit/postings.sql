@@ -20,10 +20,11 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
        WHEN j.kind IN (7, 8, 10) AND (o.kind <> 6 OR o.answer <> '00') THEN 'an approved pre-authorisation'
        WHEN j.kind = 9 AND (o.kind NOT IN (8, 10) OR o.answer <> '00') THEN 'an approved completion'
        WHEN j.kind IN (8, 10) AND j.amount_fen * 100 > o.amount_fen * 115 THEN 'at most 115 %% of ' || o.amount_fen || ' fen'
-       WHEN j.kind IN (3, 7, 9) AND o.amount_fen <> j.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
+       WHEN j.kind = 12 AND (o.kind <> 11 OR o.answer <> '00') THEN 'an approved load'
+       WHEN j.kind IN (3, 7, 9, 12) AND o.amount_fen <> j.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
        WHEN j.kind = 4 AND o.amount_fen < j.amount_fen THEN 'at most ' || o.amount_fen || ' fen'
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer = '00'
-            AND (o.kind NOT IN (1, 3, 6, 7, 8, 9) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
+            AND (o.kind NOT IN (1, 3, 6, 7, 8, 9, 11) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
             THEN format('the opposite of what can be reversed, %%s fen', -o.effect_fen)
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer <> '00' AND j.effect_fen <> 0 THEN 'no effect: the original was declined'
        WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS DISTINCT FROM j.account_id THEN 'the account of the original'
@@ -70,14 +71,18 @@ SELECT 'original_use', format('entry %%s in shard %%s', coalesce(u.entry_no, w.e
     OR w.standing > 1 OR w.refunded_fen > w.amount_fen OR (w.undone_by IS NOT NULL AND w.refunded_fen > 0)
 
 -- name: entry_postings
--- says: an entry with an effect has exactly its one posting, between the account it names and the merchant; others have none, but for divided purchases
+-- says: an entry with an effect has exactly its one posting, between the account it names and the merchant; others have none, divided purchases and loads apart
 -- rows: journal, posting
 -- What moves a divided purchase is looked at by split_postings.
 WITH @shared
 , entry AS (
     SELECT shard, business_date, entry_no, amount_fen, effect_fen, merchant_no::bigint AS merchant_no, account_id,
            CASE account_id %% 100 WHEN 10 THEN 2001 WHEN 40 THEN 2003 END AS code
-      FROM journal WHERE business_date BETWEEN %(first)s AND %(last)s
+      FROM journal j WHERE business_date BETWEEN %(first)s AND %(last)s
+       -- Loads, their confirms and reversals: loads.sql holds their postings against their moves.
+       AND kind NOT IN (11, 12)
+       AND NOT (kind = 5 AND EXISTS (SELECT FROM journal o WHERE o.shard = j.shard AND o.business_date = j.original_date
+                                                             AND o.entry_no = j.original_entry AND o.kind = 11))
 ), line AS (
     SELECT shard, business_date, entry_no, line, debit_code, debit_owner, credit_code, credit_owner, amount_fen
       FROM posting WHERE business_date BETWEEN %(first)s AND %(last)s
@@ -104,7 +109,7 @@ SELECT CASE WHEN p.entry_no IS NULL THEN 'journal' ELSE 'posting' END,
                      AND (p.credit_code, p.credit_owner) <> (2201, 0)) END
 
 -- name: postings_alone
--- says: a posting without an entry is an opening (1001 to a holder) or a fee of a day that is being closed or closed
+-- says: a posting without an entry is an opening (1001 to a holder), a fee of a day that is being closed or closed, or moves a load
 -- rows: posting
 SELECT 'posting', format('entry %%s of %%s in shard %%s, line %%s', p.entry_no, p.business_date, p.shard, p.line),
        'an opening from 1001/0, or a fee between 2101 or 2102 and 6001 or 2102 in shard 0',
@@ -112,7 +117,8 @@ SELECT 'posting', format('entry %%s of %%s in shard %%s, line %%s', p.entry_no, 
   FROM posting p
   LEFT JOIN journal j ON j.shard = p.shard AND j.business_date = p.business_date AND j.entry_no = p.entry_no
   LEFT JOIN clearing_day d ON d.business_date = p.business_date
- WHERE p.business_date BETWEEN %(first)s AND %(last)s AND j.entry_no IS NULL
+  LEFT JOIN purse_load_move v ON v.shard = p.shard AND v.entry_no = p.entry_no AND v.line = p.line
+ WHERE v.entry_no IS NULL AND p.business_date BETWEEN %(first)s AND %(last)s AND j.entry_no IS NULL
    AND (p.line <> 0 OR p.amount_fen <= 0
         OR NOT CASE WHEN p.debit_code = 1001
                     THEN p.debit_owner = 0 AND p.credit_code IN (2001, 2002, 2003)

@@ -24,6 +24,8 @@ class Point(NamedTuple):
 POINTS: Final = {
     "intent committed": Point("switch.routing.host_desk", "HostDesk.ask"),
     "host has answered": Point("switch.routing.host_desk", "HostDesk._write"),
+    "load decided": Point("switch.ledger.load_rows", "queue_writes"),
+    "load committed": Point("switch.ledger.load_rows", "tell"),
     "answer committed": Point("switch.routing.host_desk", "HostDesk._end"),
 }
 

@@ -240,9 +240,11 @@ SELECT count(*)
                     min(credit_owner) AS credit_owner, sum(amount_fen) AS amount_fen  -- two accounts may have paid
                FROM posting GROUP BY shard, entry_no, business_date, back) p
          ON p.shard = j.shard AND p.entry_no = j.entry_no AND p.business_date = j.business_date
- WHERE (j.effect_fen <> 0) <> (p.amount_fen IS NOT NULL)
+ WHERE j.kind NOT IN (11, 12)
+   AND NOT EXISTS (SELECT FROM journal o WHERE o.shard = j.shard AND o.entry_no = j.original_entry AND o.kind = 11)  -- loads: the audit
+   AND ((j.effect_fen <> 0) <> (p.amount_fen IS NOT NULL)
     OR p.amount_fen <> abs(j.effect_fen)
-    OR p.amount_fen IS NOT NULL AND j.merchant_no <> CASE WHEN j.effect_fen > 0 THEN p.credit_owner ELSE p.debit_owner END
+    OR p.amount_fen IS NOT NULL AND j.merchant_no <> CASE WHEN j.effect_fen > 0 THEN p.credit_owner ELSE p.debit_owner END)
 """
 _STRAY_POSTINGS = """
 SELECT count(*)

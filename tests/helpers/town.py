@@ -16,7 +16,10 @@ import psycopg
 
 from switch.domain.identifiers import luhn_digit
 from terminal_sim import crypto
+from terminal_sim.card import PurseCard
+from terminal_sim.crypto import KeyKind
 from terminal_sim.frames import CardData, Terminal
+from terminal_sim.personalisation import CardProfile, Issuer, RootSet
 from tests.helpers.switch_process import SwitchProcess, cardswitch
 
 TMMK: Final = {
@@ -24,6 +27,7 @@ TMMK: Final = {
     crypto.Algorithm.SM4: bytes.fromhex("9D9C28340E916865024D51F215B9A023"),
 }
 DTK: Final = {"3DES": "A4D7E661662E98AEC9FA21FC69B456EF", "SM4": "4736A0018A7E93FE7C6B3CA344C7D530"}
+DLK: Final = {"3DES": "1F349C042DD1E92B62383F25ED15C37B", "SM4": "9193D5464F8CB9900FC29B64068573CF"}
 MERCHANT: Final = "993350054110001"
 OTHER_MERCHANT: Final = "993350054110002"
 CLOSED_MERCHANT: Final = "993350054110003"
@@ -37,6 +41,11 @@ CLOSED_TERMINAL: Final = 90_000
 OF_CLOSED_MERCHANT: Final = 90_001
 BUSES: Final = 60_000  # terminals of MAC algorithm 5 with a PSAM each
 BUSES_MAX: Final = 16
+KIOSKS: Final = 70_000  # terminals of MAC algorithm 5 that take cash for loads
+KIOSKS_MAX: Final = 48
+PSAM_OF_KIOSKS: Final = "335000000017"
+ISSUER_ID: Final = bytes.fromhex("99993350FFFFFFFF")
+KEY_INDEX: Final = {crypto.Algorithm.TRIPLE_DES: 0x01, crypto.Algorithm.SM4: 0x41}
 
 # how many cards of each kind, and what is special about them
 CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
@@ -54,6 +63,9 @@ CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
         2,
         {"online_opening_fen": OPENING_FEN, "medical_opening_fen": OPENING_FEN, "pin": PIN},
     ),
+    "loaded": (60, {"online_opening_fen": OPENING_FEN, "purse_opening_fen": 0}),
+    "loaded pin": (4, {"online_opening_fen": OPENING_FEN, "purse_opening_fen": 0, "pin": PIN}),
+    "loaded lost": (2, {"purse_opening_fen": 0, "state": "LOSS_FORMAL"}),
 }
 
 
@@ -110,6 +122,15 @@ def registry() -> dict[str, Any]:
     terminals += [
         {"terminal_id": terminal_id, "merchant_id": MERCHANT, "mac_algorithm": 5} for terminal_id in buses
     ]
+    terminals += [
+        {
+            "terminal_id": terminal_of(KIOSKS + number).terminal_id,
+            "merchant_id": MERCHANT,
+            "mac_algorithm": 5,
+            "cash_loads": True,
+        }
+        for number in range(KIOSKS_MAX)
+    ]
     return {
         "format": "citizen-card-registry",
         "version": 1,
@@ -144,8 +165,24 @@ def keys() -> dict[str, Any]:
         {"type": "TMMK", "algorithm": name, "components": [TMMK[algorithm].hex().upper()]}
         for name, algorithm in (("3DES", crypto.Algorithm.TRIPLE_DES), ("SM4", crypto.Algorithm.SM4))
     ]
-    made += [{"type": "DTK", "algorithm": name, "components": [value]} for name, value in DTK.items()]
+    for kind, values in (("DTK", DTK), ("DLK", DLK)):
+        made += [{"type": kind, "algorithm": name, "components": [value]} for name, value in values.items()]
     return {"format": "cardswitch-rehearsal-keys/1", "keys": made}
+
+
+def chip_of(pan: str, **history: Any) -> PurseCard:
+    """The chip of a card of the town, with a key set of each algorithm."""
+    sets = [
+        RootSet(
+            KEY_INDEX[algorithm],
+            1,
+            algorithm,
+            {KeyKind.LOAD: bytes.fromhex(DLK[name]), KeyKind.TAC: bytes.fromhex(DTK[name])},
+        )
+        for name, algorithm in (("SM4", crypto.Algorithm.SM4), ("3DES", crypto.Algorithm.TRIPLE_DES))
+    ]
+    asn = pan.rjust(20, "0")
+    return PurseCard(CardProfile(asn, ISSUER_ID), Issuer(ISSUER_ID, sets).card_keys(asn), **history)
 
 
 class Town:
@@ -158,6 +195,7 @@ class Town:
         self._terminals = {mac_id: count(mac_id * 10_000) for mac_id in TERMINALS}
         self._free = {kind: [n for name, n, _ in _cards() if name == kind] for kind in CARDS}
         self._buses = count(BUSES)
+        self._kiosks = count(KIOSKS)
         self._starts = count(1)
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("CARDSWITCH_")
@@ -246,6 +284,12 @@ class Town:
         """A terminal with a PSAM that no other test has."""
         number = next(self._buses)
         assert number < BUSES + BUSES_MAX, "the town is out of buses"
+        return terminal_of(number)
+
+    def new_kiosk(self) -> Terminal:
+        """A terminal that takes cash for loads, and that no other test has."""
+        number = next(self._kiosks)
+        assert number < KIOSKS + KIOSKS_MAX, "the town is out of kiosks"
         return terminal_of(number)
 
     def new_card(self, kind: str = "plain") -> CardData:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -24,9 +23,9 @@ LOAD_FEN = 1_000
 
 
 @pytest.fixture(scope="module")
-def keeper(town: Town) -> Iterator[SwitchProcess]:
+def keeper(town: Town) -> SwitchProcess:
     """The process that lives."""
-    yield town.serve()
+    return town.serve()
 
 
 class Story:

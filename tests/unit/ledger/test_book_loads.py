@@ -1,14 +1,17 @@
 """Loads on a real database: every way between the states, with its money, and the constraints behind it."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 
 from switch.domain.decisions import Outcome
+from switch.domain.errors import InputRefused
 from switch.domain.identifiers import asn_of
 from switch.domain.money import Fen
 from switch.domain.transactions import (
@@ -25,7 +28,10 @@ from switch.domain.transactions import (
 )
 from switch.ledger.book import ShardBook
 from switch.ledger.items import REVERSAL, Item
-from switch.ledger.load_states import Loading, LoadState
+from switch.ledger.load_desk import settle, suspend_unconfirmed, suspense
+from switch.ledger.load_states import Loading, LoadMove, LoadState
+from switch.purse.shadow import fold_purses
+from switch.storage.pool import connect
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, seed
 
 pytestmark = pytest.mark.server
@@ -265,3 +271,156 @@ async def test_what_follows_an_approved_load(pg: Pg, postgres_url: str, line: st
     assert await states(pg) == expected
     fen = int(in_float)
     assert await money(pg) == (fen, fen, int(suspense), int(agent))
+
+
+async def test_a_confirm_is_taken_after_its_batch_is_closed_and_a_reversal_is_not(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        asked = desk.load()
+        told = await desk.settle(asked)
+        for state in (1, 2):  # frozen by the settlement, closed by the batch end
+            await pg.execute("UPDATE terminal_batch SET state = %s", (state,))
+            assert (await desk.settle(desk.load())).answer == ("90" if state == 1 else "77")
+        assert (await desk.settle(desk.reversal(asked))).answer == "12"
+        assert (await states(pg), await money(pg)) == ("AUTHORISED", (300, 300, 0, 300))
+        assert (await desk.settle(desk.confirm(asked, told))).answer == "00"
+        assert await states(pg) == "CONFIRMED"
+
+
+async def test_confirms_of_another_amount_counter_source_or_reference(pg: Pg, postgres_url: str) -> None:
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        asked = desk.load()
+        told = await desk.settle(asked)
+        own = desk.confirm(asked, told)
+        other_source = own._replace(
+            request=own.request._replace(source=ONLINE),  # type: ignore[union-attr,call-arg]  # it is a LoadConfirm
+            key=own.key._replace(stan=own.key.stan + 40_000),
+        )
+        assert [
+            (await desk.settle(one)).answer
+            for one in (
+                desk.confirm(asked, told, fen=301),
+                desk.confirm(asked, told, atc=1),
+                desk.confirm(asked, told, stan=77_777),
+                desk.confirm(asked, told._replace(rrn="0" * 12)),
+                other_source,
+            )
+        ] == ["64", "25", "25", "25", "12"]
+        assert await states(pg) == "AUTHORISED"
+        assert (await desk.settle(desk.reversal(asked, fen=299))).answer == "64"
+
+
+async def a_day_later(pg: Pg, days: int) -> None:
+    """The loads were authorised so many business days ago."""
+    await pg.execute("UPDATE purse_load SET business_date = business_date - %s", (days,))
+
+
+async def test_who_says_nothing_until_the_cut_off_and_a_day_is_in_suspense_and_a_late_word_still_counts(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await prepared(pg)
+
+    async def sweep() -> int:
+        moves: list[LoadMove] = []
+        done = await suspend_unconfirmed(lambda: connect(postgres_url), 0, moves.extend)
+        assert [moved.reason for moved in moves] == ["no_word"] * done
+        return done
+
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        asked = desk.load()
+        told = await desk.settle(asked)
+        await a_day_later(pg, 1)
+        assert await sweep() == 0
+        await a_day_later(pg, 1)
+        assert await asyncio.gather(sweep(), sweep()) in ([1, 0], [0, 1])
+        assert (await states(pg), await money(pg)) == ("SUSPENSE", (0, 0, 300, 300))
+        assert await suspense(pg, [0]) == (1, told.decided_at)
+        assert (await desk.settle(desk.reversal(asked))).answer == "00"  # its first word
+        assert (await states(pg), await money(pg)) == ("RETURNED", (0, 0, 0, 0))
+        second = desk.load()
+        told = await desk.settle(second)
+        await a_day_later(pg, 2)
+        assert await sweep() == 1
+        assert (await desk.settle(desk.confirm(second, told))).answer == "00"
+        assert (await states(pg), await money(pg)) == ("RETURNED CONFIRMED", (300, 300, 0, 300))
+
+
+async def test_two_people_settle_within_thirty_days_and_the_card_counts_more(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await prepared(pg)
+
+    async def decide(number: int, to: LoadState, checker: str = "wang fang") -> None:
+        await settle(
+            lambda: connect(postgres_url),
+            number,
+            to,
+            actor="li wei",
+            checker=checker,
+            reason="read at the desk",
+        )
+
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        asked = desk.load(400, source=ONLINE)
+        told = await desk.settle(asked)
+        number = await one(pg, "SELECT max(entry_no) FROM purse_load")
+        for to, checker, why in (
+            (LoadState.LOADED, "wang fang", "not in suspense"),
+            (LoadState.RETURNED, " LI WEI ", "another person"),
+            (LoadState.CONFIRMED, "wang fang", "loaded or returned"),
+        ):
+            with pytest.raises(InputRefused, match=why):
+                await decide(number, to, checker)
+        with pytest.raises(InputRefused, match="no such load"):
+            await decide(number + 1, LoadState.LOADED)
+        await desk.settle(desk.confirm(asked, told, good=None))
+        await a_day_later(pg, 31)
+        with pytest.raises(InputRefused, match="30 days"):
+            await decide(number, LoadState.RETURNED)
+        await a_day_later(pg, -1)
+        await decide(number, LoadState.RETURNED)
+        assert (await states(pg), await money(pg)) == ("RETURNED", (0, 0, 0, 0))
+        assert await one(pg, "SELECT balance_fen FROM account WHERE account_id = 110") == OPENING_FEN
+        await desk.settle(desk.load(atc=1))  # the card itself says that it has the money
+        assert await states(pg) == "LOADED AUTHORISED"
+        assert await one(pg, "SELECT balance_fen FROM account WHERE account_id = 110") == OPENING_FEN - 400
+
+
+async def test_a_counter_is_good_for_one_load_in_the_database_too(pg: Pg, postgres_url: str) -> None:
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        await desk.settle(desk.load())
+        await desk.settle(desk.load())
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await pg.execute("UPDATE purse_load SET state = 2, held = 1")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await pg.execute("UPDATE purse_load SET held = 2 WHERE state = 1")
+    with pytest.raises(psycopg.errors.RaiseException):
+        await pg.execute("DELETE FROM purse_load_move")
+
+
+async def test_two_books_and_the_fold_of_records_over_one_card_end_in_order(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await prepared(pg)
+
+    async def fold() -> None:
+        await fold_purses(pg)
+
+    answers: list[Outcome | None] = []
+    async with a_book(postgres_url) as first, a_book(postgres_url) as second:
+        desks = Desk(first, day, random=0), Desk(second, day, random=1_000)
+        for number in range(3):
+            answers += await asyncio.gather(*(desk.settle(desk.load(10 + number)) for desk in desks), fold())
+    assert [told.answer for told in answers if told is not None] == ["00"] * 6
+    assert sorted((await states(pg)).split()) == ["AUTHORISED"] + ["REVERSED"] * 5
+    last = await one(pg, "SELECT amount_fen FROM purse_load WHERE state = 1")
+    assert await money(pg) == (last, last, 0, last)

@@ -11,6 +11,17 @@ EXPIRED = -1
 
 
 @dataclass
+class PurseDeal:
+    """A load that was approved. credited: what only its card knows. over: its money has found its place."""
+
+    fen: int
+    own: bool
+    credited: bool = False
+    on_its_way: bool = True  # in the float; else in suspense or back
+    over: bool = False
+
+
+@dataclass
 class Deal:
     """One request that was decided. of: the number of its original."""
 
@@ -35,6 +46,9 @@ class AccountModel:
         self.spent = 0
         self.lost = False
         self.deals: list[Deal] = []
+        self.loads: list[PurseDeal] = []
+        self.card_counter = 0
+        self.card_fen = 0
 
     @property
     def held(self) -> int:
@@ -185,6 +199,56 @@ class AccountModel:
             self.spent += void.fen
         voided.undone_by, void.undone_by = None, number
         self.balance -= void.fen
+        return "00"
+
+    @property
+    def in_float(self) -> int:
+        """What the shadow of the purse shows."""
+        return sum(load.fen for load in self.loads if load.on_its_way)
+
+    def load(self, fen: int, *, own: bool) -> str:
+        """The card comes to be loaded; what it proves settles what was open before anybody pays."""
+        answer = self._load(fen, own=own)
+        self.deals.append(Deal("load", fen, answer))
+        return answer
+
+    def _load(self, fen: int, *, own: bool) -> str:
+        if fen == 0:
+            return "13"
+        if self.lost:
+            return "41"
+        if self.card_fen + fen > 100_000:
+            return "61"
+        for load in self.loads:
+            if not load.over:
+                load.over, load.on_its_way = True, load.credited
+                if not load.credited and load.own:
+                    self.balance += load.fen
+        if own and fen > self.free:
+            return "51"
+        if own:
+            self.balance -= fen
+        self.loads.append(PurseDeal(fen, own))
+        return "00"
+
+    def credit(self) -> None:
+        """The card takes what was approved last."""
+        load = self.loads[-1]
+        load.credited = True
+        self.card_counter += 1
+        self.card_fen += load.fen
+
+    def end_load(self, how: str) -> str:
+        """What the terminal says about the load approved last: confirm, wrong (its TAC), gone, or reversal."""
+        load = self.loads[-1]
+        self.deals.append(Deal(f"load {how}", load.fen, "00"))
+        if how == "confirm":
+            load.over = True
+        else:
+            load.on_its_way = False
+        if how == "reversal":
+            load.over = not load.credited
+            self.balance += load.fen if load.own else 0
         return "00"
 
     def expire(self, number: int) -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from psycopg import AsyncConnection
 
 from switch.domain.decisions import Outcome
+from switch.domain.identifiers import asn_of
 from switch.domain.money import Fen
 from switch.domain.transactions import (
     AccountKind,
@@ -21,10 +22,15 @@ from switch.domain.transactions import (
     Completion,
     CompletionVoid,
     Kind,
+    Load,
+    LoadConfirm,
+    LoadSource,
     Original,
     PreAuthorisation,
     PreAuthorisationVoid,
     Purchase,
+    PurseConfirmData,
+    PurseLoadData,
     Refund,
     Reversal,
     Void,
@@ -35,6 +41,7 @@ from switch.ledger.card_states import Move
 from switch.ledger.items import FINANCIAL, REVERSAL, Item
 from switch.ledger.limit_desk import set_limit
 from switch.ledger.limits import LimitRule
+from switch.ledger.load_states import Loading
 from switch.messages.answers import DE39
 from switch.storage.pool import connect
 from tests.helpers.account_model import BUYS, HOLDS, TAKES, VOIDS, AccountModel
@@ -72,6 +79,7 @@ class AccountLife(RuleBasedStateMachine):
         self.items: list[Item] = []
         self.outcomes: list[Outcome] = []
         self.reversed: set[int] = set()
+        self.random = 0
 
     # ------------------------------------------------------------------ what can be asked
 
@@ -156,6 +164,106 @@ class AccountLife(RuleBasedStateMachine):
         number = data.draw(st.integers(0, len(self.items) - 1))
         assert self._settle(self.items[number]) == self.outcomes[number]
 
+    # ------------------------------------------------------------------ loads
+
+    @rule(data=st.data(), fen=AMOUNTS, own=st.booleans())
+    def load(self, data: st.DataObject, fen: int, own: bool) -> None:
+        """The card is loaded; what it does with it, and what its terminal says of that, comes with it or never."""
+        fen = data.draw(st.sampled_from([fen, self.model.free, self.model.free + 1]))
+        asked = self._of_load(self._load_request(fen, own=own), credit=True)
+        outcome = self._settle(asked)
+        assert outcome.answer == self.model.load(fen, own=own)
+        self.items.append(asked)
+        self.outcomes.append(outcome)
+        if outcome.answer != "00":
+            return
+        # A terminal reverses only what was not credited; whatever else it says or leaves out, the card settles it next time.
+        credited, how = data.draw(
+            st.sampled_from(
+                [
+                    (True, "confirm"),
+                    (True, "wrong"),
+                    (True, "gone"),
+                    (True, ""),
+                    (False, "gone"),
+                    (False, "reversal"),
+                    (False, ""),
+                ]
+            )
+        )
+        if credited:
+            self.model.credit()
+        if how:
+            self._end_load(asked, outcome, how)
+
+    def _load_request(self, fen: int, *, own: bool) -> Load:
+        card = card_of(self.holder)
+        self.random += 1
+        purse = PurseLoadData(
+            asn_of(card),
+            bytes(8),
+            1,
+            1,
+            0,
+            Fen(self.model.card_fen),
+            self.model.card_counter,
+            self.random.to_bytes(4),
+            bytes(4),
+            bytes(6),
+        )
+        return Load(card, LoadSource.ONLINE if own else LoadSource.CASH, Fen(fen), None, purse, "051")
+
+    def _of_load(
+        self, request: CardRequest, *, credit: bool = False, good: bool = False, stan: int = 0
+    ) -> Item:
+        loading = Loading(
+            99993350,
+            takes_cash=True,
+            card_proven=credit,
+            credit=lambda _at: b"55",
+            tac_holds=lambda _load: good,
+        )
+        asked = item(
+            request,
+            since=self.day,
+            holder_id=self.holder,
+            stan=stan,
+            rclass=REVERSAL if isinstance(request, Reversal) else FINANCIAL,
+            content=f"load {len(self.items)}".encode(),
+        )
+        return asked._replace(loading=loading)
+
+    def _end_load(self, loaded: Item, told: Outcome, how: str) -> None:
+        request = loaded.request
+        assert isinstance(request, Load)
+        assert request.purse is not None
+        named = Original(1, loaded.key.stan, self.day.month, self.day.day)
+        if how == "reversal":
+            content: CardRequest = Reversal(
+                request.card, ONLINE, request.amount_fen, named, Kind.LOAD, "98", "051", "630000"
+            )
+            asked = self._of_load(content, stan=loaded.key.stan)
+        else:
+            gone = how == "gone"
+            data = PurseConfirmData(
+                request.purse.asn,
+                request.purse.online_atc,
+                bytes(6),
+                bytes(4),
+                bytes(3),
+                None if gone else bytes(4),
+                None if gone else Fen(0),
+                0 if gone else 0x9000,
+            )
+            content = LoadConfirm(
+                request.card, request.source, request.amount_fen, named, told.rrn, data, "051"
+            )
+            asked = self._of_load(content, good=how == "confirm")
+        outcome = self._settle(asked)
+        assert outcome.answer == self.model.end_load(how)
+        self.items.append(asked)
+        self.outcomes.append(outcome)
+
     # ------------------------------------------------------------------ what happens meanwhile
 
     @rule()
@@ -200,7 +308,8 @@ class AccountLife(RuleBasedStateMachine):
                 "   AND ended_by IS NULL AND expires_at > clock_timestamp()),"
                 " coalesce((SELECT day_fen FROM limit_window w WHERE w.account_id = a.account_id), 0),"
                 " (SELECT coalesce(sum(CASE WHEN credit_code = 2001 THEN amount_fen ELSE -amount_fen END), 0) FROM posting"
-                "   WHERE (credit_code, credit_owner) = (2001, a.account_id) OR (debit_code, debit_owner) = (2001, a.account_id))"
+                "   WHERE (credit_code, credit_owner) = (2001, a.account_id) OR (debit_code, debit_owner) = (2001, a.account_id)),"
+                " (SELECT loaded_fen FROM purse WHERE card_no = a.holder_id)"
                 " FROM account a WHERE a.holder_id = %s",
                 (self.holder,),
             )
@@ -208,7 +317,8 @@ class AccountLife(RuleBasedStateMachine):
             assert row is not None
             return tuple(row)
 
-        balance, held, spent, moved = self.loop.run(read())
+        balance, held, spent, moved, in_float = self.loop.run(read())
+        assert in_float == self.model.in_float
         assert (balance, held, spent) == (self.model.balance, self.model.held, self.model.spent)
         assert balance == OPENING_FEN + moved
 
@@ -217,6 +327,9 @@ def test_whatever_is_asked_of_an_account_the_book_answers_as_the_model_does(post
     async def prepare() -> None:
         desk = await connect(postgres_url)
         day = await seed(desk, holders=HOLDERS, terminals=1)
+        await desk.execute(
+            "INSERT INTO purse (shard, card_no, asn) SELECT 0, card_no, lpad(pan, 20, '0') FROM card"
+        )
         limit = LimitRule(10, None, None, DAY_LIMIT, None, None, None, day + timedelta(days=1), None)
         await set_limit(desk, limit, range(1), actor="a tester", reason="as agreed")
         await desk.execute("UPDATE limit_rule SET valid_from = valid_from - 1")

@@ -1,4 +1,4 @@
--- depends: 0018_bindings
+-- depends: 0019_loads
 -- What the sending of the outbox needs beyond what its filling does.
 
 -- sending: somebody has it and will say what became of it before due_at; after that instant whoever had it is dead. Without this a

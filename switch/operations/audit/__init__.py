@@ -32,6 +32,7 @@ CHECKS: Final = tuple(
             "holds",
             "limits",
             "medical",
+            "hosts",
             "purse",
             "loads",
             "batches",

@@ -92,10 +92,14 @@ WITH note AS MATERIALIZED (
      WHERE c.lost_at IS NOT NULL AND NOT coalesce(n.after ? 'lost_at', false)
 )
 SELECT DISTINCT 'journal', format('entry %%s in shard %%s', j.entry_no, j.shard), 'declined: the card was lost from ' || r.since,
-       format('%%s fen approved at %%s', j.amount_fen, j.decided_at)
+       format('%%s fen approved at %%s', j.amount_fen, a.at)
   FROM report r
-  JOIN journal j ON j.pan = r.pan AND j.decided_at >= r.since AND (r.until IS NULL OR j.decided_at < r.until)
- WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6, 11) AND j.account_id IS NOT NULL
+  JOIN journal j ON j.pan = r.pan
+  LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = j.entry_no
+ -- What a host decided was promised when it was asked: the report may have come before its answer.
+ CROSS JOIN LATERAL (SELECT coalesce(h.asked_at, j.decided_at) AS at) AS a
+ WHERE a.at >= r.since AND (r.until IS NULL OR a.at < r.until)
+   AND j.business_date BETWEEN %(first)s AND %(last)s AND j.answer = '00' AND j.kind IN (1, 6, 11) AND j.account_id IS NOT NULL
 
 -- name: holder_shards
 -- says: all cards of a holder lie in one shard, the one that is noted with him

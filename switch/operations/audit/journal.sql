@@ -1,16 +1,20 @@
 -- The journal, row by row. Kinds: 1 purchase, 2 balance, 3 void, 4 refund, 5 reversal, 6 pre-authorisation, 7 its void, 8 completion,
 -- 9 completion void, 10 completion advice, 11 load, 12 its confirm, 20 upload, 21 settlement, 22 details, 23 batch end, 30 refused; others are always declined.
+-- Class 2 is the intent of what a host is asked; what a host decided is found by its leg, which the entry or its original has ended (hosts.sql).
 
 -- name: journal_row
 -- says: answer, amount and effect of an entry fit its kind
 -- rows: journal
-SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_date, shard), fault,
+SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_date, j.shard), fault,
        format('kind %%s, class %%s, answer %%s, amount %%s fen, effect %%s fen', kind, class, answer, amount_fen, effect_fen)
-  FROM journal
+  FROM journal j
+  LEFT JOIN (SELECT shard, ended_by, account_kind AS leg_account FROM host_leg) AS h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
  CROSS JOIN LATERAL (SELECT CASE
        WHEN kind NOT IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 20, 21, 22, 23, 30) THEN 'a kind that there is'
-       WHEN class NOT IN (0, 1) OR (kind = 5) > (class = 1) OR (class = 1) > (kind IN (5, 30))
-            THEN 'class 1 for reversals, 0 for others'
+       WHEN class NOT IN (0, 1, 2) OR (kind = 5) > (class = 1) OR (class = 1) > (kind IN (5, 30))
+            THEN 'class 1 for reversals, 0 or 2 for others'
+       WHEN (class = 2) <> (answer = '09') THEN 'answer 09 of an intent, and of nothing else'
+       WHEN class = 2 AND kind NOT IN (1, 2) THEN 'an intent to buy or to ask for a balance'
        WHEN answer !~ '^[0-9A-Z]{2}$' THEN 'an answer of two characters'
        WHEN amount_fen < 0 THEN 'no amount below zero'
        WHEN answer <> '00' AND effect_fen <> 0 THEN 'no effect of what was declined'
@@ -23,7 +27,8 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
        WHEN answer = '00' AND kind = 6 AND amount_fen = 0 THEN 'an amount to freeze'
        WHEN kind IN (2, 21, 22, 23) AND amount_fen <> 0 THEN 'no amount of this kind'
        WHEN kind = 20 AND answer <> '00' AND amount_fen <> 0 THEN 'no amount of a refused upload'
-       WHEN effect_fen <> 0 AND (account_id IS NULL OR account_id %% 100 NOT IN (10, 40)) THEN 'an account, online or medical'
+       WHEN effect_fen <> 0 AND leg_account IS NULL AND (account_id IS NULL OR account_id %% 100 NOT IN (10, 40)) THEN 'an account, online or medical'
+       WHEN account_id %% 100 <> leg_account AND kind IN (1, 2) THEN 'the kind of account that its host was asked about'
        WHEN answer = '00' AND kind IN (6, 7, 8, 9, 10) AND account_id %% 100 IS DISTINCT FROM 10 THEN 'an online account'
        WHEN kind BETWEEN 20 AND 29 AND (account_id IS NOT NULL OR pan IS NOT NULL) THEN 'neither card nor account'
        WHEN length(digest) <> 32 THEN 'a digest of 32 bytes'
@@ -48,9 +53,10 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
   LEFT JOIN merchant m ON m.merchant_no = j.merchant_no
   LEFT JOIN account a ON a.shard = j.shard AND a.account_id = j.account_id
   LEFT JOIN card_route r ON r.pan = j.pan
+  LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
  WHERE j.business_date BETWEEN %(first)s AND %(last)s
    AND (t.terminal_no IS NULL OR m.merchant_no IS NULL
-        OR (j.effect_fen > 0 AND a.account_id IS NULL)
+        OR (j.effect_fen > 0 AND a.account_id IS NULL AND h.leg_no IS NULL)
         OR (j.account_id IS NOT NULL AND (r.holder_id, r.shard) IS DISTINCT FROM (j.account_id / 100, j.shard)))
 
 -- name: journal_time
@@ -64,7 +70,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
    AND (d.business_date IS NULL OR j.decided_at < d.begins_at OR j.decided_at >= least(d.ends_at, d.sealed_at))
 
 -- name: journal_reference
--- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal or load confirm repeats its original's
+-- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal or load confirm repeats its original's, and what a host was asked its intent's
 -- rows: journal
 WITH own AS (
     SELECT j.shard, j.business_date, j.entry_no, j.rrn, j.original_date, j.original_entry, j.kind,
@@ -77,36 +83,49 @@ WITH own AS (
 )
 SELECT 'journal', format('entry %%s of %%s in shard %%s', w.entry_no, w.business_date, w.shard),
        CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN 'reference ' || coalesce(o.rrn, 'of an original')
-            ELSE 'a reference made of its instant and number' END, w.rrn
+            ELSE coalesce('reference ' || h.rrn, 'a reference made of its instant and number') END, w.rrn
   FROM own w
   LEFT JOIN journal o
     ON w.kind IN (5, 12) AND o.business_date = w.original_date AND o.shard = w.shard AND o.entry_no = w.original_entry
- WHERE CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn ELSE NOT w.mine END
+  LEFT JOIN host_leg h ON h.shard = w.shard AND h.ended_by = w.entry_no AND h.leg_no <> w.entry_no
+ WHERE CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn
+            WHEN h.leg_no IS NOT NULL THEN w.rrn <> h.rrn ELSE NOT w.mine END
 
 -- name: journal_authorisation
--- says: an approved purchase, pre-authorisation or load has the end of its reference as authorisation code, a void or completion that of its original, nothing else has one
+-- says: an approved purchase, pre-authorisation or load has the end of its reference as authorisation code, or that of its host, a void or completion that of its original, nothing else has one
 -- rows: journal
 SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard), code.expected, j.auth_code
   FROM journal j
   LEFT JOIN journal o
     ON j.kind IN (3, 7, 8, 9, 10) AND o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
- CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN '' WHEN j.kind IN (1, 6, 11) THEN right(j.rrn, 6)
+  LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = j.entry_no AND h.leg_no <> j.entry_no
+ -- A host that gave none: the end of the reference that the answer would have by itself.
+ CROSS JOIN LATERAL (SELECT CASE WHEN j.answer <> '00' THEN ''
+                                 WHEN j.kind IN (1, 6, 11) AND h.host_auth <> '' THEN h.host_auth
+                                 WHEN j.kind IN (1, 6, 11) AND h.host_auth = ''
+                                 THEN (SELECT string_agg(substr('0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', (j.entry_no / (36 ^ n)::bigint %% 36)::integer + 1, 1), '' ORDER BY n DESC)
+                                         FROM generate_series(0, 5) AS n)
+                                 WHEN j.kind IN (1, 6, 11) THEN right(j.rrn, 6)
                                  WHEN j.kind IN (3, 7, 8, 9, 10) THEN coalesce(o.auth_code, '') ELSE '' END AS expected) AS code
  WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.auth_code <> code.expected
 
 -- name: journal_answer_balances
--- says: a stored balance answer shows ledger and available balance of the account that was asked, the second not above the first
+-- says: a stored balance answer shows ledger and available balance of the account that was asked, the second not above the first; of a host's what may be spent, if it said so
 -- rows: journal
-SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_date, shard),
-       'ledger and available balance of account kind ' || account_id %% 100 || ', the second not above the first', coalesce(convert_from(extra, 'UTF8'), 'none')
-  FROM journal
- WHERE business_date BETWEEN %(first)s AND %(last)s AND kind = 2 AND answer = '00'
-   AND (extra IS NULL
-        OR (convert_from(extra, 'UTF8')::jsonb -> '54')
-           IS DISTINCT FROM jsonb_build_array(
-               jsonb_build_array(account_id %% 100, 1, convert_from(extra, 'UTF8')::jsonb -> '54' -> 0 -> 2),
-               jsonb_build_array(account_id %% 100, 2, convert_from(extra, 'UTF8')::jsonb -> '54' -> 1 -> 2))
-        OR NOT (convert_from(extra, 'UTF8')::jsonb #>> '{54,1,2}')::bigint BETWEEN 0 AND (convert_from(extra, 'UTF8')::jsonb #>> '{54,0,2}')::bigint)
+SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard),
+       CASE WHEN h.leg_no IS NOT NULL THEN 'what may be spent of account kind ' || h.account_kind || ', or nothing'
+            ELSE 'ledger and available balance of account kind ' || j.account_id %% 100 || ', the second not above the first' END,
+       coalesce(convert_from(j.extra, 'UTF8'), 'none')
+  FROM journal j
+  LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = j.entry_no
+ CROSS JOIN LATERAL (SELECT convert_from(j.extra, 'UTF8')::jsonb -> '54' AS told) AS x
+ WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.kind = 2 AND j.answer = '00'
+   AND CASE WHEN h.leg_no IS NOT NULL
+            THEN told IS DISTINCT FROM jsonb_build_array(jsonb_build_array(h.account_kind, 2, (told #>> '{0,2}')::bigint)) AND j.extra IS NOT NULL
+            ELSE j.extra IS NULL
+                 OR told IS DISTINCT FROM jsonb_build_array(jsonb_build_array(j.account_id %% 100, 1, told -> 0 -> 2),
+                                                            jsonb_build_array(j.account_id %% 100, 2, told -> 1 -> 2))
+                 OR NOT (told #>> '{1,2}')::bigint BETWEEN 0 AND (told #>> '{0,2}')::bigint END
 
 -- name: journal_key
 -- says: a message key (terminal, batch, trace, class) stands once, in one shard and one day

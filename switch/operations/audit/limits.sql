@@ -1,5 +1,5 @@
 -- Windows of limits. What counts: purchases (1) and pre-authorisations (6), but for those that a reversal (5) or a standing void (3, 7)
--- has undone; of a purchase that two accounts paid each account's share.
+-- has undone, and but for what a host decided; of a purchase that two accounts paid each account's share.
 
 -- name: limit_windows
 -- says: a window counts what was spent on its day and in its month, since the account's limits began, and was not undone

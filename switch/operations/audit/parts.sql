@@ -40,7 +40,8 @@ paid AS (
     SELECT j.shard, j.entry_no, j.account_id, j.business_date, j.decided_at, j.pan, coalesce(s.medical_fen, j.amount_fen) AS amount_fen
       FROM journal j
       LEFT JOIN purchase_split s ON s.shard = j.shard AND s.entry_no = j.entry_no
-     WHERE j.answer = '00' AND j.kind IN (1, 6) AND coalesce(s.medical_fen, 1) > 0
+      LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = j.entry_no  -- the limits of what a host decides are the host's
+     WHERE j.answer = '00' AND j.kind IN (1, 6) AND coalesce(s.medical_fen, 1) > 0 AND h.leg_no IS NULL
     UNION ALL
     SELECT j.shard, j.entry_no, j.account_id - 30, j.business_date, j.decided_at, j.pan, s.own_fen
       FROM purchase_split s

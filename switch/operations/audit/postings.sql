@@ -28,6 +28,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
             THEN format('the opposite of what can be reversed, %%s fen', -o.effect_fen)
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer <> '00' AND j.effect_fen <> 0 THEN 'no effect: the original was declined'
        WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS DISTINCT FROM j.account_id THEN 'the account of the original'
+       WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS NULL AND o.pan IS DISTINCT FROM j.pan THEN 'the card of the original'
        END AS fault) AS f
  WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.original_entry IS NOT NULL AND fault IS NOT NULL
 
@@ -71,18 +72,21 @@ SELECT 'original_use', format('entry %%s in shard %%s', coalesce(u.entry_no, w.e
     OR w.standing > 1 OR w.refunded_fen > w.amount_fen OR (w.undone_by IS NOT NULL AND w.refunded_fen > 0)
 
 -- name: entry_postings
--- says: an entry with an effect has exactly its one posting, between the account it names and the merchant; others have none, divided purchases and loads apart
+-- says: an entry with an effect has exactly its one posting, between the merchant and the account it names, or who owes what a host approved; others have none, divided purchases and loads apart
 -- rows: journal, posting
 -- What moves a divided purchase is looked at by split_postings.
 WITH @shared
 , entry AS (
-    SELECT shard, business_date, entry_no, amount_fen, effect_fen, merchant_no::bigint AS merchant_no, account_id,
-           CASE account_id %% 100 WHEN 10 THEN 2001 WHEN 40 THEN 2003 END AS code
-      FROM journal j WHERE business_date BETWEEN %(first)s AND %(last)s
+    SELECT j.shard, j.business_date, j.entry_no, j.effect_fen, j.merchant_no::bigint AS merchant_no, h.leg_no IS NOT NULL AS hosted,
+           CASE WHEN h.leg_no IS NOT NULL THEN h.debit_owner ELSE j.account_id END AS account_id,
+           CASE WHEN h.leg_no IS NOT NULL THEN h.debit_code WHEN j.account_id %% 100 = 10 THEN 2001 WHEN j.account_id %% 100 = 40 THEN 2003 END AS code
+      FROM journal j
+      LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
+     WHERE j.business_date BETWEEN %(first)s AND %(last)s
        -- Loads, their confirms and reversals: loads.sql holds their postings against their moves.
-       AND kind NOT IN (11, 12)
-       AND NOT (kind = 5 AND EXISTS (SELECT FROM journal o WHERE o.shard = j.shard AND o.business_date = j.original_date
-                                                             AND o.entry_no = j.original_entry AND o.kind = 11))
+       AND j.kind NOT IN (11, 12)
+       AND NOT (j.kind = 5 AND EXISTS (SELECT FROM journal o WHERE o.shard = j.shard AND o.business_date = j.original_date
+                                                               AND o.entry_no = j.original_entry AND o.kind = 11))
 ), line AS (
     SELECT shard, business_date, entry_no, line, debit_code, debit_owner, credit_code, credit_owner, amount_fen
       FROM posting WHERE business_date BETWEEN %(first)s AND %(last)s
@@ -90,8 +94,8 @@ WITH @shared
 SELECT CASE WHEN p.entry_no IS NULL THEN 'journal' ELSE 'posting' END,
        format('entry %%s of %%s in shard %%s', j.entry_no, j.business_date, j.shard) || coalesce(', line ' || nullif(p.line, 0), ''),
        CASE WHEN j.effect_fen > 0 THEN format('%%s fen from %%s/%%s to 2101/%%s', j.effect_fen, j.code, j.account_id, j.merchant_no)
-            WHEN j.effect_fen < 0 THEN format('%%s fen from 2101/%%s to %%s/%%s or 2201/0', -j.effect_fen, j.merchant_no, j.code,
-                                              j.account_id)
+            WHEN j.effect_fen < 0 THEN format('%%s fen from 2101/%%s to %%s/%%s', -j.effect_fen, j.merchant_no, j.code, j.account_id)
+                                     || CASE WHEN j.hosted THEN '' ELSE ' or 2201/0' END
             ELSE 'no posting' END,
        CASE WHEN p.entry_no IS NULL THEN 'no posting'
             ELSE format('%%s fen from %%s/%%s to %%s/%%s', p.amount_fen, p.debit_code, p.debit_owner, p.credit_code, p.credit_owner)
@@ -106,7 +110,7 @@ SELECT CASE WHEN p.entry_no IS NULL THEN 'journal' ELSE 'posting' END,
                  IS DISTINCT FROM (j.code, j.account_id, 2101, j.merchant_no)
             ELSE (p.debit_code, p.debit_owner) IS DISTINCT FROM (2101, j.merchant_no)
                  OR ((p.credit_code, p.credit_owner) IS DISTINCT FROM (j.code, j.account_id)
-                     AND (p.credit_code, p.credit_owner) <> (2201, 0)) END
+                     AND (j.hosted OR (p.credit_code, p.credit_owner) <> (2201, 0))) END
 
 -- name: postings_alone
 -- says: a posting without an entry is an opening (1001 to a holder), a fee of a day that is being closed or closed, or moves a load

@@ -236,6 +236,10 @@ class _Run:
         return {"records": await fold_purses(self.connection)}
 
     async def fees(self) -> Outcome:
+        await self._execute("name_legs")
+        await self.connection.execute("ANALYZE named_leg")
+        await self._execute("freeze_legs")
+        await self.connection.execute("ANALYZE clearing_leg")
         await self._execute("freeze_merchants")
         await self._execute("freeze_rules")
         await self._execute("name_originals")

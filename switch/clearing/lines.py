@@ -37,7 +37,7 @@ _CM = sql_line(
         "forwarding_institution": _AGENT,
         "trace": "c.stan",
         "transmitted_at": "to_char(c.at AT TIME ZONE " + _LOCAL + ", 'MMDDHH24MISS')",
-        "pan": "c.pan",
+        "pan": "CASE WHEN c.issuer_id = %(member)s THEN c.issuer_pan ELSE c.pan END",  # a bank's number is for itself
         "amount": "abs(c.effect_fen)",
         "partial_amount": "'0'",
         "cardholder_fee": "'0'",

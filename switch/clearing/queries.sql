@@ -31,6 +31,20 @@ SELECT a.application_name, a.backend_start
  WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %(lock)s AND l.objid = 0
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
 
+-- name: name_legs
+-- Items of the day that a host may have decided: all but those of our online accounts. What undoes one has its original's leg.
+CREATE TEMPORARY TABLE named_leg ON COMMIT DROP AS
+SELECT shard, entry_no, coalesce(original_entry, entry_no) AS ended_by
+  FROM journal
+ WHERE business_date = %(day)s AND effect_fen <> 0 AND (account_id IS NULL OR account_id %% 100 <> 10);
+
+-- name: freeze_legs
+-- Before anything asks for items: their kinds of account and their issuers come from here.
+INSERT INTO clearing_leg (business_date, entry_no, account_kind, issuer_id, pan)
+SELECT %(day)s, n.entry_no, l.account_kind, CASE WHEN l.debit_owner <> 0 THEN lpad(l.debit_owner::text, 8, '0') END, l.pan
+  FROM named_leg n
+  JOIN host_leg l ON l.shard = n.shard AND l.ended_by = n.ended_by;
+
 -- name: freeze_merchants
 -- Everybody with money or an offline record in the day, as the registry knows them now.
 INSERT INTO clearing_merchant (business_date, merchant_no, merchant_id, category, acquirer_id)

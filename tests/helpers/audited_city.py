@@ -43,6 +43,8 @@ from switch.ledger.card_states import FOLLOWING, Move
 from switch.ledger.days import ensure_days, open_day
 from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
+from switch.ledger.leg_state import HostAsk
+from switch.ledger.legs import LegEnd
 from switch.ledger.limit_desk import open_date, set_limit
 from switch.ledger.limits import LimitRule
 from switch.ledger.load_desk import settle, suspend_unconfirmed
@@ -56,6 +58,7 @@ from switch.purse.intake import IntakeWriter, Upload, inline_tacs
 from switch.purse.shadow import fold_purses
 from switch.registry.importing import import_registry
 from switch.storage.pool import connect
+from tests.helpers.city_hosts import BANK, GUESTS, number_of
 from tests.helpers.offline import CITY, ISSUER, OWN, Ride, merchant_of, pan_of, psam_of, upload
 
 CENTRE = "99990000"
@@ -72,6 +75,7 @@ def registry() -> dict[str, Any]:
         "institutions": [
             {"institution_id": OWN, "name": "own", "role": "ISSUER"},
             {"institution_id": CITY, "name": "next city", "role": "CITY"},
+            {"institution_id": BANK, "name": "first bank", "role": "BANK"},
         ],
         "card_issuers": [
             {"issuer_id": f"{OWN}FFFFFFFF", "institution_id": OWN, "own": True},
@@ -105,6 +109,7 @@ def registry() -> dict[str, Any]:
         "fee_rules": [
             {"account_kind": "ONLINE", "rate_ppm": 3800, "valid_from": "2020-01-01"},
             {"account_kind": "PURSE", "rate_ppm": 6000, "minimum_fen": 1, "valid_from": "2020-01-01"},
+            {"account_kind": "BANK", "rate_ppm": 3000, "valid_from": "2020-01-01"},
             {
                 "merchant_id": "993350054110002",
                 "account_kind": "ONLINE",
@@ -155,6 +160,7 @@ class City:
             cursor = await connection.execute("SELECT pan, shard, holder_id FROM card_route")
             routes = {pan: (shard, holder) for pan, shard, holder in await cursor.fetchall()}
         self._holders = {number: routes[pan_of(number)] for number in range(1, CARDS + 1)}
+        self._holders |= {number: (number % SHARDS, 0) for number in GUESTS}
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -171,17 +177,18 @@ class City:
 
     def request(
         self,
-        content: CardRequest,
+        content: CardRequest | LegEnd,
         card: int,
         *,
         terminal_no: int = 1,
         stan: int = 0,
         loading: Loading | None = None,
-    ) -> "tuple[int, asyncio.Future[Outcome | None]]":
-        """Send a card request; its trace number and where its answer will be."""
+        ask: HostAsk | None = None,
+    ) -> "tuple[int, asyncio.Future[Any]]":
+        """Send a card request; its trace number and where its answer will be. ask: the host that decides."""
         shard, holder_id = self._holders[card]
         stan = stan or next(self._stans)
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         item = Item(
             key=Key(terminal_no, 1, stan, 1 if isinstance(content, Reversal) else 0),
             merchant_no=merchant_of(terminal_no),
@@ -194,6 +201,7 @@ class City:
             pin_unreadable=False,
             done=future.set_result,
             loading=loading,
+            ask=ask,
         )
         assert self._books[shard].submit(item)
         return stan, future
@@ -209,7 +217,7 @@ class City:
         self, card: int, fen: int, *, terminal_no: int = 1, account: AccountKind = ONLINE
     ) -> tuple[int, Outcome]:
         """A purchase."""
-        request = Purchase(CardNumber(pan_of(card)), account, Fen(fen), None, "051")
+        request = Purchase(CardNumber(number_of(card)), account, Fen(fen), None, "051")
         return await self.ask(request, card, terminal_no=terminal_no)
 
     async def undo(
@@ -226,7 +234,7 @@ class City:
         """A void, refund or reversal of an earlier request."""
         stan, outcome = of
         day = outcome.clearing_date or outcome.decided_at.astimezone(SHANGHAI).date()
-        number, original = CardNumber(pan_of(card)), Original(1, stan, day.month, day.day)
+        number, original = CardNumber(number_of(card)), Original(1, stan, day.month, day.day)
         if kind is Reversal:
             content: CardRequest = Reversal(number, account, Fen(fen), original, was, "98", "051", "000000")
             return await self.ask(content, card, terminal_no=terminal_no, stan=stan)
@@ -238,7 +246,7 @@ class City:
 
     async def hold(self, card: int, fen: int, *, terminal_no: int = 1) -> tuple[int, Outcome]:
         """A pre-authorisation."""
-        request = PreAuthorisation(CardNumber(pan_of(card)), ONLINE, Fen(fen), None, "051")
+        request = PreAuthorisation(CardNumber(number_of(card)), ONLINE, Fen(fen), None, "051")
         return await self.ask(request, card, terminal_no=terminal_no)
 
     async def follow(
@@ -254,7 +262,7 @@ class City:
         """What can follow a pre-authorisation, or a completion."""
         stan, outcome = of
         day = outcome.clearing_date or outcome.decided_at.astimezone(SHANGHAI).date()
-        number, original = CardNumber(pan_of(card)), Original(1, stan, day.month, day.day)
+        number, original = CardNumber(number_of(card)), Original(1, stan, day.month, day.day)
         code = outcome.auth_code
         if kind is Completion:
             content: CardRequest = Completion(number, ONLINE, Fen(fen), original, code, "051", advice)
@@ -380,11 +388,12 @@ class City:
             await change_card(connection, place, Move.LOSE, actor="a tester", reason="left on a bus")
 
     async def limit(self) -> None:
-        """Limits on online accounts from the next business day on, wide enough for everybody."""
+        """Limits on accounts from the next business day on, wide enough for everybody."""
         async with await connect(self.url) as connection:
             begins = await open_date(connection) + timedelta(days=1)
-            rule = LimitRule(10, None, None, 1_000_000, None, 100, None, begins, None)
-            await set_limit(connection, rule, range(SHARDS), actor="a tester", reason="as agreed")
+            for kind in (10, 40):
+                rule = LimitRule(kind, None, None, 1_000_000, None, 100, None, begins, None)
+                await set_limit(connection, rule, range(SHARDS), actor="a tester", reason="as agreed")
 
     async def govern(self) -> None:
         """A policy of the medical account from the next business day on, in the city's one category and in one that nobody is of."""

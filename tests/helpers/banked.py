@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from switch.domain.identifiers import luhn_digit
 from switch.messages.host_1987 import BCD
 from terminal_sim.frames import CardData
 from terminal_sim.host.book import Account, HostBook
@@ -45,6 +46,12 @@ class Banked(NamedTuple):
     one: SwitchProcess
     other: SwitchProcess
     ports: dict[str, int]
+
+
+def neighbour(number: int) -> CardData:
+    """A card of the next city."""
+    payload = f"313310{number:012d}"
+    return CardData(payload + luhn_digit(payload), "001")
 
 
 def free_port() -> int:

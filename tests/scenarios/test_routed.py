@@ -11,7 +11,7 @@ from switch.domain.identifiers import luhn_digit
 from switch.domain.transactions import AccountKind
 from terminal_sim.frames import CardData
 from terminal_sim.host.script import Script, read_script
-from tests.helpers.banked import ANSWER_S, Banked, banked, host_of, legs, outbox, rows
+from tests.helpers.banked import ANSWER_S, Banked, banked, host_of, legs, neighbour, outbox, rows
 from tests.helpers.till import Seen, Till, check_books, stored
 from tests.helpers.town import Town
 
@@ -38,11 +38,6 @@ def told(city: Banked) -> Iterator[Seen]:
 
 async def till_of(city: Banked, seen: Seen) -> Till:
     return await Till(city.town.new_terminal(), seen, city.one.line).sign_on()
-
-
-def neighbour(number: int) -> CardData:
-    payload = f"313310{number:012d}"
-    return CardData(payload + luhn_digit(payload), "001")
 
 
 def bank_card_of(number: int) -> CardData:

@@ -1,5 +1,6 @@
--- Closed days, computed again from the journal and the offline records. Account kinds: 10 online, 40 medical, 50 purse.
--- The operator is the issuer of all cards so far. Rules and merchants are those that were kept when the day was closed.
+-- Closed days, computed again from the journal and the offline records. Account kinds: 10 online, 20 bank, 40 medical, 50 purse.
+-- The issuer is the operator, or the bank or city that owes what its host approved (clearing_legs, in hosts.sql). Rules and merchants are
+-- those that were kept when the day was closed.
 
 -- name: business_days
 -- says: days follow each other without a hole, and a closed one was sealed after its end, with every step of its close done
@@ -126,22 +127,21 @@ terms AS (
            (weight_issuer + weight_switch + weight_acquirer)::numeric AS whole
       FROM clearing_rule
 ), charged AS (
-    SELECT i.*, c.own_id, sign(i.fen::numeric) * coalesce(least(greatest(round(abs(i.fen) * t.ppm / 1000000), t.minimum_fen), t.cap_fen, abs(i.fen)), 0) AS fee,
+    SELECT i.*, sign(i.fen::numeric) * coalesce(least(greatest(round(abs(i.fen) * t.ppm / 1000000), t.minimum_fen), t.cap_fen, abs(i.fen)), 0) AS fee,
            t.issuer, t.switch, t.whole
       FROM item i
-      JOIN closed c ON c.business_date = i.business_date
       LEFT JOIN terms t
         ON t.business_date = i.business_date AND t.merchant_no = i.merchant_no AND t.account_kind = i.account_kind AND t.rule_date = i.rule_date
 ), shared AS (
     SELECT *, coalesce(div(fee * issuer, whole), 0) AS issuer_fee, coalesce(div(fee * switch, whole), 0) AS switch_fee FROM charged
 ), want AS (
-    SELECT business_date, merchant_no, account_kind, own_id AS issuer_id, payable_code::integer AS payable_code,
+    SELECT business_date, merchant_no, account_kind, issuer_id, payable_code::integer AS payable_code,
            count(*) AS item_count, sum(abs(fen)) AS volume_fen, count(*) FILTER (WHERE fen > 0) AS debit_count,
            coalesce(sum(fen) FILTER (WHERE fen > 0), 0) AS debit_fen, count(*) FILTER (WHERE fen < 0) AS credit_count,
            coalesce(-sum(fen) FILTER (WHERE fen < 0), 0) AS credit_fen, sum(fen) AS amount_fen, sum(fee) AS fee_fen,
            sum(issuer_fee) AS issuer_fee_fen, sum(switch_fee) AS switch_fee_fen, sum(fee - issuer_fee - switch_fee) AS acquirer_fee_fen,
            coalesce(sum(fen - fee) FILTER (WHERE fen > fee), 0) AS credit_net_fen, min(at) AS first_at, min(entry_no) AS first_entry
-      FROM shared GROUP BY business_date, merchant_no, account_kind, own_id, payable_code
+      FROM shared GROUP BY business_date, merchant_no, account_kind, issuer_id, payable_code
 ), kept AS (
     SELECT k.business_date, k.merchant_no, k.account_kind::integer AS account_kind, k.issuer_id, k.payable_code::integer AS payable_code, k.item_count,
            k.volume_fen, k.debit_count, k.debit_fen, k.credit_count, k.credit_fen, k.amount_fen, k.fee_fen, k.issuer_fee_fen,

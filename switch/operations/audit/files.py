@@ -89,6 +89,8 @@ class Charge(NamedTuple):
     weight_issuer: int
     weight_switch: int
     weight_acquirer: int
+    issuer_id: str
+    issuer_pan: str  # the card as its issuer knows it
 
     def __repr__(self) -> str:  # holds a card number
         return f"Charge(entry_no={self.entry_no})"
@@ -156,13 +158,13 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
     undoing = charge.kind in (3, 9, _REFUND) or (charge.kind == _REVERSAL and charge.fen > 0)
     said = charge.original_kind if charge.kind == _REVERSAL else charge.kind
     completing = said in _COMPLETING
-    issuing, acquiring = member == day.own_id, member == charge.acquirer_id
+    issuing, acquiring = member == charge.issuer_id, member == charge.acquirer_id
     fields = (
         f"{agent:11}",
         f"{agent:11}",
         f"{charge.stan:06d}",
         charge.at[4:],
-        f"{charge.pan:19}",
+        f"{charge.issuer_pan if issuing else charge.pan:19}",
         f"{abs(charge.fen):012d}",
         "0" * 12,
         "0" * 12,
@@ -174,7 +176,7 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
         charge.reference,
         "06" if completing else "00",
         f"{charge.auth_code:6}",
-        f"{day.own_id:11}",
+        f"{charge.issuer_id:11}",
         f"{charge.original_stan:06d}",
         "00",
         charge.entry_mode or "000",
@@ -186,7 +188,7 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
         "5",
         "0",
         charge.original_at,
-        f"{day.own_id:11}",
+        f"{charge.issuer_id:11}",
         "0",
         "01",
         "00",
@@ -278,7 +280,7 @@ class FileAudit:
             cursor.itersize = FETCHED_AT_ONCE
             cursor.execute(
                 SQL["charges"],
-                {"day": day.day, "member": member, "own": day.own_id if member == day.own_id else ""},
+                {"day": day.day, "member": member, "own": day.own_id},
             )
             for row in cursor:
                 yield Charge(*row)

@@ -12,12 +12,12 @@ SELECT name, party, party_no, line_count, total_fen, upper(encode(sm3, 'hex')), 
 
 -- name: charges
 -- Instants as digits of UTC+8: at is last digit of the year, day of the year, MMDDhhmmss. local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
-SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDMMDDHH24MISS'), c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, c.account_kind, c.pan, c.fen, to_char(c.local_time, 'YYYYMMDDHH24MISS'),
+SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDMMDDHH24MISS'), c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, coalesce(l.account_kind, c.account_kind, 0)::integer, c.pan, c.fen, to_char(c.local_time, 'YYYYMMDDHH24MISS'),
        c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, coalesce(c.original_stan, 0),
        coalesce(to_char(c.original_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'),
        coalesce(c.original_kind, 0), c.other,
        r.rate_ppm, coalesce(r.minimum_fen, 0), r.cap_fen, coalesce(r.weight_issuer, 0), coalesce(r.weight_switch, 0),
-       coalesce(r.weight_acquirer, 0)
+       coalesce(r.weight_acquirer, 0), coalesce(l.issuer_id, %(own)s), coalesce(l.pan, c.pan)
   FROM (SELECT j.merchant_no, j.terminal_no, j.decided_at AS at, j.entry_no, j.batch_no, j.stan, j.rrn, (j.account_id %% 100)::integer AS account_kind, j.pan,
                j.effect_fen AS fen, j.decided_at AT TIME ZONE 'UTC' + interval '8 hours' AS local_time, j.kind::integer AS kind, j.auth_code, j.entry_mode,
                CASE WHEN j.kind IN (8, 10) THEN j.business_date ELSE coalesce(j.original_date, j.business_date) END AS rule_date, o.stan AS original_stan, o.decided_at AS original_at,
@@ -33,9 +33,11 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
          WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0) AS c
   JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = c.merchant_no
   JOIN terminal t ON t.terminal_no = c.terminal_no
+  LEFT JOIN clearing_leg l ON l.business_date = %(day)s AND l.entry_no = c.entry_no
   LEFT JOIN clearing_rule r
-    ON r.business_date = %(day)s AND r.merchant_no = c.merchant_no AND r.account_kind = c.account_kind AND r.rule_date = c.rule_date
- WHERE %(member)s IN ('', m.acquirer_id, %(own)s)
+    ON r.business_date = %(day)s AND r.merchant_no = c.merchant_no AND r.account_kind = coalesce(l.account_kind, c.account_kind)
+   AND r.rule_date = c.rule_date
+ WHERE %(member)s IN ('', m.acquirer_id, coalesce(l.issuer_id, %(own)s))
  ORDER BY CASE WHEN %(member)s = '' THEN c.merchant_no END, c.at, c.entry_no;
 
 -- name: positions

@@ -8,13 +8,17 @@ closed AS MATERIALIZED (
 
 -- part: item
 item AS (
-    SELECT j.business_date, j.entry_no, j.decided_at AS at, j.merchant_no, (j.account_id %% 100)::integer AS account_kind,
-           j.effect_fen AS fen, CASE WHEN j.kind IN (8, 10) THEN j.business_date ELSE coalesce(j.original_date, j.business_date) END AS rule_date, 2101 AS payable_code
-      FROM journal j JOIN closed USING (business_date)
+    -- Who owes what a host decided was kept with the day, and is checked against its leg by clearing_legs.
+    SELECT j.business_date, j.entry_no, j.decided_at AS at, j.merchant_no, coalesce(l.account_kind, j.account_id %% 100)::integer AS account_kind,
+           j.effect_fen AS fen, CASE WHEN j.kind IN (8, 10) THEN j.business_date ELSE coalesce(j.original_date, j.business_date) END AS rule_date, 2101 AS payable_code,
+           coalesce(l.issuer_id, closed.own_id) AS issuer_id
+      FROM journal j
+      JOIN closed ON closed.business_date = j.business_date
+      LEFT JOIN clearing_leg l ON l.business_date = j.business_date AND l.entry_no = j.entry_no
      WHERE j.effect_fen <> 0
     UNION ALL
     SELECT r.business_date, r.entry_no, r.received_at, r.merchant_no, 50, r.amount_fen, coalesce(r.original_date, r.business_date),
-           r.credit_code
+           r.credit_code, own_id
       FROM purse_record r JOIN closed USING (business_date)
      WHERE r.result IN ('10', '00') AND r.amount_fen > 0)
 

@@ -32,6 +32,7 @@ from switch.keys.software_vault import SoftwareVault
 from switch.ledger.load_states import LoadState
 from terminal_sim.records import RecordKind
 from tests.helpers.audited_city import CARDS, MEDICAL, ONLINE, City, found
+from tests.helpers.city_hosts import Hosts, first_day_at_hosts, says, second_day_at_hosts
 from tests.helpers.offline import CITY, Ride, pan_of, upload
 
 STRAY = 77  # a card of ours that the registry does not know
@@ -78,8 +79,12 @@ async def first_day(city: City) -> dict[str, Any]:
     assert (await city.ask(late, 10, stan=9_000))[1].answer == "22"
     bought |= await _holds(city)
     bought |= await _loads(city)
+    hosts = Hosts(city)
+    bought["hosts"] = await first_day_at_hosts(hosts)
     await _rides(city)
     await _batches(city)
+    late = await hosts.end(12, bought["hosts"]["late"], says(), terminal_no=8)
+    assert late[1].answer == "90", "the batch is counted"
     return bought
 
 
@@ -238,6 +243,7 @@ async def second_day(city: City, bought: dict[str, Any]) -> tuple[int, Outcome]:
     assert (await city.undo(Refund, 8, 100, bought["completed"], terminal_no=7))[1].answer == "00"
     await city.undo(Refund, 6, 1_250, bought["medical"], terminal_no=7, account=MEDICAL)
     divided = await _divided(city)
+    await second_day_at_hosts(Hosts(city), bought["hosts"])
     for card in (1, 2, 3):
         await city.buy(card, 250, terminal_no=3)
     await city.bring(
@@ -280,6 +286,9 @@ async def third_day(city: City, divided: tuple[int, Outcome]) -> None:
     await city.fold()
     await city.undo(Void, 1, 1_111, bought)
     await city.buy(11, 640)
+    hosts = Hosts(city)
+    await hosts.buy(2, 77)
+    await hosts.ask(3, 78)
     await city.bring(Ride(card=5, atc=2, amount_fen=130, balance_fen=99_680))
 
 

@@ -19,6 +19,7 @@ from switch.operations.audit import audit as run_audit
 from switch.storage.pool import connect_now
 from tests.conftest import database_url
 from tests.helpers.audit_changes import CHANGES, KEYS, UNSEEN, Change
+from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS
 from tests.unit.operations.conftest import Audited
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -72,7 +73,10 @@ def card_numbers(connection: psycopg.Connection[Any]) -> list[str]:
     return [row[0] for row in connection.execute("SELECT pan FROM card_route").fetchall()]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=str)
+EVERY_CHANGE = [*CHANGES, *CHANGES_AT_HOSTS]
+
+
+@pytest.mark.parametrize("change", EVERY_CHANGE, ids=str)
 def test_one_value_changed_is_found_and_named(
     audited: Audited, superuser: psycopg.Connection[Any], change: Change
 ) -> None:
@@ -105,7 +109,7 @@ def test_no_money_column_of_the_schema_was_forgotten(superuser: psycopg.Connecti
             "   AND column_name LIKE '%\\_fen'"
         ).fetchall()
     }
-    assert columns - {(change.table, change.column) for change in CHANGES} == UNSEEN.keys()
+    assert columns - {(change.table, change.column) for change in EVERY_CHANGE} == UNSEEN.keys()
 
 
 # ---------------------------------------------------------------------- whole rows
@@ -130,6 +134,13 @@ LOST = [
     ("posting", "credit_code = 2002 AND debit_code = 1002"),
     ("posting", "credit_code = 2201 AND debit_code = 2002"),
     ("posting", "credit_code = 2001 AND debit_code = 1002"),
+    *(("host_leg", f"state = {state}") for state in range(6)),
+    ("host_outbox", "step = 3 AND service = 1"),
+    ("host_outbox", "service = 2"),
+    ("host_outbox", "step = 5"),
+    ("stand_in", "outstanding_fen > 0"),
+    ("journal", "class = 2"),
+    ("journal", "entry_no IN (SELECT ended_by FROM host_leg WHERE state = 4)"),
     ("folded_balance", "code = 2101"),
     ("purse", "card_no = 2"),
     ("purse_record", "result = '10'"),
@@ -151,6 +162,7 @@ LOST = [
             "merchant",
             "rule",
             "original",
+            "leg",
             "source_line",
             "summary",
             "offline",
@@ -200,15 +212,34 @@ ADDED = [
         "INSERT INTO posting SELECT shard, business_date, entry_no, 1::smallint, debit_code, debit_owner, credit_code, credit_owner, amount_fen"
         " FROM posting WHERE debit_code = 2001 LIMIT 1"
     ),
-    "INSERT INTO original_use SELECT shard, entry_no, business_date, amount_fen, 0, NULL FROM journal WHERE kind = 1 AND answer = '51'",
+    "INSERT INTO original_use SELECT shard, entry_no, business_date, amount_fen, 0, NULL FROM journal WHERE kind = 1 AND answer = '51' LIMIT 1",
     "INSERT INTO account SELECT shard, account_id + 100000, holder_id + 1000, kind, 0 FROM account LIMIT 1",
     (
         "INSERT INTO hold SELECT shard, 900000, business_date, account_id, 5, 0, decided_at, 0 FROM journal"
         " WHERE kind = 1 AND answer = '00' LIMIT 1"
     ),
-    "INSERT INTO purchase_split SELECT shard, entry_no, business_date, account_id, 1, 1, 1 FROM journal WHERE kind = 1 AND answer = '51'",
+    "INSERT INTO purchase_split SELECT shard, entry_no, business_date, account_id, 1, 1, 1 FROM journal WHERE kind = 1 AND answer = '51' LIMIT 1",
     "INSERT INTO medical_window SELECT shard, account_id, business_date, 1, 1 FROM journal WHERE kind = 2 LIMIT 1",
     "INSERT INTO folded_balance VALUES (0, 2201, 0, 1, 1)",
+    *(
+        "INSERT INTO host_outbox SELECT shard, outbox_no + 900000, leg_no, host, step, service, reason, amount_fen, entry_no, rrn, transmitted,"
+        f" (outbox_no + 900000) %% 999999 + 1, created_at, due_at FROM host_outbox WHERE {what} LIMIT 1".replace(
+            "%%", "%"
+        )
+        for what in ("step = 5", "step = 3 AND service = 2")
+    ),  # told twice
+    (
+        "INSERT INTO host_outbox SELECT shard, 900000, leg_no, host, 5, service, '98', amount_fen, ended_by, rrn,"
+        " to_char(ended_at AT TIME ZONE INTERVAL '8 hours', 'MMDDHH24MISS'), 900001, ended_at, ended_at FROM host_leg"
+        " WHERE state = 1 AND service = 3 LIMIT 1"
+    ),  # the reversal of a balance
+    (
+        "INSERT INTO host_leg SELECT 1 - shard, leg_no, business_date, terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind,"
+        " pan, amount_fen, entry_mode, rrn, host, debit_code, debit_owner, service, step, transmitted, trace, asked_at, gives_up_at, 0, NULL, NULL"
+        " FROM host_leg WHERE state = 1 LIMIT 1"
+    ),
+    "INSERT INTO stand_in VALUES (0, 'elsewhere', 1, 1)",
+    "INSERT INTO clearing_leg SELECT business_date, 900000, 20, '01020000', '3133' FROM clearing_day LIMIT 1",
     "INSERT INTO purse_serial VALUES (335000000001, 5555555, 1, 1)",
     "INSERT INTO clearing_float SELECT business_date, 1234, 0, 0, 0, 0 FROM clearing_day LIMIT 1",
     (

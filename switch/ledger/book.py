@@ -470,7 +470,11 @@ class ShardBook:
             batch.today,
             _kind_of(request) if of is None else of.kind,
             account_id or None,
-            card.reveal() if card is not None else None,
+            of.pan
+            if of is not None
+            else card.reveal()
+            if card is not None
+            else None,  # a sweep knows only the host's
             getattr(request, "amount_fen", 0),
             ruling.effect_fen,
             answer,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.helpers.audited_city import City
 
 BANK = "01020000"
+BOUND = "6228480000000000011"
 GUESTS = range(901, 905)  # cards of the next city
 FUND_OWES, CITY_OWES, BANK_OWES = (1103, 0), (1102, int(CITY)), (1101, int(BANK))
 STANDING_IN = StandInTerms(10_000, 50_000, 10)
@@ -72,8 +73,12 @@ class Hosts:
         *,
         terminal_no: int = 7,
         stand_in: StandInTerms | None = None,
+        bound: str = "",
     ) -> tuple[int, Any, Purchase | Balance]:
-        """Put a question, or be stood in for: trace number, what the book told, and the request. fen None: a balance."""
+        """Put a question, or be stood in for: trace number, what the book told, and the request. fen None: a balance.
+
+        bound: the card as the bank knows it, where that is another.
+        """
         number = CardNumber(number_of(card))
         request: Purchase | Balance = Balance(number, account, None, "051")
         if fen is not None:
@@ -85,7 +90,7 @@ class Hosts:
             host,
             HostService.BALANCE if fen is None else HostService.PURCHASE,
             *owes,
-            number,
+            CardNumber(bound) if bound else number,
             f"335000{terminal_no:02d}",
             f"99335005411{merchant_of(terminal_no):04d}",
             15.0,
@@ -105,6 +110,15 @@ class Hosts:
         )
         _, future = self.city.request(ending, card, terminal_no=terminal_no, stan=stan)
         outcome: Outcome = await future
+        return stan, outcome
+
+    async def abandoned(self, card: int, fen: int, bound: str) -> Told:
+        """A purchase of a bound bank card that nobody ended in time: whoever sweeps finds the leg, and no other card in it."""
+        stan, _, request = await self.ask(card, fen, bound=bound)
+        ending = LegEnd(CardNumber(bound), request.account, Fen(fen), None)
+        _, future = self.city.request(ending, card, terminal_no=7, stan=stan)
+        outcome: Outcome = await future
+        assert outcome.answer == "68", outcome
         return stan, outcome
 
     async def buy(
@@ -192,6 +206,7 @@ async def first_day_at_hosts(hosts: Hosts) -> dict[str, Any]:
     await hosts.buy(5, None, says(auth="", available_fen=-5))
     await hosts.buy(5, None, says(auth=""))
     await hosts.buy(5, None, silent(), code="68")
+    await hosts.abandoned(5, 21, BOUND)
     asked = await hosts.ask(9, 19)
     await hosts.undo(Reversal, 9, 19, (asked[0], Outcome("", "", asked[1].at)))
     assert (await hosts.end(9, asked, says()))[1].answer == "68"

@@ -55,7 +55,7 @@ CHANGES_AT_HOSTS = [
         "host_leg", "host_auth", "'ZZZZZZ'", "state = 1 AND kind = 1 AND host_auth <> ''", named="journal"
     ),
     Change("host_leg", "host_auth", "'ZZZZZZ'", "state = 1 AND kind = 1 AND host_auth = ''", named="journal"),
-    Change("host_leg", "late_code", "'00'", "state = 1"),
+    Change("host_leg", "late_code", "'00'", "state = 5"),
     Change(
         "journal",
         "auth_code",
@@ -119,7 +119,6 @@ CHANGES_AT_HOSTS = [
     Change("host_outbox", "transmitted", "to_char(created_at + interval '1 second', 'MMDDHH24MISS')"),
     Change("host_outbox", "created_at", "created_at + interval '1 second'"),
     Change("host_outbox", "due_at", "created_at - interval '1 second'"),
-    Change("host_outbox", "tries", "0", "result = 1"),
     Change("host_outbox", "result", "1", "result IS NULL"),
     Change("host_outbox", "done_at", "created_at - interval '1 second'", "result = 1"),
     *plus("stand_in", "outstanding_fen outstanding_count"),

@@ -76,7 +76,7 @@ SELECT 'host_leg', format('leg %%s in shard %%s', l.leg_no, l.shard), fault,
  CROSS JOIN LATERAL (SELECT CASE
        WHEN l.state NOT BETWEEN 0 AND 5 THEN 'a state that there is'
        WHEN (l.state = 0) <> (l.ended_by IS NULL) OR (l.state = 0) <> (l.ended_at IS NULL) THEN 'an end where it is not asked any more'
-       WHEN l.state = 0 AND (l.host_code || l.host_auth || l.host_day <> '' OR l.late_code IS NOT NULL) THEN 'no answer of the host before the end'
+       WHEN l.state = 0 AND l.host_code || l.host_auth || l.host_day <> '' THEN 'no answer of the host before the end'
        WHEN l.state = 0 AND transaction_timestamp() > l.gives_up_at + interval '5 minutes' THEN 'an end by ' || l.gives_up_at
        WHEN l.state = 0 THEN NULL
        WHEN e.entry_no IS NULL THEN 'an answer'
@@ -94,7 +94,7 @@ SELECT 'host_leg', format('leg %%s in shard %%s', l.leg_no, l.shard), fault,
        WHEN l.state = 4 AND (l.host_code NOT IN ('', '00') OR e.answer <> CASE l.host_code WHEN '' THEN '68' ELSE '90' END)
             THEN 'answer 68, or 90 after an approval that came too late'
        WHEN l.state = 5 AND (e.answer <> '00' OR l.service <> 1 OR l.host_code <> '') THEN 'a purchase that we approved'
-       WHEN l.late_code IS NOT NULL AND l.state <> 4 THEN 'a late answer to what was given up, and to nothing else'
+       WHEN l.late_code IS NOT NULL AND l.state = 5 THEN 'no late answer where nothing was asked'
        END AS fault) AS f
  WHERE f.fault IS NOT NULL
 
@@ -148,7 +148,6 @@ SELECT 'host_outbox',
             THEN 'a key of its number and the second in which it was made'
        WHEN o.tries < 0 OR o.due_at < o.created_at THEN 'due after it was made'
        WHEN (o.done_at IS NULL) <> (o.result IS NULL) OR o.result NOT IN (1, 2) OR o.done_at < o.created_at THEN 'a result and its instant, or neither'
-       WHEN o.done_at IS NOT NULL AND o.tries = 0 THEN 'a result of something that was sent'
        END AS fault) AS f
  WHERE f.fault IS NOT NULL
 

@@ -1,4 +1,4 @@
--- depends: 0016_host_legs
+-- depends: 0020_host_outbox
 -- Transactions of a day whose money a bank, the fund or another city owes: who that is, and what counts as the card and its account.
 
 -- Kept like the originals: a refund names a leg of any earlier day, and legs may be gone one day when files are made again.

@@ -24,6 +24,7 @@ from switch.domain.transactions import (
 from switch.ledger.batch import lock_and_read
 from switch.ledger.book import ShardBook
 from switch.ledger.items import REVERSAL, Item
+from switch.ledger.medical import by_table
 from switch.ledger.sweeping import sweep_shard
 from switch.storage.pool import connect
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
@@ -222,7 +223,7 @@ async def test_sweep_and_book_that_meet_at_the_second_of_many_accounts_release_a
         await pg.execute("UPDATE account SET holds_due = clock_timestamp() WHERE held_fen > 0")
         link = await book._linked()
         bought = item(purchase(1, holder_id=2), since=day, holder_id=2)
-        batch = await lock_and_read(link, 0, [bought], no_pin_limit_fen=0)
+        batch = await lock_and_read(link, 0, [bought], no_pin_limit_fen=0, medical_policy=by_table)
         assert book._decide(batch, bought, batch.account_ids[0]).answer == "00"
         sweep = asyncio.create_task(sweep_shard(pg, 0))
         async with asyncio.timeout(60):

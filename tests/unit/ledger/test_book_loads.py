@@ -403,7 +403,7 @@ async def test_a_counter_is_good_for_one_load_in_the_database_too(pg: Pg, postgr
         await pg.execute("UPDATE purse_load SET state = 2, held = 1")
     with pytest.raises(psycopg.errors.CheckViolation):
         await pg.execute("UPDATE purse_load SET held = 2 WHERE state = 1")
-    with pytest.raises(psycopg.errors.RaiseException):
+    with pytest.raises(psycopg.errors.RestrictViolation):
         await pg.execute("DELETE FROM purse_load_move")
 
 

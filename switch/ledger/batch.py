@@ -10,7 +10,7 @@ from typing import Any
 
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import APPROVED
-from switch.domain.transactions import AccountKind, Original, Purchase
+from switch.domain.transactions import AccountKind, Kind, Original, Purchase, Reversal
 from switch.ledger import hold_rows, holds, leg_rows, legs, load_rows, medical_rows
 from switch.ledger.gate import GATE
 from switch.ledger.items import FINANCIAL, Item, Key
@@ -67,6 +67,7 @@ class Batch:
         "holds",
         "legs",
         "legs_asked",
+        "moves_told",
         "now",
         "originals",
         "purse_max_fen",
@@ -98,7 +99,8 @@ class Batch:
         self.legs_asked: dict[tuple[int, int, int], Leg] = {}  # by terminal, batch, trace
         self.legs: dict[int, Leg] = {}  # by the entry that ended them
         self.stand_ins: dict[str, StandIn] = {}
-        self.tells: list[tuple[Tell, Entry]] = []  # with the entry that made it necessary
+        self.tells: list[tuple[Tell, int]] = []  # with the number of the entry that made it necessary
+        self.moves_told = 0  # of the loads' moves, those about which hosts are told what they must be
         self.purses: dict[str, Purse] = {}  # by card number, where a request is about a load
         self.purse_max_fen: dict[int, int] = {}  # by terminal
         self.written: list[tuple[Item, Entry, Ruling]] = []
@@ -181,7 +183,11 @@ async def lock_and_read(
                 stood_in.add(item.ask.host)
         if isinstance(request, LegEnd):
             elsewhere.add(item.key.terminal_no)
+            if request.load is not None and request.load.purse is not None:
+                loaded.add(request.card.reveal())
             continue
+        if isinstance(request, Reversal) and request.of == Kind.LOAD:
+            elsewhere.add(item.key.terminal_no)  # its bank may still be asked
         if hold_rows.concerned(request):
             look_into.add(batch.account_ids[-1])
         if card is not None and load_rows.concerned(request):
@@ -279,7 +285,7 @@ async def lock_and_read(
             limited.append(account.account_id)
     if loaded:
         await load_rows.read_loads(link, shard, batch, terminals)
-    if batch.by_number or look_into or limited:
+    if batch.by_number or look_into or limited or batch.facts.loads:
         await _read_further(link, shard, batch, look_into, limited)
     return batch
 
@@ -292,7 +298,7 @@ async def _read_further(
     look_into: accounts all of whose open holds are read, and set free where they have expired. limited: those with limits.
     """
     intents = legs.intents(batch.by_key)
-    away = legs.decided_elsewhere(batch.by_number.values())
+    away = legs.decided_elsewhere(batch.by_number.values()) + legs.paid_by_hosts(batch.facts.loads.values())
     if intents or away:
         leg_rows.queue_read(link, shard, intents, away)
     numbers = set(batch.by_number) | {e.original_entry for e in batch.by_number.values() if e.original_entry}

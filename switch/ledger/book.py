@@ -99,6 +99,8 @@ _REFUSALS = (  # by the form of a request, or by routing
     Decline.NO_ROUTE,
     Decline.HOST_DOWN,
     Decline.LIMIT_AMOUNT,
+    Decline.TOMBSTONED,
+    Decline.ACCOUNT_NOT_PERMITTED,
 )
 _KIND = {request: int(kind) for request, kind in KIND.items()}
 SERIALS_EACH = 4  # that one request can use up: of itself, of what it gives up, of what hosts must be told
@@ -489,8 +491,14 @@ class ShardBook:
         leg = ruling.leg
         if leg is not None:
             item = self._with_leg(batch, item, entry, leg)
-        for tell in ruling.tells:
-            batch.tells.append((tell, entry))
+        tells = list(ruling.tells)
+        moves = batch.facts.load_moves
+        if len(moves) > batch.moves_told:
+            reversal = request if isinstance(request, Reversal) else None
+            tells += legs.returned(moves[batch.moves_told :], batch.legs, reversal)
+            batch.moves_told = len(moves)
+        for tell in tells:
+            batch.tells.append((tell, serial))
         batch.by_key[item.key] = entry
         batch.by_number[serial] = entry
         batch.written.append((item, entry, ruling))
@@ -508,6 +516,8 @@ class ShardBook:
     # ------------------------------------------------------------------ writing
 
     async def _write_and_commit(self, link: Pipeline, batch: Batch) -> None:
+        if self._serials.short_of(len(batch.tells)):  # one contact of a card may settle many loads
+            await self._refill(link)
         queue_writes(link, self.shard, batch)
         leg_rows.queue_writes(link, self.shard, batch, self._serials)
         link.queue("commit")

@@ -154,7 +154,7 @@ def _end_columns(shard: int, ended: Sequence[Leg]) -> dict[str, Parameter]:
 
 
 def _outbox_columns(shard: int, batch: "Batch", serials: Serials) -> dict[str, Parameter]:
-    tells: list[tuple[Tell, Entry]] = batch.tells
+    tells: list[tuple[Tell, int]] = batch.tells
     numbers: list[int] = []
     keys: list[tuple[str, int]] = []
     for tell, _ in tells:
@@ -176,8 +176,8 @@ def _outbox_columns(shard: int, batch: "Batch", serials: Serials) -> dict[str, P
         "services": int2s([tell.service for tell, _ in tells]),
         "reasons": texts([tell.reason for tell, _ in tells]),
         "amounts": int8s([tell.amount_fen for tell, _ in tells]),
-        "entries": int8s([entry.entry_no for _, entry in tells]),
-        "rrns": texts([tell.leg.rrn or entry.rrn for tell, entry in tells]),
+        "entries": int8s([entry_no for _, entry_no in tells]),
+        "rrns": texts([tell.leg.rrn for tell, _ in tells]),
         "transmitted": texts([key[0] for key in keys]),
         "traces": int4s([key[1] for key in keys]),
     }

@@ -12,7 +12,7 @@ has ended it: a late approval meets an answer that is written, and the reversal 
 Everything about a leg comes from the terminal that made it, so the lock on that terminal orders it all (batch.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -31,9 +31,10 @@ from switch.domain.hosts import (
 )
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Balance, CardRequest, Purchase, Reversal
-from switch.ledger import rules
-from switch.ledger.leg_state import HostAsk, Leg, LegState, StandIn, StandInTerms, Tell
+from switch.domain.transactions import AccountKind, Balance, CardRequest, Kind, Load, Purchase, Reversal
+from switch.ledger import loads, rules
+from switch.ledger.leg_state import HostAsk, Leg, LegState, StandIn, StandInTerms, Tell, told_back
+from switch.ledger.load_states import LoadMove, LoadState, Payer, PurseLoad
 from switch.ledger.rules import Entry, Facts, Movement, Ruling
 
 INTENT: Final = 2  # the class of an intent's key, beside those of RequestClass
@@ -86,6 +87,7 @@ class LegEnd(NamedTuple):
     amount_fen: Fen
     end: HostOutcome | Decline | None
     entry_mode: str = ""
+    load: Load | None = None  # what is loaded, where the host pays a load
 
 
 class Asked(NamedTuple):
@@ -109,9 +111,14 @@ def trace_of(serial: int) -> int:
 
 def intend(request: CardRequest, facts: Facts, ask: HostAsk, stand_in: StandIn | None) -> Ruling:
     """Whether a request may go to its host, or be approved in its place. Money, PIN and limits are the host's business."""
-    if not isinstance(request, Purchase | Balance):
-        return Ruling(Decline.NOT_SUPPORTED)
-    decline = _refusal(request, facts)
+    if isinstance(request, Load):
+        decline = (
+            loads.check(request, facts) if request.purse is not None else loads.top_up_refusal(request, facts)
+        )
+    elif isinstance(request, Purchase | Balance):
+        decline = _refusal(request, facts)
+    else:
+        decline = Decline.NOT_SUPPORTED
     if decline is not None:
         return Ruling(decline)
     amount_fen = 0 if isinstance(request, Balance) else request.amount_fen
@@ -146,9 +153,7 @@ def _refusal(request: Purchase | Balance, facts: Facts) -> Decline | None:
     return Decline.CARD_RESTRICTED if account is not None and account.frozen else None
 
 
-def _stand_in(
-    request: Purchase | Balance, facts: Facts, leg: Leg, terms: StandInTerms, standing: StandIn
-) -> Ruling:
+def _stand_in(request: CardRequest, facts: Facts, leg: Leg, terms: StandInTerms, standing: StandIn) -> Ruling:
     """Only a purchase, and only without a PIN, which nobody here can check."""
     amount_fen = leg.amount_fen
     if (
@@ -213,6 +218,8 @@ def _approved(request: LegEnd, answer: HostAnswer, facts: Facts, leg: Leg, *, ba
         return Ruling(auth_code="", rrn=leg.rrn, balances=_figures(request.account, answer))
     if not batch_open:
         return _give_up(leg, Decline.BATCH_FROZEN, "06")
+    if leg.service == HostService.LOAD:
+        return _paid(request.load, facts, leg)
     leg.state = int(LegState.APPROVED)
     return Ruling(
         movement=_owed(leg, facts),
@@ -220,6 +227,24 @@ def _approved(request: LegEnd, answer: HostAnswer, facts: Facts, leg: Leg, *, ba
         rrn=leg.rrn,
         auth_code=leg.host_auth or None,
     )
+
+
+def _paid(request: Load | None, facts: Facts, leg: Leg) -> Ruling:
+    """The bank has paid a load: now the purse or the account gets it. Where that cannot be any more the bank gets it back."""
+    assert request is not None, "a load comes back with its request"
+    payer = Payer(leg.debit_code, leg.debit_owner)
+    if request.purse is None:
+        ruling = loads.top_up(request, facts, payer)
+    else:
+        ruling = loads.authorise(request, facts, payer)
+    ruling.rrn = leg.rrn
+    if ruling.decline is not None:
+        leg.state = int(LegState.UNKNOWN)
+        ruling.tells = _undo(leg, "06")
+    else:
+        leg.state = int(LegState.APPROVED)
+        ruling.auth_code = leg.host_auth or None
+    return ruling
 
 
 def _figures(account: AccountKind, answer: HostAnswer) -> tuple[BalanceFigure, ...]:
@@ -260,7 +285,29 @@ def decided_elsewhere(entries: Iterable[Entry]) -> list[int]:
     found = set()
     for entry in entries:
         if entry.answer == APPROVED and (
-            entry.account_id is None or entry.account_id % 100 != AccountKind.ONLINE
+            entry.account_id is None
+            or entry.account_id % 100 != AccountKind.ONLINE
+            or entry.kind == Kind.LOAD
         ):
             found.add(entry.entry_no if entry.original_entry is None else entry.original_entry)
     return list(found)
+
+
+def paid_by_hosts(loads_read: Iterable[PurseLoad]) -> list[int]:
+    """Numbers of the loads among these whose host may have to be told something."""
+    return [one.entry_no for one in loads_read if one.debit_code == loads.BANKS_RECEIVABLE]
+
+
+def returned(moves: Iterable[LoadMove], legs: Mapping[int, Leg], reversal: Reversal | None) -> list[Tell]:
+    """What hosts must be told when loads that they paid have gone back to their source.
+
+    A load that never left AUTHORISED is as if it had never been; what comes out of suspense may be of a day that the host has closed.
+    """
+    tells: list[Tell] = []
+    for moved in moves:
+        leg = legs.get(moved.load.entry_no)
+        if leg is None or not moved.moves_money or moved.credit != (leg.debit_code, leg.debit_owner):
+            continue
+        reason = reversal.reason if reversal is not None else "06"
+        tells += told_back(leg, leg.amount_fen, reason if moved.from_state == LoadState.AUTHORISED else "")
+    return tells

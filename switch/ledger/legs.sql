@@ -76,3 +76,11 @@ SELECT shard, leg_no, business_date, terminal_no, batch_no, stan, merchant_no, a
  WHERE shard = %(shard)s AND state = 0 AND gives_up_at <= clock_timestamp()
  ORDER BY gives_up_at
  LIMIT %(limit)s;
+
+-- name: find_anywhere
+-- For a request whose holder only its original knows.
+SELECT j.class, j.pan
+  FROM journal j
+ WHERE j.shard = ANY(ARRAY(SELECT DISTINCT shard FROM fold_watermark))
+   AND j.business_date >= coalesce(%(since)s::date, current_date - 6)
+   AND j.terminal_no = %(terminal_no)s AND j.batch_no = %(batch_no)s AND j.stan = %(stan)s;

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from switch.domain.errors import InputRefused
 from switch.domain.transactions import AccountKind
-from switch.ledger import load_rows, loads
+from switch.ledger import leg_rows, legs, load_rows, loads
 from switch.ledger.batch import Batch
 from switch.ledger.batch_rows import queue_writes
 from switch.ledger.card_states import with_reason
@@ -64,6 +64,7 @@ class _Desk:
     async def open(cls, connect: Connect, shard: int) -> "_Desk":
         link = Pipeline(await connect())
         names = {name: SQL[name] for name in _STATEMENTS}
+        names |= {name: leg_rows.SQL[name] for name in leg_rows.STATEMENTS}
         await link.prepare(names | {"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK"})
         return cls(link, shard)
 
@@ -75,7 +76,7 @@ class _Desk:
     async def lock(self, pans: Collection[str], accounts: Collection[int], entries: Collection[int]) -> Batch:
         """Begin, lock, and read these loads under the locks."""
         queue, shard = self.link.queue, self.shard
-        if self.serials.short_of(len(entries)):
+        if self.serials.short_of(2 * len(entries)):  # of each move, and of what its host must be told
             ((block,),) = await self.ask("next_block")
             self.serials.refill(block)
         queue("begin")
@@ -94,6 +95,10 @@ class _Desk:
         batch.cards = {row[0]: Card(*row[1:]) for row in cards}
         batch.purses = {row[0]: Purse(*row[1:]) for row in purses}
         await load_rows.read_loads(self.link, shard, batch, (), entries)
+        paid = legs.paid_by_hosts(batch.facts.loads.values())
+        if paid:
+            leg_rows.queue_read(self.link, shard, (), paid)
+            leg_rows.take_in(batch, (await self.link.round_trip())[0])
         return batch
 
     async def move(
@@ -106,9 +111,13 @@ class _Desk:
         facts.card = batch.cards.get(pan)
         facts.account = next(iter(batch.accounts.values()), None)
         loads.move(facts.loads[entry_no], to, reason, facts, note)
+        for tell in legs.returned(facts.load_moves[batch.moves_told :], batch.legs, None):
+            batch.tells.append((tell, facts.serial))
+        batch.moves_told = len(facts.load_moves)
 
     async def commit(self, batch: Batch) -> None:
         queue_writes(self.link, self.shard, batch)
+        leg_rows.queue_writes(self.link, self.shard, batch, self.serials)
         self.link.queue("commit")
         await self.link.round_trip()
 

@@ -15,6 +15,7 @@ from switch.domain.decisions import Decline
 from switch.domain.money import FIELD4_MAX
 from switch.domain.transactions import AccountKind, Kind, Load, LoadConfirm, LoadSource, Reversal
 from switch.ledger import rules
+from switch.ledger.leg_state import Tell, told_back
 from switch.ledger.load_states import (
     CREDITED,
     OPEN,
@@ -29,7 +30,7 @@ from switch.ledger.load_states import (
 )
 from switch.ledger.rules import SUSPENSE, Entry, Facts, Movement, Ruling
 
-AGENTS_RECEIVABLE, ONLINE_ACCOUNTS = 1002, 2001
+AGENTS_RECEIVABLE, BANKS_RECEIVABLE, ONLINE_ACCOUNTS = 1002, 1101, 2001
 ATC_MAX = 0xFFFE  # a card whose counter stands at FFFF does not INITIALIZE any more
 _HELD = {
     LoadState.AUTHORISED: Held.FLOAT,
@@ -44,9 +45,10 @@ HOSTED = frozenset({LoadSource.BOUND_BANK, LoadSource.OTHER_BANK})
 def load(request: Load, facts: Facts) -> Ruling:
     """A load from a source that the ledger itself holds."""
     if request.source in HOSTED:
-        return Ruling(Decline.NOT_SUPPORTED)
+        return Ruling(Decline.AMOUNT_INVALID if request.amount_fen == 0 else Decline.NO_ROUTE)
     if request.purse is None:
-        return top_up(request, facts)
+        decline = top_up_refusal(request, facts)
+        return Ruling(decline) if decline is not None else top_up(request, facts, _own_payer(request, facts))
     decline = check(request, facts)
     if decline is not None:
         return Ruling(decline)
@@ -73,26 +75,30 @@ def _request_refusal(request: Load, facts: Facts) -> Decline | None:
 # ---------------------------------------------------------------------- 充值 to the online account
 
 
-def top_up(request: Load, facts: Facts) -> Ruling:
-    """充值: cash to the online account. No PIN: whoever pays in takes nothing."""
+def top_up_refusal(request: Load, facts: Facts) -> Decline | None:
+    """Why the online account may not be loaded, if so. No PIN of ours: whoever pays in takes nothing."""
     decline = _request_refusal(request, facts) or rules.account_refusal(AccountKind.ONLINE, facts.account)
     account = facts.account
     if decline is None:
         assert account is not None
         if account.balance_fen + request.amount_fen > FIELD4_MAX:  # a balance that no answer could show
             decline = Decline.LIMIT_AMOUNT
-    if decline is not None:
-        return Ruling(decline)
-    assert account is not None
+    return decline
+
+
+def top_up(request: Load, facts: Facts, payer: Payer) -> Ruling:
+    """充值 of the online account, after `top_up_refusal` or when a bank has paid: then only an account that is gone is in its way."""
+    account = facts.account
+    if account is None or account.balance_fen + request.amount_fen > FIELD4_MAX:
+        return Ruling(Decline.ACCOUNT_NOT_PERMITTED)
     account.balance_fen += request.amount_fen
     account.changed = True
-    payer = _own_payer(request, facts)
     return Ruling(movement=Movement(payer, (ONLINE_ACCOUNTS, account.account_id), request.amount_fen))
 
 
-def _undo_top_up(original: Entry, facts: Facts) -> Ruling:
+def _undo_top_up(request: Reversal, original: Entry, facts: Facts) -> Ruling:
     """Only while the money is there: what the holder has spent meanwhile cannot be handed back at the counter."""
-    account = facts.account
+    account, leg = facts.account, facts.leg
     if (
         facts.original_batch_closed
         or account is None
@@ -103,9 +109,11 @@ def _undo_top_up(original: Entry, facts: Facts) -> Ruling:
         return Ruling(Decline.NOT_APPLICABLE)
     account.balance_fen -= original.amount_fen
     account.changed = True
-    payer = (ONLINE_ACCOUNTS, account.account_id)
-    movement = Movement(payer, (AGENTS_RECEIVABLE, facts.loading.agent), original.amount_fen)
-    return Ruling(movement=movement)
+    payer, taker = (ONLINE_ACCOUNTS, account.account_id), (AGENTS_RECEIVABLE, facts.loading.agent)
+    tells: tuple[Tell, ...] = ()
+    if leg is not None:
+        taker, tells = (leg.debit_code, leg.debit_owner), told_back(leg, leg.amount_fen, request.reason)
+    return Ruling(movement=Movement(payer, taker, original.amount_fen), tells=tells)
 
 
 # ---------------------------------------------------------------------- 圈存 to the purse
@@ -288,7 +296,7 @@ def undo(request: Reversal, original: Entry, facts: Facts) -> Ruling:
     """
     one = facts.loads.get(original.entry_no)
     if one is None:
-        return _undo_top_up(original, facts)
+        return _undo_top_up(request, original, facts)
     if one.state in (LoadState.REVERSED, LoadState.RETURNED):
         return Ruling()  # the card has come and proved it: nothing is left to undo
     if one.state in CREDITED or facts.original_batch_closed:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import date
 from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
@@ -29,12 +30,23 @@ from switch.domain.hosts import (
 )
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Balance, CardRequest, Purchase
+from switch.domain.transactions import (
+    AccountKind,
+    Balance,
+    CardRequest,
+    Kind,
+    Load,
+    LoadConfirm,
+    LoadSource,
+    Purchase,
+    Reversal,
+)
 from switch.keys.pin_blocks import PinBlockError
 from switch.ledger.chart import Code
 from switch.ledger.items import FINANCIAL, IN_DOUBT, Item, Key
 from switch.ledger.leg_state import HostAsk, StandInTerms
 from switch.ledger.legs import Asked, LegEnd
+from switch.messages.envelope import Envelope
 from switch.registry.bindings import Binding, OpenNumbers, account_of, binding_refusal
 from switch.registry.terminals import TerminalEntry
 from switch.routing.destinations import Destination, Way
@@ -47,12 +59,13 @@ SQL: Final = load("switch.ledger", "legs.sql")
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 Done = Callable[[Outcome | None], None]
 
+OTHER_BANK_CODE: Final = "62"  # digits TT of field 3
 REPEATS_MAX: Final = 4  # of one request that may wait for the answer of the first; more get none
 ENDS_MAX: Final = 1_000  # abandoned legs ended at a time
 ENDING_EVERY_S: Final = 1.0
 RESUBMIT_S: Final = 0.05
 RESUBMITS_MAX: Final = 100  # into a full queue; then whoever sweeps does it
-_SERVICE: Final = {Purchase: HostService.PURCHASE, Balance: HostService.BALANCE}
+_SERVICE: Final = {Purchase: HostService.PURCHASE, Balance: HostService.BALANCE, Load: HostService.LOAD}
 ANYBODY: Final = 2**31 - 1  # the generation of what no terminal's key has authenticated
 
 
@@ -206,12 +219,14 @@ class HostDesk:
 
     async def _write(self, asked: Asked, item: Item, end: HostOutcome | Decline | None) -> None:
         request: Any = item.request
+        load = request if isinstance(request, Load) else None
         ending = LegEnd(
             request.card,
-            request.account,
+            AccountKind.ONLINE if load is not None else request.account,  # the one that is loaded
             getattr(request, "amount_fen", Fen(0)),
             end,
             request.entry_mode,
+            load,
         )
         back = item._replace(
             request=ending,
@@ -238,6 +253,24 @@ class HostDesk:
     def depth(self) -> int:
         """Questions on their way."""
         return len(self._asking)
+
+    # ------------------------------------------------------------------ what is booked under a key
+
+    async def find_key(
+        self, connect: Connect, terminal_no: int, envelope: Envelope, since: date | None
+    ) -> list[tuple[int, str]]:
+        """Class and card of what is booked under a request's key, in whatever shard."""
+        async with connect() as connection:
+            cursor = await connection.execute(
+                SQL["find_anywhere"],
+                {
+                    "terminal_no": terminal_no,
+                    "batch_no": envelope.batch_no,
+                    "stan": envelope.stan,
+                    "since": since,
+                },
+            )
+            return [(rclass, pan or "") for rclass, pan in await cursor.fetchall()]
 
     # ------------------------------------------------------------------ abandoned legs
 
@@ -281,7 +314,20 @@ class HostDesk:
 
 def means_bank_account(request: Any) -> bool:
     """Whether a request is to be paid by the bank card that is bound to a card; what names an original goes where that went."""
+    if isinstance(request, Load):
+        return request.source is LoadSource.BOUND_BANK
     return isinstance(request, Purchase | Balance) and request.account == AccountKind.BANK
+
+
+def by_other_bank(request: Any) -> bool:
+    """Whether field 2 is the card of a bank that pays a load: the request is about a purse, and which one is not said there."""
+    if isinstance(request, Load | LoadConfirm):
+        return request.source is LoadSource.OTHER_BANK and request.purse is not None
+    return (
+        isinstance(request, Reversal)
+        and request.of == Kind.LOAD
+        and request.processing_code.startswith(OTHER_BANK_CODE)
+    )
 
 
 def _owes(destination: Destination, account: AccountKind, institution: int) -> tuple[Code, int]:
@@ -303,7 +349,7 @@ def _question(asked: Asked, item: Item, entry: TerminalEntry) -> HostRequest:
         key=asked.key,
         at=asked.at,
         card=ask.number,
-        account=request.account,
+        account=getattr(request, "account", AccountKind.BANK),
         amount_fen=getattr(request, "amount_fen", None),
         terminal_id=entry.terminal_id,
         merchant_id=entry.merchant_id,
@@ -312,6 +358,7 @@ def _question(asked: Asked, item: Item, entry: TerminalEntry) -> HostRequest:
         merchant_type=entry.category,
         expiry=getattr(request, "expiry", ""),
         card_sequence=getattr(request, "card_sequence", ""),
+        track2="" if getattr(request, "tracks_encrypted", False) else getattr(request, "track2", ""),
         business_date=asked.business_date,
     )
 

@@ -52,7 +52,7 @@ from switch.domain.transactions import (
 )
 from switch.keys.pin_blocks import PinBlockError
 from switch.keys.vault import TerminalKeys, Vault
-from switch.ledger.items import IN_DOUBT, IN_FLIGHT, Item, Key
+from switch.ledger.items import IN_DOUBT, IN_FLIGHT, REVERSAL, Item, Key
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked
 from switch.ledger.serials import Serials, rrn_of
@@ -73,7 +73,7 @@ from switch.routing.batches import BatchDesk
 from switch.routing.card_proofs import loading_of
 from switch.routing.destinations import RouteTable
 from switch.routing.downloads import DownloadDesk
-from switch.routing.host_desk import HostDesk, means_bank_account
+from switch.routing.host_desk import HostDesk, by_other_bank, means_bank_account
 from switch.routing.routes import Routes
 from switch.routing.sign_ons import SignOnDesk
 
@@ -295,6 +295,9 @@ class Reception:
         request = visit.content
         assert request is not None
         card: CardNumber | None = getattr(request, "card", None)
+        if by_other_bank(request):
+            self._later(visit, self._find_purse(visit, since))
+            return
         if card is None:
             shard = self._books.shard_of_terminal(visit.entry.terminal_no)
             self._enqueue(visit, since, shard, 0)
@@ -337,7 +340,7 @@ class Reception:
             ask = way
         elif way.linked:
             ask = self._hosts.plan(way, request, visit.entry, binding)
-        elif means_bank_account(request) and card is not None:
+        elif means_bank_account(request) and card is not None and getattr(request, "amount_fen", True):
             ask = Decline.ACCOUNT_NOT_PERMITTED  # no bank card is bound to it, and no row knows another way
         if isinstance(ask, Decline):
             amount_fen = getattr(request, "amount_fen", Fen(0))
@@ -347,6 +350,41 @@ class Reception:
             self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0, ask)
         else:
             self._enqueue(visit, since, card.shard, card.holder_id, ask)
+
+    async def _find_purse(self, visit: Visit, since: Any) -> None:
+        """A load from another bank's card: field 2 is that bank's, and whose purse it is says the chip, or the load that is named.
+
+        From here on the request is about the citizen card; the bank's number goes to the bank and stays nowhere else.
+        """
+        request: Any = visit.content
+        found = await self._hosts.find_key(self._connect, visit.entry.terminal_no, visit.envelope, since)
+        purse = request.purse
+        asn = purse.asn if purse is not None else ""
+        pan = asn[1:] or next((pan for rclass, pan in found if rclass != REVERSAL and pan), "")
+        card = CardNumber(pan) if pan else None
+        route = (await self._cards.load([card]))[card] if card is not None else None
+        ask: HostAsk | Decline | None = None
+        if isinstance(request, Load):
+            if any(rclass == REVERSAL for rclass, _ in found):  # its tombstone may lie in another shard
+                ask = Decline.TOMBSTONED
+            elif route is None:
+                ask = Decline.CARD_UNKNOWN
+            else:
+                table = await self._routes.current()
+                way = self._routes.route(table, request, visit.entry, own=False)
+                if isinstance(way, Decline):
+                    ask = way
+                elif way.linked:
+                    ask = self._hosts.plan(way, request, visit.entry)
+        if isinstance(ask, Decline):
+            visit.content = Refused(card, request.amount_fen, DE39[ask], ask.value)
+            ask = None
+        elif card is not None:
+            visit.content = request._replace(card=card)
+        if route is None:
+            self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0)
+        else:
+            self._enqueue(visit, since, route.shard, route.holder_id, ask)
 
     def _enqueue(
         self, visit: Visit, since: Any, shard: int, holder_id: int, ask: HostAsk | None = None
@@ -405,7 +443,8 @@ class Reception:
             under = None
             if entry is not None:
                 assert keys is not None
-                under = _translation(self._vault, keys.keys, entry, item)
+                card = CardNumber(str(visit.message.fields[2]))  # with which the terminal made the block
+                under = _translation(self._vault, keys.keys, entry, card, item)
             self._hosts.ask(outcome, item, visit.entry, under, lambda told: self._booked(visit, told))
         elif outcome is IN_FLIGHT:
             self._hosts.join(item.key, lambda told: self._booked(visit, told))
@@ -727,11 +766,9 @@ class Reception:
             self._refilling = None
 
 
-def _translation(vault: Vault, keys: TerminalKeys, pin: PinEntry, item: Item) -> PinUnder:
+def _translation(vault: Vault, keys: TerminalKeys, pin: PinEntry, card: CardNumber, item: Item) -> PinUnder:
     """Makes the PIN block anew under the key that the host's link names; the PIN stays in the vault."""
     assert item.ask is not None
-    request: Any = item.request
-    card: CardNumber = request.card
     number = item.ask.number
 
     def under(zpk_name: str, zone_format: PinFormat) -> bytes:

@@ -183,7 +183,7 @@ async def test_who_may_not_load(two: Two, seen: Seen) -> None:
     assert await code(on=lost) == "41"
     assert await code(on=bare) == "57"
     assert await code(100_001) == "61"
-    assert await code(source=From.BOUND_BANK) == "40"
+    assert await code(source=From.BOUND_BANK) == "57"
     # Another card in field 2 than in the reader, a spoilt MAC1, a key version that nobody has, an amount that no card can hold.
     start = counter.pos.initialize(chip, 100, SM4)
     assert await counter.code(counter.pos.load(other, 100, From.CASH, start)) == "14"

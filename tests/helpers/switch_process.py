@@ -30,7 +30,8 @@ def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | N
         check=False,
         timeout=120,
     )
-    assert done.returncode == 0, f"cardswitch {arguments[0]}: {done.stdout[-800:]} {done.stderr[-800:]}"
+    said = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]  # of an audit: what failed
+    assert done.returncode == 0, f"cardswitch {arguments[0]}: {said[-40:]} {done.stderr[-800:]}"
     return done.stdout
 
 

@@ -37,7 +37,7 @@ SELECT CASE WHEN l.leg_no IS NULL THEN 'journal' ELSE 'host_leg' END,
             THEN format('terminal %%s of merchant %%s', l.terminal_there, l.merchant_there)
        WHEN (l.kind, l.amount_fen, l.entry_mode, l.rrn) IS DISTINCT FROM (i.kind, i.amount_fen, i.entry_mode, i.rrn)
             THEN format('kind %%s, %%s fen, entry mode %%s, reference %%s', i.kind, i.amount_fen, i.entry_mode, i.rrn)
-       WHEN i.account_id %% 100 <> l.account_kind THEN 'account kind ' || i.account_id %% 100
+       WHEN i.account_id %% 100 <> CASE l.kind WHEN 11 THEN 10 ELSE l.account_kind END THEN 'account kind ' || i.account_id %% 100
        WHEN i.account_id IS NULL AND l.pan <> i.pan THEN 'the card that came'
        WHEN l.service <> CASE l.kind WHEN 1 THEN 1 WHEN 2 THEN 3 WHEN 6 THEN 4 ELSE 5 END THEN 'the service of kind ' || l.kind
        WHEN (l.step = 3) <> (l.state = 5) THEN 'an advice where we stood in, and nowhere else'
@@ -86,40 +86,49 @@ SELECT 'host_leg', format('leg %%s in shard %%s', l.leg_no, l.shard), fault,
             THEN format('%%s fen, reference %%s at %%s', e.amount_fen, e.rrn, e.decided_at)
        WHEN (e.account_id, e.pan, e.digest) IS DISTINCT FROM (i.account_id, i.pan, i.digest) AND i.entry_no IS NOT NULL THEN 'account, card and digest of the intent'
        WHEN l.ended_at < l.asked_at OR (l.state = 5) <> (l.ended_by = l.leg_no) THEN 'an end after it was asked, at once where we stood in'
-       WHEN e.effect_fen <> CASE WHEN l.state IN (1, 5) AND l.service <> 3 THEN l.amount_fen ELSE 0 END THEN 'an effect of what was approved, and of nothing else'
+       WHEN e.effect_fen <> CASE WHEN l.state IN (1, 5) AND l.service NOT IN (3, 5) THEN l.amount_fen ELSE 0 END THEN 'an effect of what was approved, and of nothing else'
        WHEN l.state = 1 AND (e.answer, l.host_code) <> ('00', '00') THEN 'approved by the host and by us'
        WHEN l.state = 2 AND (l.host_code IN ('', '00') OR e.answer <> l.told) THEN 'declined, and the terminal told ' || l.told
        WHEN l.state = 3 AND (l.host_code <> '' OR e.answer IN ('00', '68', '90')) THEN 'no answer of a host that was not asked, and a refusal'
        -- An approval that came after the batch was counted is taken back.
-       WHEN l.state = 4 AND (l.host_code NOT IN ('', '00') OR e.answer <> CASE l.host_code WHEN '' THEN '68' ELSE '90' END)
-            THEN 'answer 68, or 90 after an approval that came too late'
+       WHEN l.state = 4 AND (l.host_code NOT IN ('', '00') OR (l.host_code = '' AND e.answer <> '68')
+                             OR (l.host_code = '00' AND e.answer <> '90' AND (l.service <> 5 OR e.answer = '00')))
+            THEN 'answer 68, or 90 after an approval that came too late; of a load that cannot be any more, another refusal'
        WHEN l.state = 5 AND (e.answer <> '00' OR l.service <> 1 OR l.host_code <> '') THEN 'a purchase that we approved'
        WHEN l.late_code IS NOT NULL AND l.state = 5 THEN 'no late answer where nothing was asked'
        END AS fault) AS f
  WHERE f.fault IS NOT NULL
 
 -- name: host_messages
--- says: a host is to be told of each purchase whose end is unknown or doubtful or that we approved for it, and of what is given back of one, once; and of nothing else
--- rows: host_outbox, host_leg, journal
+-- says: a host is to be told of each purchase or load whose end is unknown or doubtful or that we approved for it, and of what is given back of one, once; and of nothing else
+-- rows: host_outbox, host_leg, journal, purse_load_move, posting
 WITH leg AS (
-    SELECT * FROM host_leg WHERE service IN (1, 3)
+    SELECT * FROM host_leg WHERE service IN (1, 3, 5)
 ), want AS (
     -- A code that does not say that nothing was done makes an end doubtful.
     SELECT shard, leg_no, ended_by AS entry_no, 5 AS step, service, amount_fen, ended_at AS at
-      FROM leg WHERE service = 1 AND (state = 4 OR (state = 2 AND host_code IN ('09', '68', '96', '98')))
+      FROM leg WHERE service IN (1, 5) AND (state = 4 OR (state = 2 AND host_code IN ('09', '68', '96', '98')))
     UNION ALL
     SELECT shard, leg_no, ended_by, 3, service, amount_fen, ended_at FROM leg WHERE state = 5
     UNION ALL
     SELECT l.shard, l.leg_no, j.entry_no, CASE j.kind WHEN 5 THEN 5 ELSE 3 END, CASE j.kind WHEN 5 THEN l.service ELSE 2 END, j.amount_fen, j.decided_at
       FROM journal j
       JOIN leg l ON l.shard = j.shard AND l.ended_by = j.original_entry
-     WHERE j.answer = '00' AND j.effect_fen <> 0
+     WHERE j.answer = '00' AND (j.effect_fen <> 0 OR (j.kind = 5 AND l.service = 5 AND l.state = 1 AND NOT EXISTS (
+               SELECT FROM purse_load u WHERE u.shard = l.shard AND u.entry_no = l.ended_by)))
+    UNION ALL
+    -- A load of a purse that went back to its bank: as if it had never been, or given back once it had been in doubt.
+    SELECT l.shard, l.leg_no, m.entry_no, CASE m.from_state WHEN 1 THEN 5 ELSE 3 END, CASE m.from_state WHEN 1 THEN 5 ELSE 2 END, l.amount_fen, m.at
+      FROM purse_load_move m
+      JOIN leg l ON l.shard = m.shard AND l.ended_by = m.load_no
+      JOIN posting p ON p.shard = m.shard AND p.entry_no = m.entry_no AND p.line = m.line AND p.business_date = m.business_date
+     WHERE m.to_state IN (3, 6) AND (p.credit_code, p.credit_owner) = (l.debit_code, l.debit_owner)
 ), kept AS (
     SELECT o.*, count(*) OVER (PARTITION BY o.shard, o.leg_no, o.entry_no) AS times, l.leg_no IS NOT NULL AS of_leg, l.host AS leg_host, l.rrn AS leg_rrn,
            l.transmitted AS leg_transmitted, l.trace AS leg_trace, l.host_code, l.state
       FROM host_outbox o
       LEFT JOIN host_leg l ON l.shard = o.shard AND l.leg_no = o.leg_no
-     WHERE l.leg_no IS NULL OR l.service IN (1, 3)
+     WHERE l.leg_no IS NULL OR l.service IN (1, 3, 5)
 )
 SELECT 'host_outbox',
        CASE WHEN o.outbox_no IS NULL THEN format('of entry %%s and leg %%s in shard %%s', w.entry_no, w.leg_no, w.shard)
@@ -147,7 +156,7 @@ SELECT 'host_outbox',
             AND (o.transmitted, o.trace) IS DISTINCT FROM (to_char(o.created_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), o.outbox_no %% 999999 + 1)
             THEN 'a key of its number and the second in which it was made'
        WHEN o.tries < 0 OR o.due_at < o.created_at THEN 'due after it was made'
-       WHEN (o.done_at IS NULL) <> (o.result IS NULL) OR o.result NOT IN (1, 2) OR o.done_at < o.created_at THEN 'a result and its instant, or neither'
+       WHEN (o.done_at IS NULL) <> (o.result IS NULL) OR o.result NOT IN (1, 2, 3) OR o.done_at < o.created_at THEN 'a result and its instant, or neither'
        END AS fault) AS f
  WHERE f.fault IS NOT NULL
 

@@ -14,7 +14,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
        WHEN class NOT IN (0, 1, 2) OR (kind = 5) > (class = 1) OR (class = 1) > (kind IN (5, 30))
             THEN 'class 1 for reversals, 0 or 2 for others'
        WHEN (class = 2) <> (answer = '09') THEN 'answer 09 of an intent, and of nothing else'
-       WHEN class = 2 AND kind NOT IN (1, 2) THEN 'an intent to buy or to ask for a balance'
+       WHEN class = 2 AND kind NOT IN (1, 2, 11) THEN 'an intent to buy, to load or to ask for a balance'
        WHEN answer !~ '^[0-9A-Z]{2}$' THEN 'an answer of two characters'
        WHEN amount_fen < 0 THEN 'no amount below zero'
        WHEN answer <> '00' AND effect_fen <> 0 THEN 'no effect of what was declined'

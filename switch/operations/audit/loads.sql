@@ -22,7 +22,8 @@ SELECT CASE WHEN l.entry_no IS NULL THEN 'journal' ELSE 'purse_load' END,
  WHERE (l.amount_fen, l.card_no, l.business_date, l.authorised_at) IS DISTINCT FROM (j.amount_fen, r.card_no, j.business_date, j.decided_at)
     OR CASE l.source WHEN 2 THEN (l.debit_code, l.debit_owner) IS DISTINCT FROM (2001, j.account_id)
                      WHEN 4 THEN (l.debit_code, l.debit_owner) IS DISTINCT FROM (1002, m.acquirer_id::bigint)
-                     ELSE l.debit_code <> 1101 END
+                     ELSE NOT EXISTS (SELECT FROM host_leg h WHERE h.shard = l.shard AND h.ended_by = l.entry_no AND h.service = 5 AND h.state = 1
+                                         AND (h.debit_code, h.debit_owner, h.amount_fen) = (l.debit_code, l.debit_owner, l.amount_fen)) END
     OR l.balance_before_fen + l.amount_fen > 99999999 OR l.balance_before_fen < 0
 
 -- name: load_states
@@ -110,18 +111,20 @@ WITH place AS (
 SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN 'purse_load' ELSE 'posting' END,
        format('entry %%s in shard %%s, line %%s', coalesce(CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN w.load_no END, p.entry_no),
               coalesce(w.shard, p.shard), coalesce(w.line, p.line)),
-       CASE WHEN t.entry_no IS NOT NULL THEN format('%%s fen between 1002/%%s and 2001/%%s', t.amount_fen, t.acquirer_id, t.account_id)
+       CASE WHEN t.entry_no IS NOT NULL THEN format('%%s fen between %%s/%%s and 2001/%%s', t.amount_fen, t.payer_code, t.payer, t.account_id)
             WHEN w.entry_no IS NULL THEN 'no posting' ELSE format('%%s fen from place %%s to place %%s, held in %%s at last', w.amount_fen, w.from_place,
             w.to_place, w.to_place) END,
        coalesce(format('%%s fen from %%s/%%s to %%s/%%s, held in %%s', p.amount_fen, p.debit_code, p.debit_owner, p.credit_code, p.credit_owner, w.held),
                 'no posting')
   FROM want w
   FULL JOIN money p ON p.shard = w.shard AND p.entry_no = w.entry_no AND p.line = w.line
-  LEFT JOIN (SELECT j.shard, j.entry_no, j.business_date, j.account_id, j.amount_fen, j.kind, j.answer, m.acquirer_id, o.kind AS of_kind,
+  LEFT JOIN (SELECT j.shard, j.entry_no, j.business_date, j.account_id, j.amount_fen, j.kind, j.answer, coalesce(h.debit_code, 1002) AS payer_code,
+                    coalesce(h.debit_owner, m.acquirer_id::bigint) AS payer, o.kind AS of_kind,
                     EXISTS (SELECT FROM purse_load l WHERE l.shard = j.shard AND l.entry_no IN (j.entry_no, j.original_entry)) AS of_purse,
                     o.answer AS of_answer
                FROM journal j
                JOIN merchant m ON m.merchant_no = j.merchant_no
+               LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
                LEFT JOIN journal o ON o.shard = j.shard AND o.business_date = j.original_date AND o.entry_no = j.original_entry
               WHERE j.kind = 11 OR (j.kind = 5 AND o.kind = 11)) AS t
     ON t.shard = p.shard AND t.entry_no = p.entry_no AND t.business_date = p.business_date AND NOT t.of_purse AND p.line = 0
@@ -130,9 +133,9 @@ SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN
             WHEN w.entry_no IS NULL
             THEN t.entry_no IS NULL OR t.answer <> '00' OR p.amount_fen <> t.amount_fen
                  OR CASE t.kind WHEN 11 THEN (p.debit_code, p.debit_owner, p.credit_code, p.credit_owner)
-                                             IS DISTINCT FROM (1002, t.acquirer_id::bigint, 2001, t.account_id)
+                                             IS DISTINCT FROM (t.payer_code, t.payer, 2001, t.account_id)
                          ELSE (p.debit_code, p.debit_owner, p.credit_code, p.credit_owner)
-                              IS DISTINCT FROM (2001, t.account_id, 1002, t.acquirer_id::bigint) END
+                              IS DISTINCT FROM (2001, t.account_id, t.payer_code, t.payer) END
             -- What goes back to a cancelled holder stays in suspense, and what an account cannot pay again is a claim there.
             WHEN p.entry_no IS NULL
             THEN NOT (w.debit_code = 2001 AND 2 IN (w.from_place, w.to_place) AND 0 IN (w.from_place, w.to_place))

@@ -426,6 +426,10 @@ class ShardBook:
             return rules.balance(request, facts)
         if isinstance(request, Reversal):
             facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
+            if (
+                facts.original is None
+            ):  # still with its host, since this is not its reversal: known, and not to be refused later
+                facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, legs.INTENT))
             facts.leg = _leg_of(batch, facts.original)
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
             if request.of == Kind.LOAD:

@@ -1,0 +1,69 @@
+"""Requests that hosts decide, on a real database: what meets their intents there, in one process or in two."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from switch.domain.decisions import Outcome
+from switch.domain.hosts import HostAnswer, HostService
+from switch.domain.money import Fen
+from switch.domain.transactions import AccountKind, Kind, Original, Purchase, Reversal
+from switch.ledger.book import ShardBook
+from switch.ledger.items import REVERSAL, Item
+from switch.ledger.leg_state import HostAsk
+from switch.ledger.legs import Asked, LegEnd
+from tests.helpers.books import a_book, card_of, item, seed
+
+pytestmark = pytest.mark.server
+
+Pg = AsyncConnection[Any]
+BANK = AccountKind.BANK
+ASK = HostAsk("bank", HostService.PURCHASE, 1101, 1_020_000, card_of(1), "00000001", "993350054110001", 15.0)
+
+
+def asked(day: date, fen: int = 500, *, account: AccountKind = BANK, **how: Any) -> Item:
+    """A purchase that a bank decides."""
+    request = Purchase(card_of(1), account, Fen(fen), None, "051")
+    return item(request, since=day, **how)._replace(ask=ASK)
+
+
+def reversal(of: Item, day: date, fen: int = 500, *, holder: int = 1) -> Item:
+    """The reversal of a purchase."""
+    named = Original(1, of.key.stan, day.month, day.day)
+    undone = Reversal(card_of(holder), BANK, Fen(fen), named, Kind.PURCHASE, "98", "051", "002000")
+    return item(undone, since=day, stan=of.key.stan, rclass=REVERSAL, content=b"reversal", holder_id=holder)
+
+
+def approval(of: Item, told: Asked) -> Item:
+    """The end of a question: the bank approves."""
+    request = of.request
+    assert isinstance(request, Purchase)
+    said = HostAnswer(told.key, "00", "B00001", "", None, "1127", None, "")
+    ending = LegEnd(request.card, request.account, request.amount_fen, said, "051")
+    return of._replace(request=ending, since=told.business_date, generation=2**31 - 1, ask=None)
+
+
+async def one(book: ShardBook, request: Item) -> Any:
+    (told,) = await book.settle([request])
+    return told
+
+
+async def answer(book: ShardBook, request: Item) -> str:
+    told = await one(book, request)
+    assert isinstance(told, Outcome), told
+    return told.answer
+
+
+@pytest.mark.parametrize(("fen", "told"), [(499, "64"), (500, "00")])
+async def test_a_reversal_of_another_amount_does_not_end_a_question_and_is_told_so(
+    pg: Pg, postgres_url: str, fen: int, told: str
+) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        bought = asked(day)
+        question = await one(book, bought)
+        assert await answer(book, reversal(bought, day, fen)) == told
+        # 25 would be final for the terminal, and then the purchase would be booked after all.
+        assert await answer(book, approval(bought, question)) == ("00" if told == "64" else "68")

@@ -149,6 +149,8 @@ def _refusal(request: Purchase | Balance, facts: Facts) -> Decline | None:
         decline = rules.card_refusal(facts)
         if decline is not None:
             return decline
+    if request.account == AccountKind.PURSE:
+        return Decline.NOT_SUPPORTED
     account = facts.account
     return Decline.CARD_RESTRICTED if account is not None and account.frozen else None
 

@@ -67,3 +67,10 @@ async def test_a_reversal_of_another_amount_does_not_end_a_question_and_is_told_
         assert await answer(book, reversal(bought, day, fen)) == told
         # 25 would be final for the terminal, and then the purchase would be booked after all.
         assert await answer(book, approval(bought, question)) == ("00" if told == "64" else "68")
+
+
+async def test_the_purse_of_a_guest_is_asked_of_nobody_and_fails_no_batch(pg: Pg, postgres_url: str) -> None:
+    """No host has it, and a leg could not be written down: each such request had the batch around it run again in halves."""
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        assert await answer(book, asked(day, account=AccountKind.PURSE, holder_id=0)) == "40"

@@ -106,7 +106,8 @@ class HostDesk:
         self._books = books
         self._vault = vault
         self._asking_max = asking_max
-        self._asking: dict[Key, list[Done]] = {}  # who waits for the end of which question
+        # Who waits for the end of which question. With the digest: of one key each shard may have a question of its own.
+        self._asking: dict[tuple[Key, bytes], list[Done]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self, within_s: float) -> None:
@@ -180,14 +181,14 @@ class HostDesk:
 
     def ask(self, asked: Asked, item: Item, entry: TerminalEntry, pin: PinUnder | None, done: Done) -> None:
         """Put the question of a committed intent; `done` gets the stored answer, None or IN_DOUBT."""
-        self._asking[item.key] = [done]
+        self._asking[item.key, item.digest] = [done]
         task = asyncio.get_running_loop().create_task(self._ask(asked, item, entry, pin))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def join(self, key: Key, done: Done) -> None:
+    def join(self, item: Item, done: Done) -> None:
         """A repeat waits for the answer of the first; where that is not asked here, or by too many, it gets none."""
-        waiting = self._asking.get(key)
+        waiting = self._asking.get((item.key, item.digest))
         if waiting is None or len(waiting) > REPEATS_MAX:
             done(IN_DOUBT)
         else:
@@ -207,7 +208,7 @@ class HostDesk:
         except PinBlockError:
             end = Decline.PIN_UNREADABLE
         except asyncio.CancelledError:
-            self._end(item.key, IN_DOUBT)
+            self._end(item, IN_DOUBT)
             raise
         except Exception:  # our own fault, and nobody knows whether something was sent
             log.exception("a host could not be asked", host=ask.host)
@@ -234,19 +235,19 @@ class HostDesk:
             generation=ANYBODY,
             ask=None,
             pin=None,
-            done=lambda outcome: self._end(item.key, outcome if isinstance(outcome, Outcome) else None),
+            done=lambda outcome: self._end(item, outcome if isinstance(outcome, Outcome) else None),
         )
         for _ in range(RESUBMITS_MAX):
             if self._books.submit(asked.shard, back):
                 return
             await asyncio.sleep(RESUBMIT_S)
         log.warning("the end of a question found no place in its book", shard=asked.shard)
-        self._end(item.key, IN_DOUBT)
+        self._end(item, IN_DOUBT)
 
-    def _end(self, key: Key, outcome: Outcome | None) -> None:
+    def _end(self, item: Item, outcome: Outcome | None) -> None:
         # None: nothing was written, and the leg is still open. A 96 would be taken for a decline.
         told = IN_DOUBT if outcome is None else outcome
-        for done in self._asking.pop(key, ()):
+        for done in self._asking.pop((item.key, item.digest), ()):
             done(told)
 
     @property

@@ -447,7 +447,7 @@ class Reception:
                 under = _translation(self._vault, keys.keys, entry, card, item)
             self._hosts.ask(outcome, item, visit.entry, under, lambda told: self._booked(visit, told))
         elif outcome is IN_FLIGHT:
-            self._hosts.join(item.key, lambda told: self._booked(visit, told))
+            self._hosts.join(item, lambda told: self._booked(visit, told))
         else:
             self._booked(visit, outcome)
 

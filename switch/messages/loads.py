@@ -41,6 +41,7 @@ TO_ONLINE = "10"
 PURSE_LOAD_TYPE = b"\x02"
 ALGORITHM_IDS = frozenset({0x00, 0x04})
 CARD_GONE = 0x0000
+OTHER_CARD = "DF11 names another card than field 2"
 
 
 def read_load(fields: Fields, card: CardNumber) -> Load | Refused:
@@ -56,7 +57,7 @@ def read_load(fields: Fields, card: CardNumber) -> Load | Refused:
     if fields[3][4:] in TO_PURSE:
         purse = _load_data(tags)
         if found is not LoadSource.OTHER_BANK and purse.asn != asn_of(card):
-            return Refused(card, amount_fen, "14", "DF11 names another card than field 2")
+            return Refused(card, amount_fen, "14", OTHER_CARD)
     return Load(
         card,
         found,
@@ -82,6 +83,8 @@ def read_load_confirm(fields: Fields, card: CardNumber) -> LoadConfirm | Refused
     if isinstance(found, Refused):
         return found
     purse = _confirm_data(tags) if fields[3][4:] in TO_PURSE else None
+    if purse is not None and found is not LoadSource.OTHER_BANK and purse.asn != asn_of(card):
+        return Refused(card, amount_fen, "14", OTHER_CARD)
     return LoadConfirm(card, found, amount_fen, original, rrn, purse, fields[22])
 
 

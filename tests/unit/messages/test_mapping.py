@@ -205,6 +205,12 @@ REFUSED: list[tuple[str, Changes, str, str]] = [
     (L, {3: "601010", 55: None}, "", "40"),
     ("ISO-10-CASHLOAD-REQ", {3: "631000"}, "", "40"),
     (L, {2: "3133500100000045673"}, "", "14"),
+    (
+        C,
+        {2: "3133500100000045673"},
+        "",
+        "14",
+    ),  # a TAC is not bound to a random number: it could be the other card's
     ("ISO-10-CASHLOAD-REQ", {2: "3133500100000001239"}, "", "14"),
     (N, {60: "00000001370"}, "", "40"),
     ("ISO-02-ECHO-REQ", {60: "00000001999", 11: "000001", 64: bytes(8)}, "", "40"),

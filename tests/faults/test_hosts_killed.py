@@ -9,15 +9,18 @@ import pytest
 from switch.domain.transactions import AccountKind
 from terminal_sim.frames import CardData
 from terminal_sim.host.script import read_script
-from tests.helpers.banked import ANSWER_S, Banked, banked, host_of, legs, outbox
+from terminal_sim.kiosk import From, Kiosk
+from tests.helpers.banked import ANSWER_S, Banked, banked, host_of, legs, outbox, rows
 from tests.helpers.till import LineClosedError, Seen, Till, check_books
-from tests.helpers.town import Town
+from tests.helpers.town import PSAM_OF_KIOSKS, Town, chip_of
+from tests.scenarios.test_loads import SM4, Counter
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 BANK = AccountKind.BANK
 SWEPT_S = ANSWER_S + 10.0 + 5.0  # until a leg that nobody asks for any more is ended
 APPROVED, UNKNOWN = 1, 4
+UNTOLD = "SELECT result FROM host_outbox JOIN host_leg USING (shard, leg_no) WHERE pan = %s"
 
 
 @pytest.fixture(scope="module")
@@ -74,4 +77,34 @@ async def test_a_switch_that_is_stopped_ends_its_questions_first(city: Banked) -
         await asyncio.to_thread(city.town.stop, stopped)
         assert await question == "00"
     assert legs(city, card) == [(APPROVED, 800)]
+    check_books(city.town.database_url, [seen])
+
+
+@pytest.mark.parametrize("point", ["intent committed", "host has answered", "answer committed"])
+async def test_a_load_whose_switch_dies_is_on_the_card_or_with_the_bank(city: Banked, point: str) -> None:
+    seen, card = Seen(), city.town.new_card("loaded")
+    chip = chip_of(card.pan)
+    doomed = await asyncio.to_thread(city.town.serve_beside, point)
+    counter = Counter(city.town.new_kiosk(), seen, city.one.line)
+    counter.pos = Kiosk(counter.terminal, PSAM_OF_KIOSKS)
+    await counter.sign_on()
+    request = counter.pos.load(card, 800, From.BOUND_BANK, counter.pos.initialize(chip, 800, SM4))
+    async with host_of(city, "bank", [card], processes=[city.one, doomed]) as bank:
+        with contextlib.suppress(LineClosedError, OSError):
+            await counter.ask(request, doomed.line)
+        assert await asyncio.to_thread(doomed.wait) == -9
+        city.town.processes.remove(doomed)
+        ((state, _),) = await ended(city, card)
+        answer = await counter.ask(request)  # the repeat finds what was committed
+        if state == APPROVED:
+            status, tac = counter.pos.credit(chip, answer)
+            assert await counter.code(counter.pos.confirm(request, answer, status, tac)) == "00"
+        else:
+            assert answer.fields[39] == "68"
+        async with asyncio.timeout(20):
+            while [row for row in rows(city, UNTOLD, card.pan) if row[0] is None]:
+                await asyncio.sleep(0.1)
+        assert (
+            100_000 - bank.book.balance_fen(card.pan) == chip.balance_fen == (800 if state == APPROVED else 0)
+        )
     check_books(city.town.database_url, [seen])

@@ -30,7 +30,9 @@ def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | N
         check=False,
         timeout=120,
     )
-    said = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]  # of an audit: what failed
+    said = [
+        line for line in done.stdout.splitlines() if not line.startswith("ok ")
+    ]  # of an audit: what failed
     assert done.returncode == 0, f"cardswitch {arguments[0]}: {said[-40:]} {done.stderr[-800:]}"
     return done.stdout
 

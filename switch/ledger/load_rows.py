@@ -29,9 +29,10 @@ STATEMENTS = (
 
 def concerned(request: CardRequest) -> bool:
     """Whether a request can only be decided by the purse of its card."""
-    if isinstance(request, Load | LoadConfirm):
+    if isinstance(request, Load):
         return request.purse is not None
-    return isinstance(request, Reversal) and request.of == Kind.LOAD
+    # These name a load, and whether that was one of a purse is not theirs to say.
+    return isinstance(request, LoadConfirm) or (isinstance(request, Reversal) and request.of == Kind.LOAD)
 
 
 async def read_loads(

@@ -424,3 +424,18 @@ async def test_two_books_and_the_fold_of_records_over_one_card_end_in_order(
     assert sorted((await states(pg)).split()) == ["AUTHORISED"] + ["REVERSED"] * 5
     last = await one(pg, "SELECT amount_fen FROM purse_load WHERE state = 1")
     assert await money(pg) == (last, last, 0, last)
+
+
+async def test_a_confirm_without_a_purse_does_not_answer_for_a_load_of_one(pg: Pg, postgres_url: str) -> None:
+    """As of a load to the online account, which has nothing to confirm: a 00 would leave the load open for ever."""
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        load = desk.load()
+        told = await desk.settle(load)
+        confirm = desk.confirm(load, told)
+        assert isinstance(confirm.request, LoadConfirm)
+        bare = confirm._replace(request=confirm.request._replace(purse=None), loading=None)
+        assert (await desk.settle(bare)).answer == "12"
+        assert (await desk.settle(desk.confirm(load, told))).answer == "00"
+        assert await states(pg) == "CONFIRMED"

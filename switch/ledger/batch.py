@@ -170,6 +170,8 @@ async def lock_and_read(
             pans.add(card.reveal())
         holder_id = item.holder_id
         kind = int(getattr(request, "account", 10))
+        if isinstance(request, Reversal) and request.of == Kind.LOAD:
+            kind = int(AccountKind.ONLINE)  # what it names is the source; who paid is kept with the load
         batch.account_ids.append(holder_id * 100 + kind if holder_id else 0)
         if kind == medical_rows.KIND and item.ask is None:
             medical.append(item)

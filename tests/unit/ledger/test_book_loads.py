@@ -439,3 +439,21 @@ async def test_a_confirm_without_a_purse_does_not_answer_for_a_load_of_one(pg: P
         assert (await desk.settle(bare)).answer == "12"
         assert (await desk.settle(desk.confirm(load, told))).answer == "00"
         assert await states(pg) == "CONFIRMED"
+
+
+@pytest.mark.parametrize("account", [AccountKind.BANK, AccountKind.MEDICAL])
+async def test_money_of_a_reversed_load_goes_home_whatever_account_the_reversal_names(
+    pg: Pg, postgres_url: str, account: AccountKind
+) -> None:
+    """That field names the source of a load, and who paid is kept with it; the account must only be locked."""
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        load = desk.load(source=ONLINE)
+        assert (await desk.settle(load)).answer == "00"
+        undone = desk.reversal(load)
+        assert isinstance(undone.request, Reversal)
+        other = undone._replace(request=undone.request._replace(account=account))
+        assert (await desk.settle(other)).answer == "00"
+    cursor = await pg.execute("SELECT balance_fen FROM account WHERE account_id = 110")
+    assert await cursor.fetchone() == (OPENING_FEN,)

@@ -172,6 +172,14 @@ HERE: Final[Mapping[tuple[str, int], Difference]] = MappingProxyType(
         ("ISO-20-SM4-SIGNON-RSP", 62): Difference(
             "62 of a sign-on", "freshly drawn keys; 40 bytes, both check values are checked", _working_keys
         ),
+        **{
+            (name, 55): Difference(
+                "55 of a load",
+                "the instant of the load in DF21 and DF22, which 13 and 12 repeat, and MAC2 over it, which the card would accept",
+                _load_mac,
+            )
+            for name in ("ISO-09-LOAD-RSP", "ISO-10-CASHLOAD-RSP", "ISO-11-NDLOAD-RSP")
+        },
         ("ISO-16-BLACKLIST-RSP", 62): Difference(
             "62 of a hot list",
             "the version is counted from 1 at every switch; all else of the block is compared",

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,10 @@ def golden_terminal(terminal_id: str, mac_id: int = 0) -> Terminal:
     return Terminal(terminal_id, suite()["merchant"], tmk, mac_id or MAC_IDS[terminal_id])
 
 
+class NotSeededError(Exception):
+    """The switch does not hold what the golden frames take for granted; says what it answered instead."""
+
+
 class Sitting:
     """A golden terminal between sign-on and sign-off."""
 
@@ -55,6 +60,7 @@ class Replay:
         self.played: set[str] = set()
         self.originals: dict[tuple[str, str], Told] = {}
         self.sittings = {name: Sitting(golden_terminal(name)) for name in MAC_IDS}
+        self.traces = count(900_001, 100)  # where what is played in between takes its traces
         self._say = say
         self._wire: Wire | None = None
 

@@ -78,8 +78,8 @@ CASES = """
     own     till  ok           100        0  good        3        1000  APPROVED
     own     till  ok          1000        0  good        3        1000  APPROVED
     own     till  ok          1001        0  good        3        1000  FUNDS_INSUFFICIENT
-    bound   cash  ok           100        0  good        3        1000  NOT_SUPPORTED
-    other   cash  ok           100        0  good        3        1000  NOT_SUPPORTED
+    bound   cash  ok           100        0  good        3        1000  NO_ROUTE
+    other   cash  ok           100        0  good        3        1000  NO_ROUTE
     cash    cash  ok             0        0  good        3        1000  AMOUNT_INVALID
     cash    till  lost           0        0  bad         2        1000  AMOUNT_INVALID
     cash    till  lost         100        0  bad         2        1000  TERMINAL_NO_CASH

@@ -13,14 +13,12 @@ This room refuses to know sockets and tables: a Peer takes the answer, books and
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
-from psycopg import AsyncConnection, Error
+from psycopg import Error
 
-from switch.domain.decisions import APPROVED, BalanceFigure, Decline, Outcome
+from switch.domain.decisions import Decline, Outcome
 from switch.domain.errors import DependencyError, FormatError, FramingError, MacMismatch
 from switch.domain.hosts import PinUnder
 from switch.domain.identifiers import CardNumber
@@ -31,12 +29,9 @@ from switch.domain.transactions import (
     BatchEnd,
     CardRequest,
     DetailUpload,
-    Echo,
     HotListDownload,
     Load,
     LoadSource,
-    MasterKeyConfirm,
-    MasterKeyDownload,
     OfflineUpload,
     ParameterDownload,
     PinEntry,
@@ -46,59 +41,35 @@ from switch.domain.transactions import (
     Refused,
     Request,
     Settlement,
-    SignOff,
-    SignOn,
-    StatusUpload,
 )
 from switch.keys.pin_blocks import PinBlockError
 from switch.keys.vault import TerminalKeys, Vault
 from switch.ledger.items import IN_DOUBT, IN_FLIGHT, REVERSAL, Item, Key
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked
-from switch.ledger.serials import Serials, rrn_of
-from switch.messages.answers import DE39, Code, Processing, build_answer, build_bare
+from switch.messages.answers import DE39, Code, Processing
 from switch.messages.codec import MessageFormatError, decode
 from switch.messages.digest import content_digest
-from switch.messages.envelope import Envelope, read_envelope
-from switch.messages.framing import frame
+from switch.messages.envelope import read_envelope
 from switch.messages.mapping import read_request
 from switch.messages.message import Message
-from switch.messages.structures import TRANSACTION_TYPES
 from switch.registry.bindings import Binding, BindingDirectory
 from switch.registry.cards import CardDirectory, CardRoute
-from switch.registry.master_keys import MasterKeyDesk
-from switch.registry.sessions import SignOnRefused, promote, sign_off
+from switch.registry.sessions import promote
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
+from switch.routing.answering import Answers, Connect, Peer, Visit, Watch
 from switch.routing.batches import BatchDesk
 from switch.routing.card_proofs import loading_of
 from switch.routing.destinations import RouteTable
 from switch.routing.downloads import DownloadDesk
 from switch.routing.host_desk import HostDesk, by_other_bank, means_bank_account
+from switch.routing.management import Management
 from switch.routing.routes import Routes
-from switch.routing.sign_ons import SignOnDesk
 
 log = structlog.get_logger(__name__)
 
-Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
-NOT_SUPPORTED = "40"
 FETCHED_IN_TRAINING = (ParameterDownload, HotListDownload)  # a trainee's terminal works by them too
-STRANGE = frozenset({Code.FORMAT, Code.MAC_WRONG, Code.MERCHANT_INVALID, Code.TERMINAL_UNKNOWN})
-SERIALS_LOW = 1_000
 SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
-
-
-class Peer(Protocol):
-    """Where a request came from."""
-
-    def answer(self, framed: bytes, *, trusted: bool | None) -> None:
-        """Take the answer of one request, LEN included.
-
-        trusted: True when its MAC was good; False when it was turned away as a stranger would be (STRANGE); None when it proved
-        nothing and is no offence: what a registered terminal sends without a MAC, or without keys that serve.
-        """
-
-    def leave_unanswered(self) -> None:
-        """Nobody can say what became of a request: it gets no answer. This or answer is called, exactly once."""
 
 
 class Books(Protocol):
@@ -109,32 +80,6 @@ class Books(Protocol):
 
     def shard_of_terminal(self, terminal_no: int) -> int:
         """The shard of messages that have no card holder."""
-
-
-class Watch(Protocol):
-    """What operators count."""
-
-    def answered(self, mti: str, transaction: str, answer: str, seconds: float) -> None:
-        """A request was answered after so many seconds."""
-
-    def mac_failed(self) -> None:
-        """A MAC was wrong under every key that may be used."""
-
-
-class Visit:
-    """One request and what has been found out about it."""
-
-    __slots__ = ("answered", "content", "entry", "envelope", "keys", "message", "peer", "started_s")
-
-    def __init__(self, peer: Peer, message: Message, envelope: Envelope) -> None:
-        self.peer = peer
-        self.message = message
-        self.envelope = envelope
-        self.started_s = time.monotonic()
-        self.entry: TerminalEntry
-        self.keys: KeySet | None = None
-        self.content: Request | None = None
-        self.answered = False
 
 
 class Reception:
@@ -171,20 +116,16 @@ class Reception:
         self._bindings = bindings
         self._connect = connect
         self._watch = watch
-        self._acquirer = acquirer
         self._slow_max = slow_max
-        self._log_answers = log_answers
         self._slow: set[asyncio.Task[None]] = set()
         self._promotions: dict[tuple[int, int], asyncio.Task[TerminalEntry | None]] = {}
-        self._sign_ons = SignOnDesk(connect, vault, terminals)
-        self._master_keys = MasterKeyDesk(vault)
-        self._downloads = DownloadDesk(connect, terminals)
-        self._serials = Serials()
-        self._refilling: asyncio.Task[None] | None = None
+        downloads = DownloadDesk(connect, terminals)
+        self._answers = Answers(connect, desk, downloads, watch, acquirer=acquirer, log_answers=log_answers)
+        self._management = Management(connect, vault, terminals, downloads, self._answers, self._later)
 
     async def start(self) -> None:
         """Fetch the first block of serials."""
-        await self._refill()
+        await self._answers.refill()
 
     async def close(self) -> None:
         """Wait for the tasks that are on their way; call when nothing more comes in."""
@@ -216,7 +157,7 @@ class Reception:
             raise
         except Exception:  # our own fault, and no reason to end the connection
             log.exception("request failed", terminal=envelope.terminal_id)
-            self._fail(visit)
+            self._answers.fail(visit)
 
     def _admit(self, visit: Visit) -> None:
         envelope, entry = visit.envelope, visit.entry
@@ -225,11 +166,11 @@ class Reception:
             return
         if not envelope.mac_required:
             visit.message.fields.pop(64, None)  # not asked for, not checked: so not answered with one either
-            self._manage(visit)
+            self._management.manage(visit)
             return
         usable = entry.usable_keys(time.time())
         if not usable:
-            self._bare(visit, Code.SIGN_ON_AGAIN, processing=Processing.SIGN_ON)
+            self._answers.bare(visit, Code.SIGN_ON_AGAIN, processing=Processing.SIGN_ON)
             return
         if not self._authenticate(visit, usable):
             self._later(visit, self._authenticate_again(visit))
@@ -268,11 +209,11 @@ class Reception:
             content = Refused(_card_named(message), Fen(0), Code.FORMAT, error.rule)
         visit.content = content
         if envelope.training and not isinstance(content, FETCHED_IN_TRAINING):
-            self._reply(visit, self._training(content))
+            self._answers.reply(visit, self._answers.training(content))
         elif envelope.request_class is None:
-            self._manage(visit)
+            self._management.manage(visit)
         elif envelope.stan is None or envelope.batch_no is None:
-            self._bare(
+            self._answers.bare(
                 visit, Code.FORMAT
             )  # without them the message has no key under which an answer could be kept
         elif isinstance(content, OfflineUpload | Settlement | DetailUpload | BatchEnd):
@@ -411,7 +352,7 @@ class Reception:
             None if type(request) is Purchase else loading_of(self._vault, request, entry),
         )
         if not self._books.submit(shard, item):
-            self._bare(visit, Code.MALFUNCTION)
+            self._answers.bare(visit, Code.MALFUNCTION)
 
     def _pin(self, request: CardRequest, keys: TerminalKeys, holder_id: int) -> tuple[bytes | None, bool]:
         if isinstance(request, Load):
@@ -454,16 +395,16 @@ class Reception:
     def _booked(self, visit: Visit, outcome: Outcome | None) -> None:
         try:
             if outcome is None:
-                self._bare(visit, Code.MALFUNCTION)
+                self._answers.bare(visit, Code.MALFUNCTION)
             elif outcome is IN_DOUBT:
-                self._leave_unanswered(visit)
+                self._answers.leave_unanswered(visit)
             elif outcome.answer == Code.MAC_WRONG:
-                self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+                self._answers.bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
             else:
-                self._reply(visit, outcome)
+                self._answers.reply(visit, outcome)
         except Exception:  # booked, but not to be told: silence, and the terminal asks again or reverses
             log.exception("answer cannot be made", terminal=visit.envelope.terminal_id)
-            self._leave_unanswered(visit)
+            self._answers.leave_unanswered(visit)
 
     def _to_desk(self, visit: Visit, since: Any) -> None:
         envelope, keys = visit.envelope, visit.keys
@@ -480,69 +421,7 @@ class Reception:
             lambda outcome: self._booked(visit, outcome),
         )
         if not taken:
-            self._bare(visit, Code.MALFUNCTION)
-
-    # ------------------------------------------------------------------ answers
-
-    def _reply(self, visit: Visit, outcome: Outcome, *, sign_on_next: bool = False) -> None:
-        sign_on_next = sign_on_next or outcome.answer == Code.SIGN_ON_AGAIN
-        processing = Processing.SIGN_ON if sign_on_next else Processing.NONE
-        if not processing and visit.entry.needs and visit.keys is not None and not visit.envelope.training:
-            terminal_no, needs = visit.entry.terminal_no, visit.entry.needs
-            processing = self._downloads.ask(terminal_no, needs, visit.content, visit.started_s)
-        prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, processing=processing)
-        self._send(visit, prefix, mab, outcome.answer)
-
-    def _bare(self, visit: Visit, answer: str, *, processing: int = Processing.NONE) -> None:
-        """An answer of which nothing is kept. It has a MAC where there is a key to make one with."""
-        if visit.keys is None and answer in (Code.MAC_WRONG, Code.FORMAT, Code.MALFUNCTION):
-            usable = visit.entry.usable_keys(time.time()) if hasattr(visit, "entry") else ()
-            visit.keys = usable[0] if usable and visit.envelope.mac_required else None
-            proven = False
-        else:
-            proven = visit.keys is not None
-        with_mac = visit.keys is not None
-        now = datetime.now(UTC)
-        prefix, mab = build_bare(visit.message, answer, now, with_mac=with_mac, processing=processing)
-        self._send(visit, prefix, mab, answer, proven=proven)
-
-    def _send(
-        self, visit: Visit, prefix: bytes, mab: bytes, answer: str, *, proven: bool | None = None
-    ) -> None:
-        keys = visit.keys
-        body = prefix + mab + keys.keys.mac(mab) if keys is not None else prefix + mab
-        framed = frame(body)
-        visit.answered = True
-        if proven is None:
-            proven = keys is not None
-        visit.peer.answer(framed, trusted=True if proven else False if answer in STRANGE else None)
-        envelope = visit.envelope
-        seconds = time.monotonic() - visit.started_s
-        # A stranger's digits must not become a label each.
-        transaction = envelope.transaction_type if envelope.transaction_type in TRANSACTION_TYPES else "other"
-        self._watch.answered(envelope.mti, transaction, answer, seconds)
-        if self._log_answers:
-            log.info(
-                "answered",
-                terminal=envelope.terminal_id,
-                mti=envelope.mti,
-                stan=envelope.stan,
-                batch=envelope.batch_no,
-                request=type(visit.content).__name__,
-                amount_fen=getattr(visit.content, "amount_fen", None),
-                answer=answer,
-                ms=round(seconds * 1000, 2),
-            )
-
-    def _fail(self, visit: Visit) -> None:
-        """96, if nothing has been said yet."""
-        if not visit.answered:
-            self._bare(visit, Code.MALFUNCTION)
-
-    def _leave_unanswered(self, visit: Visit) -> None:
-        if not visit.answered:
-            visit.answered = True
-            visit.peer.leave_unanswered()
+            self._answers.bare(visit, Code.MALFUNCTION)
 
     def _unreadable(self, error: MessageFormatError, peer: Peer) -> None:
         """Fields that cannot be read: 30, with a MAC when the sender is known and has keys."""
@@ -554,106 +433,13 @@ class Reception:
             self._later(visit, self._unreadable_of_stranger(visit))
             return
         visit.entry = entry
-        self._bare(visit, Code.FORMAT)
+        self._answers.bare(visit, Code.FORMAT)
 
     async def _unreadable_of_stranger(self, visit: Visit) -> None:
         entry = await self._terminals.load(visit.envelope.terminal_id)
         if isinstance(entry, TerminalEntry):
             visit.entry = entry
-        self._bare(visit, Code.FORMAT)
-
-    def _outcome(self, answer: str, *, field62: bytes = b"") -> Outcome:
-        """The answer of a message that has no journal entry."""
-        now = datetime.now(UTC)
-        if self._serials.short_of(SERIALS_LOW) and self._refilling is None:
-            self._refilling = asyncio.get_running_loop().create_task(self._refill())
-        rrn = "" if self._serials.short_of(1) else rrn_of(self._serials.take(), now)
-        return Outcome(answer, rrn, now, field62=field62)
-
-    def _training(self, content: Request) -> Outcome:
-        """What a trainee sees: a plausible answer, with nothing behind it."""
-        if isinstance(content, Refused):
-            return self._outcome(content.answer)
-        if isinstance(content, Load) and content.purse is not None:
-            return self._outcome(NOT_SUPPORTED)  # a card would be credited in earnest
-        outcome = self._outcome(APPROVED)
-        if isinstance(content, Purchase):
-            return outcome._replace(clearing_date=outcome.decided_at.date(), auth_code="TRAIN0")
-        if isinstance(content, Balance):
-            figures = tuple(BalanceFigure(int(content.account), kind, Fen(0)) for kind in (1, 2))
-            return outcome._replace(balances=figures)
-        if isinstance(content, OfflineUpload | Settlement | DetailUpload | BatchEnd):
-            return self._desk.training(content, outcome)
-        return outcome
-
-    # ------------------------------------------------------------------ network management
-
-    def _manage(self, visit: Visit) -> None:
-        try:
-            content = visit.content or read_request(visit.message)
-        except FormatError as error:
-            log.info("request refused", terminal=visit.envelope.terminal_id, rule=str(error))
-            self._reply(visit, self._outcome(Code.FORMAT))
-            return
-        visit.content = content
-        if isinstance(content, Echo):
-            self._reply(visit, self._outcome(APPROVED))
-        elif isinstance(content, SignOn):
-            terminal_no = visit.entry.terminal_no
-            if not self._sign_ons.admit(terminal_no):
-                self._bare(visit, Code.MALFUNCTION)
-            elif not self._later(visit, self._sign_on(visit, content)):
-                self._sign_ons.dismiss(terminal_no)
-        elif isinstance(content, SignOff):
-            self._later(visit, self._sign_off(visit))
-        elif isinstance(content, MasterKeyDownload | MasterKeyConfirm):
-            self._later(visit, self._master_key(visit, content))
-        elif isinstance(content, ParameterDownload | HotListDownload | StatusUpload):
-            self._later(visit, self._download(visit, content))
-        else:
-            answer = content.answer if isinstance(content, Refused) else NOT_SUPPORTED
-            self._reply(visit, self._outcome(answer))
-
-    async def _sign_on(self, visit: Visit, content: SignOn) -> None:
-        result = await self._sign_ons.take(visit.entry, content)
-        if isinstance(result, SignOnRefused):
-            log.info("sign-on refused", terminal=visit.entry.terminal_id, rule=result.rule)
-            self._reply(visit, self._outcome(result.answer))
-            return
-        outcome = self._outcome(APPROVED, field62=result.field62)
-        prefix, mab = build_answer(visit.message, outcome, acquirer=self._acquirer, batch_no=result.batch_no)
-        self._send(visit, prefix, mab, APPROVED)
-
-    async def _master_key(self, visit: Visit, content: MasterKeyDownload | MasterKeyConfirm) -> None:
-        async with self._connect() as connection:
-            if isinstance(content, MasterKeyDownload):
-                told = await self._master_keys.download(connection, visit.entry, content.public_key)
-            else:
-                told = await self._master_keys.confirm(connection, visit.entry, content.kcv)
-        if told.rule:
-            log.info("master key refused", terminal=visit.entry.terminal_id, rule=told.rule)
-        # Its working keys are under the master key that it had before.
-        sign_on_next = told.answer == APPROVED and isinstance(content, MasterKeyConfirm)
-        self._reply(visit, self._outcome(told.answer, field62=told.field62), sign_on_next=sign_on_next)
-
-    async def _download(
-        self, visit: Visit, content: ParameterDownload | HotListDownload | StatusUpload
-    ) -> None:
-        told = await self._downloads.take(visit.entry, content)
-        if told.rule:
-            log.info("download refused", terminal=visit.entry.terminal_id, rule=told.rule)
-        visit.entry = told.entry
-        self._reply(visit, self._outcome(told.answer, field62=told.field62))
-
-    async def _sign_off(self, visit: Visit) -> None:
-        assert visit.keys is not None
-        async with self._connect() as connection:
-            ended = await sign_off(connection, visit.entry.terminal_no, visit.keys.generation)
-        self._terminals.invalidate(visit.entry.terminal_id)
-        if not ended:
-            self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
-            return
-        self._reply(visit, self._outcome(APPROVED))
+        self._answers.bare(visit, Code.FORMAT)
 
     # ------------------------------------------------------------------ what must wait
 
@@ -661,7 +447,7 @@ class Reception:
         """Do it in a task of its own; False when there are too many, and then the request is answered."""
         if len(self._slow) >= self._slow_max:
             work.close()
-            self._bare(visit, Code.MALFUNCTION)
+            self._answers.bare(visit, Code.MALFUNCTION)
             return False
         task = asyncio.get_running_loop().create_task(self._surely(visit, work))
         self._slow.add(task)
@@ -675,10 +461,10 @@ class Reception:
                 await work
         except (DependencyError, Error, TimeoutError) as error:
             log.warning("look-up failed", terminal=visit.envelope.terminal_id, error=type(error).__name__)
-            self._fail(visit)
+            self._answers.fail(visit)
         except Exception:  # our own fault
             log.exception("request failed", terminal=visit.envelope.terminal_id)
-            self._fail(visit)
+            self._answers.fail(visit)
 
     async def _look_up(self, visit: Visit) -> None:
         entry = await self._terminals.load(visit.envelope.terminal_id)
@@ -686,7 +472,7 @@ class Reception:
             visit.entry = entry
             self._admit(visit)
         else:
-            self._bare(visit, await self._terminals.refusal(entry, visit.envelope.merchant_id))
+            self._answers.bare(visit, await self._terminals.refusal(entry, visit.envelope.merchant_id))
 
     async def _turn_away(self, visit: Visit) -> None:
         entry = await self._terminals.reload(visit.envelope.terminal_id)
@@ -695,7 +481,7 @@ class Reception:
             visit.entry = entry
             self._admit(visit)
         else:
-            self._bare(visit, answer or Code.TERMINAL_UNKNOWN)
+            self._answers.bare(visit, answer or Code.TERMINAL_UNKNOWN)
 
     async def _authenticate_again(self, visit: Visit) -> None:
         """The keys at hand did not fit: look once whether the database has newer ones."""
@@ -704,14 +490,14 @@ class Reception:
             visit.entry = entry
             usable = entry.usable_keys(time.time())
             if not usable:
-                self._bare(visit, Code.SIGN_ON_AGAIN, processing=Processing.SIGN_ON)
+                self._answers.bare(visit, Code.SIGN_ON_AGAIN, processing=Processing.SIGN_ON)
                 return
             if self._authenticate(visit, usable):
                 self._authenticated(visit)
                 return
         self._watch.mac_failed()
         log.info("MAC wrong", terminal=visit.envelope.terminal_id)
-        self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+        self._answers.bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
 
     async def _promote(self, visit: Visit) -> None:
         """The first good MAC under new keys: put them in force, once for all requests that bring it."""
@@ -726,7 +512,7 @@ class Reception:
             task.add_done_callback(lambda _task: self._promotions.pop(name, None))
         entry = await asyncio.shield(task)
         if entry is None:
-            self._bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
+            self._answers.bare(visit, Code.MAC_WRONG, processing=Processing.SIGN_ON)
             return
         visit.entry = entry
         self._proceed(visit)
@@ -752,18 +538,6 @@ class Reception:
             await self._read_way(visit, since, route)
         else:
             self._enqueue(visit, since, route.shard, route.holder_id)
-
-    async def _refill(self) -> None:
-        try:
-            async with self._connect() as connection:
-                cursor = await connection.execute("SELECT nextval('entry_no_block')")
-                row = await cursor.fetchone()
-                assert row is not None
-                self._serials.refill(row[0])
-        except Error as error:
-            log.warning("no serials to be had", error=type(error).__name__)
-        finally:
-            self._refilling = None
 
 
 def _translation(vault: Vault, keys: TerminalKeys, pin: PinEntry, card: CardNumber, item: Item) -> PinUnder:

@@ -18,7 +18,7 @@ import structlog
 
 from switch.domain.errors import FramingError
 from switch.messages.framing import FrameReader
-from switch.routing.reception import Peer
+from switch.routing.answering import Peer
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from switch.domain.errors import FramingError
-from switch.routing.reception import Peer
+from switch.routing.answering import Peer
 from switch.transports import tcp_terminals
 from switch.transports.tcp_terminals import Limits, TerminalListener
 

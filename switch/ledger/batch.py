@@ -177,9 +177,10 @@ async def lock_and_read(
             medical.append(item)
         if item.key.rclass:
             reversals.add((item.key.terminal_no, item.key.batch_no))
-        if type(request) is Purchase and item.ask is None:  # nearly all are
+        online = holder_id and item.ask is None and getattr(request, "account", 0) == AccountKind.ONLINE
+        if online and type(request) is Purchase:  # nearly all are
             continue
-        if not holder_id or item.ask is not None or getattr(request, "account", 10) != AccountKind.ONLINE:
+        if not online or item.key.rclass:  # what could meet an intent under its key, if only to be refused
             elsewhere.add(item.key.terminal_no)
             if item.ask is not None and item.ask.stand_in is not None:
                 stood_in.add(item.ask.host)

@@ -1,5 +1,6 @@
 """Requests that hosts decide, on a real database: what meets their intents there, in one process or in two."""
 
+import asyncio
 from datetime import date
 from typing import Any
 
@@ -9,11 +10,15 @@ from psycopg import AsyncConnection
 from switch.domain.decisions import Outcome
 from switch.domain.hosts import HostAnswer, HostService
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Kind, Original, Purchase, Reversal
+from switch.domain.transactions import AccountKind, Kind, Original, Purchase, Refused, Reversal
+from switch.ledger.batch import Batch
 from switch.ledger.book import ShardBook
-from switch.ledger.items import REVERSAL, Item
+from switch.ledger.items import IN_FLIGHT, REVERSAL, Item
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked, LegEnd
+from switch.messages.answers import DE39
+from switch.storage.pipeline import Pipeline
+from switch.storage.pool import connect
 from tests.helpers.books import a_book, card_of, item, seed
 
 pytestmark = pytest.mark.server
@@ -74,3 +79,48 @@ async def test_the_purse_of_a_guest_is_asked_of_nobody_and_fails_no_batch(pg: Pg
     day = await seed(pg)
     async with a_book(postgres_url) as book:
         assert await answer(book, asked(day, account=AccountKind.PURSE, holder_id=0)) == "40"
+
+
+async def settled_behind(url: str, first: Item, second: Item) -> tuple[Any, Any]:
+    """What two books tell, of which the second comes while the first is about to commit."""
+    committing, seen = asyncio.Event(), asyncio.Event()
+
+    class Slow(ShardBook):
+        async def _write_and_commit(self, link: Pipeline, batch: Batch) -> None:
+            committing.set()
+            await asyncio.wait([asyncio.create_task(seen.wait())], timeout=1)
+            await super()._write_and_commit(link, batch)
+
+    slow = Slow(0, lambda: connect(url), DE39)
+    async with a_book(url) as book:
+        ahead = asyncio.create_task(one(slow, first))
+        await committing.wait()
+        behind = asyncio.create_task(one(book, second))
+        behind.add_done_callback(lambda _: seen.set())
+        told = await ahead, await behind
+    slow.stop()
+    await slow.run()
+    return told
+
+
+async def test_a_copy_that_another_process_refuses_meets_the_question(pg: Pg, postgres_url: str) -> None:
+    """To the other process the host seemed away. It must wait for the first, or the host's approval finds another answer there."""
+    day = await seed(pg)
+    bought = asked(day)
+    copy = bought._replace(request=Refused(card_of(1), Fen(500), "91", "host_down"), ask=None)
+    question, told = await settled_behind(postgres_url, bought, copy)
+    assert isinstance(question, Asked)
+    assert told is IN_FLIGHT
+
+
+async def test_a_reversal_that_names_another_account_waits_for_the_question_too(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    bought = asked(day)
+    undone = reversal(bought, day)
+    assert isinstance(undone.request, Reversal)
+    other = undone._replace(request=undone.request._replace(account=AccountKind.ONLINE))
+    question, told = await settled_behind(postgres_url, bought, other)
+    assert isinstance(question, Asked)
+    assert told.answer == "00"

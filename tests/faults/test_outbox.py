@@ -13,6 +13,7 @@ import pytest
 from switch.storage.pool import connect
 from terminal_sim.faults import FaultProxy
 from terminal_sim.host.script import Behaviour, Script, Step
+from tests.helpers.banked import free_port
 from tests.helpers.hosts import BANK, OPENING_FEN, balances, book, linked, until
 from tests.helpers.outbox import (
     PRICE,
@@ -106,8 +107,7 @@ async def test_a_host_that_answers_and_dies_at_once_has_booked_what_is_sent_agai
 
 def test_two_serving_processes_tell_a_bank_that_was_down_each_thing_once(tmp_path):
     path = rehearsal_file(tmp_path)
-    bank, port = host_process(tmp_path)
-    ended(bank)
+    port = free_port()
     links = [
         {"name": "bank", "institution": BANK, "host": "127.0.0.1", "port": port, "reconnect_max_s": 0.5},
     ]
@@ -132,7 +132,7 @@ def test_two_serving_processes_tell_a_bank_that_was_down_each_thing_once(tmp_pat
         asyncio.run(fill())
         wait_until(lambda: switch.metric("cardswitch_host_outbox_open", host="bank") == 600, 60, "the count")
         assert switch.metric("cardswitch_host_outbox_oldest_seconds", host="bank") > 59
-        bank, _ = host_process(tmp_path, port)
+        bank = host_process(tmp_path, port)
         wait_until(lambda: switch.metric("cardswitch_host_outbox_open", host="bank") == 0, 60, "the drain")
         assert 0 < switch.metric("cardswitch_host_forwarded_total", host="bank", end="confirmed") <= 600
         with psycopg.connect(url) as connection:

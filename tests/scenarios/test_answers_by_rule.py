@@ -35,7 +35,7 @@ def is_decline(answer: Message) -> bool:
         ("plain", AccountKind.ONLINE, 0, "13"),
         ("plain", AccountKind.MEDICAL, 1, "57"),
         ("plain", AccountKind.PURSE, 1, "40"),
-        ("plain", AccountKind.BANK, 1, "92"),
+        ("plain", AccountKind.BANK, 1, "57"),
         ("not active", AccountKind.ONLINE, 1, "21"),
         ("lost", AccountKind.ONLINE, 1, "41"),
         ("damaged", AccountKind.ONLINE, 1, "62"),

@@ -275,7 +275,8 @@ class ShardBook:
         psycopg.OperationalError when the connection was lost (the outcome is unknown).
         """
         link = await self._linked()
-        if self._serials.short_of(len(items) * SERIALS_EACH):
+        serials = self._serials
+        if serials.short_of(len(items) * SERIALS_EACH) or serials.held_too_long(time.monotonic()):
             await self._refill(link)
         try:
             batch = await lock_and_read(
@@ -304,9 +305,10 @@ class ShardBook:
         return outcomes
 
     async def _refill(self, link: Pipeline) -> None:
+        now_s = time.monotonic()
         link.queue("next_block")
         ((row,),) = await link.round_trip()
-        self._serials.refill(row[0])
+        self._serials.refill(row[0], now_s)
 
     # ------------------------------------------------------------------ decisions
 

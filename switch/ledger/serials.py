@@ -9,6 +9,9 @@ from functools import lru_cache
 from switch.domain.calendar import SHANGHAI
 
 BLOCK = 10_000
+# A message to a host is named by its second and a trace number of six digits, made of a serial. A hundred blocks later those come again,
+# so no writer may use a block for so long that others take a hundred meanwhile: here they would need 100 000 serials a second.
+HELD_MAX_S = 10.0
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
 _PERIOD = 36**6  # 2.2 thousand million: the date and hour in front make a reference unique
@@ -52,13 +55,19 @@ class Serials:
     def __init__(self) -> None:
         self._next = 0
         self._end = 0
+        self._since_s = 0.0
 
     def short_of(self, count: int) -> bool:
         """Whether fewer than `count` serials are left."""
         return self._end - self._next < count
 
-    def refill(self, block: int) -> None:
+    def held_too_long(self, now_s: float) -> bool:
+        """Whether messages to hosts may no longer be named by this block. now_s: monotonic seconds."""
+        return now_s - self._since_s > HELD_MAX_S
+
+    def refill(self, block: int, now_s: float = 0.0) -> None:
         """Take over a block, the next value of the sequence entry_no_block. What was left of the old one is given up."""
+        self._since_s = now_s
         self._end = block * BLOCK + 1
         self._next = self._end - BLOCK
 

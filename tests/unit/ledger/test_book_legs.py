@@ -1,7 +1,9 @@
 """Requests that hosts decide, on a real database: what meets their intents there, in one process or in two."""
 
 import asyncio
+import time
 from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from switch.ledger.legs import Asked, LegEnd
 from switch.messages.answers import DE39
 from switch.storage.pipeline import Pipeline
 from switch.storage.pool import connect
-from tests.helpers.books import a_book, card_of, item, seed
+from tests.helpers.books import a_book, card_of, item, purchase, seed
 
 pytestmark = pytest.mark.server
 
@@ -124,3 +126,20 @@ async def test_a_reversal_that_names_another_account_waits_for_the_question_too(
     question, told = await settled_behind(postgres_url, bought, other)
     assert isinstance(question, Asked)
     assert told.answer == "00"
+
+
+async def test_books_that_are_busy_and_idle_never_name_two_messages_alike(
+    pg: Pg, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trace numbers come again after a hundred blocks of serials: by then nobody may still use the first."""
+    day = await seed(pg)
+    async with a_book(postgres_url) as idle, a_book(postgres_url) as busy:
+        await one(idle, item(purchase(), since=day))
+        await pg.execute("SELECT setval('entry_no_block', 100)")
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 11)
+        monkeypatch.setattr("switch.ledger.book.time", later)
+        first = await one(busy, asked(day))
+        names = {first.key.trace} | {(await one(idle, asked(day))).key.trace for _ in range(3)}
+    # What the idle one had left over begins with the numbers of the busy one's block.
+    assert first.leg_no > 1_000_000
+    assert len(names) == 4

@@ -6,7 +6,7 @@ A reversal is known by its original, so that one that comes by another message t
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 CODE_PURCHASE, CODE_PRE_AUTHORISATION, CODE_RETURN, CODE_BALANCE, CODE_LOAD = "00", "03", "20", "31", "60"
 DEBITS = (CODE_PURCHASE, CODE_PRE_AUTHORISATION, CODE_LOAD)
@@ -25,6 +25,13 @@ class Account(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Account(balance_fen={self.balance_fen})"
+
+
+class Keeper(Protocol):
+    """Where a host writes down what it books, before it answers."""
+
+    def add(self, mti: str, fields: Fields, refused: str = "") -> None:
+        """A message was booked, or refused with a code."""
 
 
 class Entry:
@@ -67,6 +74,7 @@ class HostBook:
         self._reversals: dict[OriginalKey, dict[int, Any]] = {}
         self._serial = 0
         self.settlement_day = "0101"
+        self.keeper: Keeper | None = None
 
     def balance_fen(self, pan: str) -> int:
         """What an account holds now."""
@@ -98,12 +106,18 @@ class HostBook:
         if mti in ("0400", "0420"):
             original = original_key(fields.get(90, ""))
             answer = self._reversals[original] = self._reverse(original, fields)
+            self._keep(mti, fields)
             return answer
         entry = Entry(message_key(mti, fields), fields)
         tombstone = self._reversals.get(entry.key)
         entry.answer = {39: "22"} if tombstone is not None else self._book(mti, fields, entry)
         self.entries[entry.key] = entry
+        self._keep(mti, fields)
         return entry.answer
+
+    def _keep(self, mti: str, fields: Fields, refused: str = "") -> None:
+        if self.keeper is not None:
+            self.keeper.add(mti, fields, refused)
 
     def refusal(self, _mti: str, _fields: Fields) -> str | None:
         """Why the account is not for this; a bank asks nothing beyond what everybody asks."""
@@ -114,6 +128,7 @@ class HostBook:
         entry = Entry(message_key(mti, fields), fields)
         entry.answer = {39: code}
         self.entries[entry.key] = entry
+        self._keep(mti, fields, code)
         return entry.answer
 
     def _book(self, mti: str, fields: Fields, entry: Entry) -> dict[int, Any]:

@@ -20,6 +20,7 @@ from switch.messages.host_1987 import DIALECTS
 from terminal_sim.crypto import MAC_ALGORITHM, Algorithm
 from terminal_sim.host.book import Account, HostBook
 from terminal_sim.host.keys import ZoneSecrets
+from terminal_sim.host.ledger_file import LedgerFile, replay
 from terminal_sim.host.medical import MedicalBook
 from terminal_sim.host.script import Script, read_script
 from terminal_sim.host.server import SimulatedHost
@@ -104,6 +105,10 @@ def host(
         typer.Option("--script", help="What it does with the next requests: slow:0.5,silent*3,dies:2 ..."),
     ] = "",
     habit: Annotated[str, typer.Option("--habit", help="What it does with all others.")] = "normal",
+    books: Annotated[
+        Path | None,
+        typer.Option("--books", help="File of what it has booked; goes on from there.", dir_okay=False),
+    ] = None,
 ) -> None:
     """A host with books of its own, until Ctrl-C; then what came, as JSON. Says `ready: host ADDRESS:PORT` first."""
     if kind not in (BANK, SOCIAL_SECURITY):
@@ -117,6 +122,8 @@ def host(
     if len(habits.steps) != 1:
         raise typer.BadParameter("--habit is one step")
     book = read_book(accounts, kind)
+    if books is not None:
+        _go_on(book, books)
     simulated = SimulatedHost(
         DIALECTS[dialect],
         read_secrets(keys, institution, mac),
@@ -126,6 +133,16 @@ def host(
     )
     uvloop.run(_serve(simulated, address, port))
     sys.stdout.write(json.dumps({"counts": simulated.counts, "moved_fen": book.moved_fen}, indent=1) + "\n")
+
+
+def _go_on(book: HostBook, path: Path) -> None:
+    """Take up the books where they were left, and keep them from here on."""
+    try:
+        keeper = LedgerFile(path)
+    except OSError as error:
+        raise InputRefused(f"{path}: cannot be written: {error.strerror}") from None
+    replay(path, book)
+    book.keeper = keeper
 
 
 async def _serve(simulated: SimulatedHost, address: str, port: int) -> None:

@@ -14,9 +14,10 @@ from switch.domain.calendar import SHANGHAI
 from terminal_sim.city import evening, papers, shopping, troubles
 from terminal_sim.city.books import Books, MerchantDay
 from terminal_sim.city.files import DayFiles, compare, read_day
-from terminal_sim.city.house import MARKER, House, HouseError
+from terminal_sim.city.house import MARKER, House
 from terminal_sim.city.narrative import Narrator
 from terminal_sim.city.plan import CityPlan, draw_city
+from terminal_sim.city.process import HouseError
 from terminal_sim.city.street import BAD_LINE_TIMEOUT_S, GOOD_LINE_TIMEOUT_S, Street, everyone
 from terminal_sim.city.tally import CountedClient, Tally
 from terminal_sim.city.transit import Fleet, bring_home

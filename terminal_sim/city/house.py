@@ -6,32 +6,25 @@ the city, however the city ends.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterable
 from fcntl import LOCK_EX, LOCK_NB, flock
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import orjson
 
-from switch.domain.errors import InputRefused, SwitchError
+from switch.domain.errors import InputRefused
+from terminal_sim.city.process import ERROR_LINES_MAX, HouseError, Resident, end_with_parent
 
 MARKER = "city.json"  # what makes a folder ours to clear
 LOCK = "city.lock"
 COMMAND_TIMEOUT_S = 300.0
-READY_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 40.0
-ERROR_LINES_MAX = 12
-LINE_BYTES_MAX = 1 << 22
-_PR_SET_PDEATHSIG = 1
-
-
-class HouseError(SwitchError):
-    """A command of the switch failed, or the service did not come up."""
+METRICS_TIMEOUT_S = 10.0
+METRICS_BYTES_MAX = 1 << 24
 
 
 class Ready(NamedTuple):
@@ -53,11 +46,6 @@ class Ran(NamedTuple):
     def document(self) -> Any:
         """What a command printed with --json."""
         return orjson.loads(self.out)
-
-
-def _end_with_parent() -> None:
-    """In the new process: end when the city does."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def claim(folder: Path) -> IO[str]:
@@ -88,7 +76,7 @@ class House:
     def __init__(self, folder: Path, settings: Iterable[tuple[str, str]] = ()) -> None:
         self.folder = folder
         self.ready = Ready("127.0.0.1", 0, "")
-        self._process: asyncio.subprocess.Process | None = None
+        self._service = Resident("serve", folder, folder / "serve.log")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CARDSWITCH_")}
         self._environment = {
             **kept,
@@ -103,9 +91,13 @@ class House:
         }
 
     @property
-    def log_file(self) -> Path:
-        """What `serve` says about itself."""
-        return self.folder / "serve.log"
+    def environment(self) -> dict[str, str]:
+        """In which everything of this installation runs."""
+        return dict(self._environment)
+
+    def set(self, name: str, value: str) -> None:
+        """A setting, for commands and services that start from now on."""
+        self._environment[name] = value
 
     async def run(self, *arguments: str, may_fail: bool = False) -> Ran:
         """Run one command to its end. HouseError with the end of what it said, unless it may fail."""
@@ -116,7 +108,7 @@ class House:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
@@ -140,65 +132,50 @@ class House:
 
     async def serve(self) -> Ready:
         """Start the service and wait until terminals can come."""
-        assert self._process is None
         environment = {**self._environment, "CARDSWITCH_TERMINALS__PORT": str(self.ready.port)}
-        with self.log_file.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "switch", "serve"),
-                cwd=self.folder,
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=LINE_BYTES_MAX,
-                preexec_fn=_end_with_parent,
-            )
-        self._process = process
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                line = (await process.stdout.readline()).decode("utf-8", "replace").split()
-        except TimeoutError:
-            await self.kill()
-            raise HouseError(f"serve was not ready in {READY_TIMEOUT_S:.0f} s: see {self.log_file}") from None
-        if len(line) != 5 or line[:2] != ["ready:", "terminals"]:
-            await self.stop()
-            tail = self.log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise HouseError("serve did not come up: " + " / ".join(tail[-ERROR_LINES_MAX:]))
-        host, _, port = line[2].rpartition(":")
-        self.ready = Ready(host, int(port), line[4])
+        words = await self._service.start("serve", environment=environment)
+        if len(words) != 4 or words[0] != "terminals":
+            raise HouseError("serve did not say where terminals find it")
+        host, _, port = words[1].rpartition(":")
+        self.ready = Ready(host, int(port), words[3])
         return self.ready
 
-    @property
-    def is_running(self) -> bool:
-        """Whether `serve` lives."""
-        return self._process is not None and self._process.returncode is None
+    async def metric(self, name: str, **labels: str) -> float:
+        """Sum of the samples of a metric of `serve` that carry these labels."""
+        try:
+            text = await asyncio.to_thread(_metrics, self.ready.http)
+        except OSError as error:
+            raise HouseError("the switch does not show its metrics") from error
+        return sample(text, name, **labels)
 
     async def ended(self) -> int:
         """Wait for `serve` to end by itself; its status."""
-        assert self._process is not None
-        return await self._process.wait()
+        return await self._service.ended()
 
     async def kill(self) -> None:
         """SIGKILL, as when the power goes."""
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        await self._service.kill()
 
     async def stop(self) -> int:
         """SIGTERM, which drains; the status it ended with, 0 when nothing ran."""
-        process = self._process
-        if process is None:
-            return 0
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                status = await process.wait()
-        except TimeoutError:
-            await self.kill()
-            raise HouseError(f"serve did not drain in {STOP_TIMEOUT_S:.0f} s") from None
-        self._process = None
-        return status
+        return await self._service.stop()
+
+
+def _metrics(address: str) -> str:
+    connection = HTTPConnection(address, timeout=METRICS_TIMEOUT_S)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read(METRICS_BYTES_MAX).decode("utf-8", "replace")
+    finally:
+        connection.close()
+
+
+def sample(text: str, name: str, **labels: str) -> float:
+    """Sum of the samples of a metric in its text form that carry these labels."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    total = 0.0
+    for line in text.splitlines():
+        head, _, value = line.rpartition(" ")
+        if head.partition("{")[0] == name and all(want in head for want in wanted):
+            total += float(value)
+    return total

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from switch.domain.transactions import AccountKind
-from terminal_sim.city.house import HouseError
 from terminal_sim.city.plan import CityCard, Holder, Trade
+from terminal_sim.city.process import HouseError
 from terminal_sim.city.street import Street, ask_again, same_answer, unknown_card
 from terminal_sim.city.tally import CountedClient
 from terminal_sim.pos_answers import UnusableAnswerError

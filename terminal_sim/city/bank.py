@@ -1,7 +1,7 @@
 """The city's bank: whose cards are bound to which citizens' cards, the keys that it shares with the switch, and its accounts.
 
-Drawn apart from the rest of the city, so that nothing else changes with it. `describe` and the house do not know it: whoever plays the
-bank starts a host with these accounts and keys (docs/host-link.md, section 13).
+Drawn apart from the rest of the city, so that nothing else changes with it. Its host is a process of its own (`bank_house`), with these
+accounts and keys (docs/host-link.md, section 13).
 """
 
 from random import Random
@@ -17,6 +17,11 @@ HOST: Final = "bank"  # as routes and settings call it
 BOUND_EVERY: Final = 4  # of the cards that are good
 MAC_ID: Final = 5
 LIMIT_FEN: Final = 500_000
+STAND_IN_FEN: Final = 3_000  # a purchase that the switch approves while the bank is away
+STAND_IN_SUM_FEN: Final = 80_000
+STAND_IN_COUNT: Final = 60
+RECONNECT_MAX_S: Final = 0.5
+ANSWER_S: Final = 25.0  # a laptop that does much else meanwhile is slow, and not away; tills give up at 30
 
 
 class BoundCard(NamedTuple):
@@ -79,4 +84,15 @@ def zone_keys(plan: CityPlan) -> list[dict[str, Any]]:
 
 def host_settings(port: int) -> dict[str, Any]:
     """The bank as one of the switch's `hosts.links`."""
-    return {"name": HOST, "institution": BANK, "host": "127.0.0.1", "port": port, "mac_id": MAC_ID}
+    return {
+        "name": HOST,
+        "institution": BANK,
+        "host": "127.0.0.1",
+        "port": port,
+        "mac_id": MAC_ID,
+        "answer_s": ANSWER_S,
+        "reconnect_max_s": RECONNECT_MAX_S,
+        "stand_in_amount_fen": STAND_IN_FEN,
+        "stand_in_outstanding_fen": STAND_IN_SUM_FEN,
+        "stand_in_outstanding_count": STAND_IN_COUNT,
+    }

@@ -9,11 +9,17 @@ from datetime import date
 from typing import NamedTuple
 
 from switch.domain.transactions import AccountKind, Kind
+from terminal_sim.city.bank import bound_cards
 from terminal_sim.city.plan import CityPlan, Holder
 from terminal_sim.pos_answers import Answer
 from terminal_sim.pos_batch import Receipt
 
-ACCOUNT_NAMES = {AccountKind.ONLINE: "ONLINE", AccountKind.MEDICAL: "MEDICAL", AccountKind.PURSE: "PURSE"}
+ACCOUNT_NAMES = {
+    AccountKind.ONLINE: "ONLINE",
+    AccountKind.BANK: "BANK",
+    AccountKind.MEDICAL: "MEDICAL",
+    AccountKind.PURSE: "PURSE",
+}
 PIN_FAILURES_MAX = 6
 FAULTS_MAX = 200
 
@@ -78,6 +84,8 @@ class Books:
                 self.balances[holder.number, AccountKind.ONLINE] = holder.online_fen
             if holder.medical_fen is not None:
                 self.balances[holder.number, AccountKind.MEDICAL] = holder.medical_fen
+        for bound in bound_cards(self.plan):
+            self.balances[bound.card.holder.number, AccountKind.BANK] = bound.balance_fen
 
     def expect(self, what: str, *, expected: object, found: object) -> bool:
         """Compare; a difference is remembered and fails the city."""

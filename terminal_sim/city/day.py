@@ -1,4 +1,4 @@
-"""One business day in order: founding, morning, a power cut, afternoon, the buses' return, evening, close, audit."""
+"""One business day in order: founding, morning, a power cut, a bank outage, afternoon, the buses' return, evening, close, audit."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,16 @@ from typing import Any
 
 from switch.domain.calendar import SHANGHAI
 from terminal_sim.city import evening, papers, shopping, troubles
+from terminal_sim.city.bank_house import BankHouse, link
 from terminal_sim.city.books import Books, MerchantDay
 from terminal_sim.city.files import DayFiles, compare, read_day
 from terminal_sim.city.house import MARKER, House
+from terminal_sim.city.loading import Hall
 from terminal_sim.city.narrative import Narrator
+from terminal_sim.city.outage import Outage, bank_outage
 from terminal_sim.city.plan import CityPlan, draw_city
 from terminal_sim.city.process import HouseError
+from terminal_sim.city.reckoning import Reckoning, reckon
 from terminal_sim.city.street import BAD_LINE_TIMEOUT_S, GOOD_LINE_TIMEOUT_S, Street, everyone
 from terminal_sim.city.tally import CountedClient, Tally
 from terminal_sim.city.transit import Fleet, bring_home
@@ -48,6 +52,9 @@ class Result:
     audit: dict[str, Any] = field(default_factory=dict)
     balances_compared: int = 0
     lines: dict[str, int] = field(default_factory=dict)  # what the bad lines did
+    hall: Hall | None = None
+    outage: Outage | None = None
+    reckoning: Reckoning | None = None
 
     @property
     def close_greys_refused(self) -> int:
@@ -75,16 +82,20 @@ class Day:
         self.narrator = narrator
         cut_off = cut_off_for(self.moment)
         self.house = House(folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}")])
+        self.bank = BankHouse(self.plan, self.house)
         self.folder = folder
         self.random = Random(f"{seed}/day")
         self.street: Street | None = None
         self._began = now()
 
     async def end(self) -> None:
-        """Hang up everywhere and stop the switch."""
+        """Hang up everywhere and stop the switch, then its bank."""
         for client in self.street.clients.values() if self.street is not None else ():
             client.close()
-        await self.house.stop()
+        try:
+            await self.house.stop()
+        finally:
+            await self.bank.close()
 
     async def live(self) -> Result:
         """Everything. Raises when the city cannot go on; what is merely wrong is in the result's books."""
@@ -96,23 +107,28 @@ class Day:
         tally = Tally(plan.seed)
         street = Street(plan, books, tally, Line(ready.host, ready.port))
         self.street = street
-        result = Result(plan, books, tally, street)
+        result = Result(plan, books, tally, street, hall=(hall := Hall(street, fleet)))
         result.phases["founding"] = now() - self._began
         async with self._bad_lines(street, result) as bad:
             await self._sign_on(street, fleet)
             began, before = now(), tally.answered
-            await self._shopping(street, "morning", plan.purchases // 2)
+            await self._shopping(street, hall, "morning", plan.purchases // 2, hall.visits // 2)
             selling = now() - began
             narrator.begin("strangers, noise, a power cut")
             good = [street.client(t) for t in plan.tills if t.terminal_id not in bad]
             between = tally.answered
             await troubles.strangers(street, good[0], self.random)
             await troubles.power_cut(street, self.house, good, self.random, narrator.say)
+            await self.bank.linked()
+            narrator.begin("the bank is away")
+            result.outage = await bank_outage(street, self.bank, good, self.random, narrator.say)
             before += tally.answered - between
             began = now()
-            await self._shopping(street, "afternoon", plan.purchases - plan.purchases // 2)
+            await self._shopping(street, hall, "afternoon", plan.purchases - plan.purchases // 2, hall.visits)
             selling += now() - began
             result.requests_per_s = (tally.answered - before) / selling
+        narrator.begin("torn cards come again", hall.awaited)
+        await hall.come_back(street.kiosk(plan.kiosks[0]), narrator.advance)
         self._mend_lines(street, bad)
         result.phases["shopping"] = selling
         result.day = evening.days_sold(street)[0]
@@ -125,7 +141,7 @@ class Day:
         """Keys, registry and service; meanwhile the buses drive (they need no line)."""
         house, narrator, plan = self.house, self.narrator, self.plan
         rides = round(plan.purchases * RIDES_PER_PURCHASE)
-        narrator.begin("founding: database, keys, registry")
+        narrator.begin("founding: database, keys, registry, bank")
         papers.write_private(self.folder / MARKER, papers.describe(plan))
         papers.write_private(self.folder / "keys.json", papers.rehearsal_keys(plan))
         papers.write_private(self.folder / "registry.json", papers.registry(plan))
@@ -133,15 +149,18 @@ class Day:
         try:
             await house.run("init")
             await house.run("keys", "ceremony", "--rehearsal", "keys.json")
+            house.set(*link(await self.bank.open()))
             ready = await house.serve()
             await house.run("registry", "import", "registry.json")
+            await self.bank.linked()
         finally:
             await driving
         papers.write_private(
             self.folder / MARKER, papers.describe(plan, host=ready.host, port=ready.port, http=ready.http)
         )
         narrator.say(
-            f"{len(plan.cards):,} cards, {len(plan.tills)} tills, {len(plan.vehicles)} buses and gates; "
+            f"{len(plan.cards):,} cards, {len(plan.tills)} tills, {len(plan.kiosks)} kiosks, "
+            f"{len(plan.vehicles)} buses and gates, a bank; "
             f"the switch is at {ready.host}:{ready.port}"
         )
 
@@ -170,7 +189,8 @@ class Day:
 
     async def _sign_on(self, street: Street, fleet: Fleet) -> None:
         terminals = [*self.plan.tills, self.plan.depot, *(bus.vehicle.terminal for bus in fleet.buses)]
-        self.narrator.begin("sign-on of all terminals", len(terminals))
+        kiosks = [street.kiosk(place) for place in self.plan.kiosks]
+        self.narrator.begin("sign-on of all terminals", len(terminals) + len(kiosks))
 
         async def one(client: CountedClient) -> None:
             for _ in range(shopping.PATIENCE):
@@ -183,11 +203,13 @@ class Day:
                 street.books.fault("an echo was not answered 00")
             self.narrator.advance()
 
-        await everyone([asyncio.ensure_future(one(street.client(terminal))) for terminal in terminals])
+        everybody = [*kiosks, *(street.client(terminal) for terminal in terminals)]
+        await everyone([asyncio.ensure_future(one(client)) for client in everybody])
 
-    async def _shopping(self, street: Street, when: str, purchases: int) -> None:
+    async def _shopping(self, street: Street, hall: Hall, when: str, purchases: int, visits: int) -> None:
+        """Purchases at all tills, and beside them the kiosks' visitors up to this number."""
         narrator, left = self.narrator, [purchases]
-        narrator.begin(f"{when}: shopping", purchases)
+        narrator.begin(f"{when}: shopping, loading cards", purchases)
 
         def take() -> bool:
             left[0] -= 1
@@ -199,6 +221,8 @@ class Day:
             random = Random(f"{self.plan.seed}/{when}/{terminal.terminal_id}")
             till = shopping.Till(street, street.client(terminal), trades[terminal.merchant_id], random)
             works.append(asyncio.ensure_future(till.work(take, narrator.advance)))
+        kiosks = [street.kiosk(place) for place in self.plan.kiosks]
+        works += [asyncio.ensure_future(hall.work(kiosk, visits)) for kiosk in kiosks]
         await everyone(works)
 
     async def _evening(self, street: Street, fleet: Fleet, result: Result) -> None:
@@ -254,5 +278,9 @@ class Day:
         if ran.status not in (0, 1) or not ran.out:
             raise HouseError(f"cardswitch audit ended with {ran.status}: {ran.err.strip()[-500:]}")
         result.audit = ran.document
+        assert result.hall is not None
+        result.reckoning = await reckon(
+            street, self.house, self.bank, result.hall, result.audit["totals"]["balances_fen"]
+        )
         result.phases["counting and audit"] = now() - began
         narrator.end()

@@ -9,7 +9,7 @@ from switch.domain.transactions import AccountKind
 from terminal_sim.city.books import PIN_FAILURES_MAX
 from terminal_sim.city.house import House, Ran
 from terminal_sim.city.plan import CardState, CityCard
-from terminal_sim.city.shopping import ledger_balance_fen
+from terminal_sim.city.shopping import shown_balance_fen
 from terminal_sim.city.street import Street, everyone
 from terminal_sim.city.tally import CountedClient
 from terminal_sim.pos_answers import Balanced
@@ -99,7 +99,7 @@ async def count_up(street: Street, clients: list[CountedClient], counted: Callab
     asked: set[tuple[int, AccountKind]] = set()
     queue: list[tuple[CityCard, AccountKind]] = []
     for card in street.plan.cards:
-        for account in (AccountKind.ONLINE, AccountKind.MEDICAL):
+        for account in (AccountKind.ONLINE, AccountKind.BANK, AccountKind.MEDICAL):
             if (
                 card.state is CardState.GOOD
                 and street.books.balance_fen(card.holder, account) is not None
@@ -125,8 +125,9 @@ async def _compare_balance(
     street: Street, client: CountedClient, card: CityCard, account: AccountKind
 ) -> bool:
     books, holder = street.books, card.holder
-    blocked = holder.pin is not None and books.pin_failures[holder.number, account] >= PIN_FAILURES_MAX
-    answer = await client.balance(card.data, pin=holder.pin, account=account)
+    pin = holder.pin if account is not AccountKind.BANK else None
+    blocked = pin is not None and books.pin_failures[holder.number, account] >= PIN_FAILURES_MAX
+    answer = await client.balance(card.data, pin=pin, account=account)
     books.expect("answer to a last enquiry", expected="75" if blocked else "00", found=answer.code)
     if blocked or not answer.approved:
         return False
@@ -134,7 +135,7 @@ async def _compare_balance(
     return books.expect(
         f"{account.name.lower()} balance of holder {holder.number} in fen",
         expected=books.balance_fen(holder, account),
-        found=ledger_balance_fen(answer.message.fields.get(54, "")),
+        found=shown_balance_fen(answer.message.fields.get(54, ""), account),
     )
 
 

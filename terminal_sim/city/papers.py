@@ -126,6 +126,7 @@ def registry(plan: CityPlan) -> dict[str, Any]:
                 "terminal_id": terminal.terminal_id,
                 "merchant_id": terminal.merchant_id,
                 "mac_algorithm": terminal.mac_id,
+                "cash_loads": terminal.merchant_id == plan.hall.merchant_id,
             }
             for terminal in plan.terminals
         ],
@@ -206,11 +207,14 @@ def describe(
             }
             for vehicle in plan.vehicles
         ],
+        "kiosks": [
+            {"terminal_id": kiosk.terminal.terminal_id, "psam_no": kiosk.psam_no} for kiosk in plan.kiosks
+        ],
         "cards": [_described_card(card) for card in (*plan.cards, *plan.guest_cards, *plan.foreign_cards)],
     }
 
 
-def write_private(path: Path, document: dict[str, Any]) -> None:
+def write_private(path: Path, document: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Write JSON that only its owner may read; an older file is replaced whole."""
     partial = path.with_name(path.name + ".tmp")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -60,6 +60,9 @@ TRADES = (
 BUS, METRO = "嘉禾公交 City Buses", "南湖軌道 Nanhu Metro"
 
 
+HALL = "市民卡服務廳 Card Service Hall"
+
+
 class FeeRule(NamedTuple):
     """One rule. Scope: a merchant, else a category, else everybody."""
 
@@ -149,6 +152,13 @@ class Vehicle:
     gate: bool = False
 
 
+class KioskPlace(NamedTuple):
+    """A load kiosk: its terminal, and the number under which cards know it."""
+
+    terminal: Terminal
+    psam_no: str
+
+
 @dataclass(slots=True)
 class Keys:
     """Roots of the rehearsal. Shows none of them."""
@@ -170,10 +180,12 @@ class CityPlan:
     merchants: list[Merchant] = field(default_factory=list)
     bus_company: Merchant = field(init=False)
     metro: Merchant = field(init=False)
+    hall: Merchant = field(init=False)  # where cards are loaded
     tills: list[Terminal] = field(default_factory=list)
     guests: list[Terminal] = field(default_factory=list)
     vehicles: list[Vehicle] = field(default_factory=list)
     depot: Terminal = field(init=False)  # collects what buses bring home
+    kiosks: list[KioskPlace] = field(default_factory=list)
     cards: list[CityCard] = field(default_factory=list)
     guest_cards: list[CityCard] = field(default_factory=list)
     foreign_cards: list[CityCard] = field(default_factory=list)
@@ -182,12 +194,13 @@ class CityPlan:
     @property
     def terminals(self) -> list[Terminal]:
         """Everything that signs on."""
-        return [*self.tills, *self.guests, self.depot, *(vehicle.terminal for vehicle in self.vehicles)]
+        vehicles = (vehicle.terminal for vehicle in self.vehicles)
+        return [*self.tills, *self.guests, self.depot, *vehicles, *(kiosk.terminal for kiosk in self.kiosks)]
 
     @property
     def everybody(self) -> list[Merchant]:
-        """Shops and transport."""
-        return [*self.merchants, self.bus_company, self.metro]
+        """Shops, transport, and the hall, which sells nothing."""
+        return [*self.merchants, self.bus_company, self.metro, self.hall]
 
     def fee_rule(self, merchant_id: str, account_kind: str) -> FeeRule | None:
         """The most specific rule: the merchant's, its category's, the general one."""
@@ -230,6 +243,7 @@ def _fee_rules(merchants: list[Merchant]) -> list[FeeRule]:
         FeeRule("ONLINE", 6_000, cap_fen=2_000),
         FeeRule("ONLINE", 3_800, cap_fen=1_300, category="5411"),
         FeeRule("ONLINE", 2_500, minimum_fen=1, merchant_id=bookshop.merchant_id),
+        FeeRule("BANK", 4_500, cap_fen=1_500),
         FeeRule("MEDICAL", 0),
         FeeRule("PURSE", 3_000),
         FeeRule("PURSE", 5_000, category="4111"),
@@ -318,6 +332,7 @@ def draw_city(seed: int, purchases: int, today: date) -> CityPlan:
     ]
     plan.bus_company = Merchant(_merchant_id("4111", 91), Trade(BUS, "4111", (100, 300), 0), TRANSIT)
     plan.metro = Merchant(_merchant_id("4112", 92), Trade(METRO, "4112", (200, 800), 0), TRANSIT)
+    plan.hall = Merchant(_merchant_id("9399", 93), Trade(HALL, "9399", (0, 0), 0))
     plan.fee_rules = _fee_rules(plan.merchants)
 
     size = min(1.0, purchases / PURCHASES_DEFAULT)
@@ -337,6 +352,9 @@ def draw_city(seed: int, purchases: int, today: date) -> CityPlan:
         plan.vehicles.append(
             Vehicle(terminal, f"3350{number:08d}", f"{number % 7 + 1:04d}", f"{number:08d}", gate)
         )
+    for number in range(1, max(2, round(4 * size)) + 1):
+        terminal = _terminal(plan.keys, numbers.terminal_id(), plan.hall.merchant_id, number % 5 + 1)
+        plan.kiosks.append(KioskPlace(terminal, f"33509{number:07d}"))
 
     plan.cards = list(_cards(random, numbers, max(240, round(2_000 * size)), today))
     plan.guest_cards = list(_guest_cards(numbers, 900_001, today))

@@ -19,6 +19,7 @@ from terminal_sim.pos_client import NoAnswerError, Outcome, RefusedError
 
 PAUSE_S = 0.1
 CHOOSY = 2
+BY_BANK_CARD = 0.4  # of those who have one
 PATIENCE = 40  # tries of a till on a bad line before the city calls it a fault
 LINE_TROUBLE = (NoAnswerError, UnusableAnswerError, NotNowError, RefusedError)
 
@@ -89,6 +90,12 @@ class Till:
         account = AccountKind.ONLINE
         if self.trade.medical and holder.medical_fen is not None and random.random() < 0.7:
             account = AccountKind.MEDICAL
+        elif (
+            not special
+            and street.books.balance_fen(holder, AccountKind.BANK) is not None
+            and random.random() < BY_BANK_CARD
+        ):
+            return Wish(card, AccountKind.BANK, amount, None)  # this bank asks for no PIN
         return Wish(card, account, amount, self._pin(holder))
 
     def _pin(self, holder: Holder) -> str | None:
@@ -181,7 +188,7 @@ class Till:
         expected = street.expected(wish.card, wish.account, 0, wish.pin)
         street.books.expect("answer to an enquiry", expected=expected, found=answer.code)
         if answer.approved:
-            found = ledger_balance_fen(answer.message.fields.get(54, ""))
+            found = shown_balance_fen(answer.message.fields.get(54, ""), wish.account)
             street.books.expect(
                 "balance shown at a till",
                 expected=street.books.balance_fen(wish.card.holder, wish.account),
@@ -231,10 +238,11 @@ class Till:
             self.street.books.fault(f"the reversal of a {what} was answered {code}")
 
 
-def ledger_balance_fen(field54: str) -> int | None:
-    """The ledger balance (amount type 01) of field 54; None when it is not there."""
+def shown_balance_fen(field54: str, account: AccountKind) -> int | None:
+    """What field 54 says of an account: its ledger balance (amount type 01), of a bank's what may be spent (02); None when it is not there."""
+    wanted = "02" if account is AccountKind.BANK else "01"
     for at in range(0, len(field54), 20):
         part = field54[at : at + 20]
-        if part[2:4] == "01":
+        if part[2:4] == wanted:
             return int(part[8:]) * (-1 if part[7] == "D" else 1)
     return None

@@ -9,10 +9,12 @@ from random import Random
 from switch.domain.identifiers import luhn_digit
 from switch.domain.transactions import AccountKind
 from switch.messages.message import Message
+from terminal_sim.city.bank import LIMIT_FEN
 from terminal_sim.city.books import PIN_FAILURES_MAX, Books
-from terminal_sim.city.plan import CardState, CityCard, CityPlan, Holder
-from terminal_sim.city.tally import CountedClient, Tally
+from terminal_sim.city.plan import CardState, CityCard, CityPlan, Holder, KioskPlace
+from terminal_sim.city.tally import CountedClient, CountedKiosk, Tally
 from terminal_sim.frames import CardData, Terminal
+from terminal_sim.kiosk import Kiosk
 from terminal_sim.pos import Pos
 from terminal_sim.pos_answers import Request, checked_answer
 from terminal_sim.pos_client import Line
@@ -53,6 +55,16 @@ class Street:
             self.clients[terminal.terminal_id] = found
         return found
 
+    def kiosk(self, place: KioskPlace) -> CountedKiosk:
+        """The kiosk with this terminal; made at first sight."""
+        found = self.clients.get(place.terminal.terminal_id)
+        if found is None:
+            mind = Kiosk(place.terminal, place.psam_no)
+            found = CountedKiosk(mind, self.line, tally=self.tally, timeout_s=GOOD_LINE_TIMEOUT_S)
+            self.clients[place.terminal.terminal_id] = found
+        assert isinstance(found, CountedKiosk)
+        return found
+
     @contextmanager
     def held(self, holder: Holder) -> Iterator[None]:
         """While somebody pays, nobody else uses the same account."""
@@ -70,15 +82,16 @@ class Street:
                 return card
         raise AssertionError("the city has too few cards for its tills")
 
-    def card_that_can_pay(self, random: Random, amount_fen: int) -> CityCard:
-        """A good card whose online account has the money and whose holder knows the PIN."""
+    def card_that_can_pay(
+        self, random: Random, amount_fen: int, *accounts: AccountKind, among: list[CityCard] | None = None
+    ) -> CityCard:
+        """A good card with the money in each of these accounts (online, if none is named), whose holder knows the PIN of each."""
         for _ in range(CARD_TRIES_MAX):
-            card = self.free_card(random, self.good_cards)
-            balance = self.books.balance_fen(card.holder, AccountKind.ONLINE)
-            if (
-                balance is not None
-                and balance >= amount_fen
-                and not self.books.pin_failures[card.holder.number, AccountKind.ONLINE]
+            card = self.free_card(random, self.good_cards if among is None else among)
+            if all(
+                (self.books.balance_fen(card.holder, account) or -1) >= amount_fen
+                and not self.books.pin_failures[card.holder.number, account]
+                for account in accounts or (AccountKind.ONLINE,)
             ):
                 return card
         raise AssertionError("nobody in the city has money left")
@@ -91,7 +104,10 @@ class Street:
         balance = self.books.balance_fen(holder, account)
         if balance is None:
             return "57"
-        if holder.pin is not None:
+        if account is AccountKind.BANK:
+            if amount_fen > LIMIT_FEN:
+                return "61"  # by the agreement with the bank, which is not even asked
+        elif holder.pin is not None:
             failures, tries = self.books.pin_failures, (holder.number, account)  # each account counts its own
             if failures[tries] >= PIN_FAILURES_MAX:
                 return "75"

@@ -12,6 +12,7 @@ from switch.domain.money import yuan
 from switch.domain.transactions import AccountKind
 from terminal_sim.city.day import Result
 from terminal_sim.city.files import TITLES
+from terminal_sim.city.loading import End
 from terminal_sim.city.tally import NO_ANSWER, ORDER
 
 FAULTS_SHOWN_MAX = 20
@@ -40,9 +41,12 @@ ANSWERS = {
     "54": "expired",
     "55": "wrong PIN",
     "57": "no such account",
+    "61": "above a limit",
     "62": "replaced",
     "64": "more than the original",
+    "68": "nobody knows, undone",
     "75": "PIN blocked",
+    "91": "bank away",
     NO_ANSWER: "no answer",
 }
 _RECORD = "record "
@@ -85,6 +89,9 @@ def document(result: Result) -> dict[str, Any]:
         "offline_records": _records(result),
         "happenings": {k: v for k, v in result.street.happenings.items() if not _is_record(k)},
         "bad_lines": result.lines,
+        "loads": result.hall.document() if result.hall is not None else None,
+        "outage": result.outage.document() if result.outage is not None else None,
+        "bank": result.reckoning.document() if result.reckoning is not None else None,
         "merchants": [
             {
                 "merchant_id": merchant.merchant_id,
@@ -149,6 +156,8 @@ def show(result: Result, console: Console) -> None:
     page.line(f"One business day of the virtual city: {result.day} (seed {result.plan.seed})", "bold")
     _show_wire(page, result)
     _show_stories(page, result)
+    _show_loads(page, result)
+    _show_bank(page, result)
     _show_money(page, result)
     _show_files(page, result)
     _show_verdict(page, result)
@@ -202,6 +211,64 @@ def _show_stories(page: _Page, result: Result) -> None:
     done = {key: count for key, count in result.lines.items() if not key.endswith("frames")}
     told |= {f"bad lines: messages {key}": count for key, count in sorted(done.items())}
     page.table("What else happened", [("", False), ("times", True)], [(k, f"{v:,}") for k, v in told.items()])
+
+
+def _show_loads(page: _Page, result: Result) -> None:
+    hall = result.hall
+    if hall is None:
+        return
+    ends = hall.ends
+    declined, asked = ends[End.DECLINED], len(hall.loads)
+    everything = [end for end in End if end is not End.DECLINED]
+    funnel = [
+        ("asked", asked, hall.fen(*End)),
+        ("authorised: paid by its source, the card not yet told", asked - declined, hall.fen(*everything)),
+        ("  confirmed by the card", ends[End.CONFIRMED], hall.fen(End.CONFIRMED)),
+        ("  reversed: the answer was lost", ends[End.REVERSED], hall.fen(End.REVERSED)),
+        (
+            "  in suspense: the card was torn away, and nobody knew",
+            hall.ever_in_suspense,
+            hall.fen(End.LOADED, End.RETURNED, End.SUSPENSE),
+        ),
+        ("    the card came again and had the money", ends[End.LOADED], hall.fen(End.LOADED)),
+        ("    it came again and had not: given back", ends[End.RETURNED], hall.fen(End.RETURNED)),
+        ("    still awaited", ends[End.SUSPENSE], hall.fen(End.SUSPENSE)),
+        ("declined: too little money, or no bank to ask", declined, hall.fen(End.DECLINED)),
+    ]
+    page.table(
+        f"Cards loaded at {len(result.plan.kiosks)} kiosks, and what became of it",
+        [("loads", False), ("times", True), ("CNY", True)],
+        [(what, f"{count:,}", yuan(fen)) for what, count, fen in funnel],
+    )
+    page.line(
+        f"besides, cash was paid into online accounts {hall.top_ups:,} times, {yuan(hall.top_ups_fen)} together"
+    )
+    if result.reckoning is not None:
+        same = result.reckoning.cash_fen == hall.cash_fen
+        page.line(
+            f"in the kiosks' drawers lie {yuan(hall.cash_fen)}; account 1002 says {yuan(result.reckoning.cash_fen)}",
+            "" if same else "bold red",
+        )
+
+
+def _show_bank(page: _Page, result: Result) -> None:
+    outage, bank = result.outage, result.reckoning
+    if outage is None or bank is None:
+        return
+    page.line()
+    page.line("The bank", "bold")
+    page.line(
+        f"{bank.purchases:,} purchases were paid by bank card. In the middle of the day the bank died, for {outage.away_s:.1f} s: "
+        f"{outage.refused} customers were refused (91), {outage.trusted} were trusted in its place, for {yuan(outage.trusted_fen)} "
+        f"together, and {outage.unknown} questions hung in the air (68) and were undone. {outage.others} others paid from their "
+        "own accounts meanwhile, as if nothing had happened."
+    )
+    page.line(
+        f"When it came back it was told {outage.owed} things within {outage.told_s:.2f} s. At the end of the day its own books say "
+        f"that it owes {yuan(bank.moved_fen)}, and the switch's say {yuan(bank.owed_fen)}"
+        + (": the same, to the fen." if bank.agrees else ". THEY DIFFER."),
+        "" if bank.agrees else "bold red",
+    )
 
 
 def _show_money(page: _Page, result: Result) -> None:

@@ -5,7 +5,8 @@ from random import Random
 from time import perf_counter as now
 from typing import NamedTuple
 
-from switch.domain.transactions import Kind
+from switch.domain.transactions import AccountKind, Kind
+from terminal_sim.kiosk import KioskClient
 from terminal_sim.pos_answers import Answer, Request
 from terminal_sim.pos_client import NoAnswerError, PosClient
 
@@ -17,19 +18,25 @@ _NAMES = {
     Kind.VOID: "void",
     Kind.REFUND: "refund",
     Kind.REVERSAL: "reversal",
+    Kind.LOAD: "load",
+    Kind.LOAD_CONFIRM: "load confirm",
     Kind.UPLOAD: "offline upload",
     Kind.SETTLEMENT: "settlement",
     Kind.DETAIL_UPLOAD: "detail upload",
     Kind.BATCH_END: "batch end",
 }
+_BANK = f"{AccountKind.BANK:02d}"  # account type, digits 3 and 4 of field 3
 _MANAGEMENT = {"001", "003", "004", "005", "006"}
 ORDER = (
     "sign-on",
     "purchase",
+    "bank purchase",
     "balance",
     "void",
     "refund",
     "reversal",
+    "load",
+    "load confirm",
     "offline upload",
     "settlement",
     "detail upload",
@@ -40,6 +47,8 @@ ORDER = (
 
 def kind_name(request: Request) -> str:
     """The row in which a request is counted."""
+    if request.kind is Kind.PURCHASE and request.fields[3][2:4] == _BANK:
+        return "bank purchase"  # its time is the bank's
     if isinstance(request.kind, Kind):
         return _NAMES.get(request.kind, "other")
     return "sign-on" if request.kind in _MANAGEMENT else "other"
@@ -115,3 +124,9 @@ class CountedClient(PosClient):
             raise
         self.tally.add(kind_name(request), answer.code, None if self.bad_line else now() - began)
         return answer
+
+
+class CountedKiosk(CountedClient, KioskClient):
+    """A kiosk, counted likewise."""
+
+    __slots__ = ()

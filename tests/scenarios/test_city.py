@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 PURCHASES = "300"
-PATIENCE_S = 240.0
+PATIENCE_S = 480.0
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,6 +106,32 @@ def test_a_day_of_a_small_city_is_as_its_people_believe_and_the_audit_is_clean(c
     assert {entry["name"][:2] for entry in told["files"]["list"]} >= {"MR", "CM", "NP", "QS", "SS", "NS"}
 
 
+def test_loads_end_as_their_kiosks_believe_and_torn_cards_settle_their_own(city: Held) -> None:
+    loads = city.told["loads"]
+    assert loads["authorised"] == loads["confirmed"] + loads["reversed"] + loads["suspense"] > 20
+    assert (loads["suspense_loaded"], loads["suspense_returned"]) >= (1, 1)
+    waiting = loads["suspense"] - loads["suspense_loaded"] - loads["suspense_returned"]
+    assert loads["suspense_waiting"] == waiting == 1
+    assert min(loads["reversed"], loads["declined"], loads["top_ups"]) >= 1
+    assert {"CASH", "ONLINE"} <= loads["by_source"].keys()
+    balances = city.told["audit"]["totals"]["balances_fen"]
+    assert balances["1002"] == loads["cash_fen"] > 0
+    assert balances["2201"] == -loads["suspense_waiting_fen"] < 0
+
+
+def test_a_bank_that_died_in_the_middle_of_the_day_agrees_to_the_fen_in_the_evening(city: Held) -> None:
+    outage, bank = city.told["outage"], city.told["bank"]
+    assert outage["refused"] > 0
+    assert outage["unknown"] > 0
+    assert 0 < outage["stood_in"] <= 60
+    assert 0 < outage["stood_in_fen"] <= 80_000
+    assert outage["messages_owed"] == outage["stood_in"] + outage["unknown"]
+    assert outage["others_meanwhile"] > 0
+    assert bank["purchases"] > outage["stood_in"]
+    assert bank["moved_fen"] == bank["owed_fen"] == city.told["audit"]["totals"]["balances_fen"]["1101"] > 0
+    assert {"00", "68", "91"} <= city.told["answers"]["bank purchase"].keys()
+
+
 def test_a_single_pos_joins_the_held_city_and_shows_no_secret(city: Held) -> None:
     steps = ("sign-on", "purchase:12.34", "repeat", "balance", "refund:2.00", "echo", "settle")
     ran = run("pos", *steps, "--city", str(city.folder / "city.json"), "--mac", "3")
@@ -118,7 +144,7 @@ def test_a_single_pos_joins_the_held_city_and_shows_no_secret(city: Held) -> Non
 
 def test_what_a_city_describes_is_for_its_owner_only(city: Held) -> None:
     assert city.described["rehearsal"] is True
-    for name in ("city.json", "keys.json", "registry.json"):
+    for name in ("city.json", "keys.json", "registry.json", "bank-accounts.json", "bank-books.jsonl"):
         assert (city.folder / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -128,9 +154,9 @@ def test_a_second_city_is_refused_where_one_lives(city: Held) -> None:
     assert "is alive" in second.stderr
 
 
-def test_a_city_that_is_killed_leaves_no_switch_and_no_database_behind(city: Held) -> None:
+def test_a_city_that_is_killed_leaves_no_switch_no_database_and_no_bank_behind(city: Held) -> None:
     serving = processes_of(city.folder)
-    assert serving
+    assert any(b"\0host\0" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in serving)
     os.kill(city.process.pid, signal.SIGKILL)
     city.process.wait()
-    wait_until(lambda: not any(alive(pid) for pid in serving), "serve and its database end")
+    wait_until(lambda: not any(alive(pid) for pid in serving), "serve, its database and its bank end")

@@ -36,7 +36,7 @@ def test_numbers_name_one_thing_each() -> None:
     plan = draw_city(4, 6_000, TODAY)
     for numbers in (
         [terminal.terminal_id for terminal in plan.terminals],
-        [vehicle.psam_no for vehicle in plan.vehicles],
+        [*(vehicle.psam_no for vehicle in plan.vehicles), *(kiosk.psam_no for kiosk in plan.kiosks)],
         [card.pan for card in (*plan.cards, *plan.guest_cards, *plan.foreign_cards)],
         [merchant.merchant_id for merchant in plan.everybody],
     ):
@@ -58,6 +58,14 @@ def test_foreign_cards_are_not_told_to_the_switch() -> None:
     plan = draw_city(6, 300, TODAY)
     told = {card["pan"] for card in registry(plan)["cards"]}
     assert told.isdisjoint(card.pan for card in plan.foreign_cards)
+
+
+def test_kiosks_take_cash_and_nobody_else_does() -> None:
+    plan = draw_city(6, 6_000, TODAY)
+    marked = [one["terminal_id"] for one in registry(plan)["terminals"] if one["cash_loads"]]
+    assert marked == [kiosk.terminal.terminal_id for kiosk in plan.kiosks]
+    assert len(marked) == 4
+    assert {len(kiosk.psam_no) for kiosk in plan.kiosks} == {12}
 
 
 def test_keys_appear_in_no_repr() -> None:

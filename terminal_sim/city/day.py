@@ -11,7 +11,7 @@ from time import perf_counter as now
 from typing import Any
 
 from switch.domain.calendar import SHANGHAI
-from terminal_sim.city import evening, papers, shopping, troubles
+from terminal_sim.city import evening, hospital, papers, shopping, troubles
 from terminal_sim.city.bank_house import BankHouse, link
 from terminal_sim.city.books import Books, MerchantDay
 from terminal_sim.city.files import DayFiles, compare, read_day
@@ -242,6 +242,7 @@ class Day:
         await evening.settle_all(street, clients, wrong, narrator.advance)
         result.phases["settlement"] = now() - began
         began = now()
+        await hospital.set_policy(self.house, result.day)
         narrator.begin("close, while late shops sell on")
         ran = await evening.close_while_selling(
             street, self.house, [street.client(terminal) for terminal in plan.tills]
@@ -251,11 +252,21 @@ class Day:
         street.books.expect("the day that was closed", expected=str(result.day), found=result.close["day"])
         after = evening.days_sold(street)[1:]
         street.books.expect("business days after the close", expected=1, found=len(after))
+        await self._next_morning(street)
         street.happened(
             "late purchases before the cut-over, in the closed day", self._late(street, result.day)
         )
         street.happened(
             "late purchases after it, in the next day", sum(len(street.books.bookings[day]) for day in after)
+        )
+
+    async def _next_morning(self, street: Street) -> None:
+        """The day after has begun: the medical policy is in force."""
+        shop = next(m for m in self.plan.merchants if m.trade.category == hospital.HOSPITAL)
+        till = next(t for t in self.plan.tills if t.merchant_id == shop.merchant_id)
+        patients = await hospital.first_patients(street, street.client(till), self.random)
+        street.happened(
+            "next morning, at the hospital: paid by medical and online account together", patients
         )
 
     def _late(self, street: Street, day: date) -> int:

@@ -99,6 +99,7 @@ def test_a_day_of_a_small_city_is_as_its_people_believe_and_the_audit_is_clean(c
         "batches unbalanced, details sent",
         "late purchases before the cut-over, in the closed day",
         "late purchases after it, in the next day",
+        "next morning, at the hospital: paid by medical and online account together",
     ):
         assert happened[what] > 0, what
     assert {"10", "04", "11", "03", "01", "02", "05", "06", "07"} <= told["offline_records"].keys()

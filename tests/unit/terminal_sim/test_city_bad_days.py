@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from terminal_sim.city import bank, outage, summary
+from terminal_sim.city import bank, hospital, outage, summary
 from terminal_sim.city.books import Books
 from terminal_sim.city.day import Result
 from terminal_sim.city.house import sample
@@ -86,6 +86,11 @@ def test_what_terminals_saw_of_an_outage_is_held_against_what_the_bank_is_owed(
     hour.codes["00 in flight"] = in_flight
     outage._compare(hour, owed)
     assert len(street.books.faults) == faults
+
+
+@pytest.mark.parametrize(("amount", "own"), [(10_000, 3_000), (1, 0), (5, 2), (3, 1), (100, 30)])
+def test_a_patients_own_share_is_rounded_half_up(amount: int, own: int) -> None:
+    assert hospital.own_share_fen(amount) == own
 
 
 def test_samples_of_a_metric_are_added_up_by_their_labels() -> None:

@@ -21,7 +21,7 @@ from terminal_sim.kiosk import Ended, From
 from terminal_sim.pos_answers import NO_ANSWER
 from terminal_sim.reading import FlakyReader
 
-SOURCES = ((From.CASH, 1), (From.ONLINE, 1))  # of a load, by weight; a bank card joins here
+SOURCES = ((From.CASH, 2), (From.ONLINE, 2), (From.BOUND_BANK, 1))  # of a load, by weight
 ACCOUNT_OF = {From.ONLINE: AccountKind.ONLINE, From.BOUND_BANK: AccountKind.BANK}
 LOADS_PER_PURCHASE = 0.04
 LOADS_MIN, LOADS_MAX = 24, 300

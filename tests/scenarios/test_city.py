@@ -114,7 +114,7 @@ def test_loads_end_as_their_kiosks_believe_and_torn_cards_settle_their_own(city:
     waiting = loads["suspense"] - loads["suspense_loaded"] - loads["suspense_returned"]
     assert loads["suspense_waiting"] == waiting == 1
     assert min(loads["reversed"], loads["declined"], loads["top_ups"]) >= 1
-    assert {"CASH", "ONLINE"} <= loads["by_source"].keys()
+    assert loads["by_source"].keys() == {"CASH", "ONLINE", "BOUND_BANK"}
     balances = city.told["audit"]["totals"]["balances_fen"]
     assert balances["1002"] == loads["cash_fen"] > 0
     assert balances["2201"] == -loads["suspense_waiting_fen"] < 0

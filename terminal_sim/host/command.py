@@ -22,7 +22,7 @@ from terminal_sim.host.book import Account, HostBook
 from terminal_sim.host.keys import ZoneSecrets
 from terminal_sim.host.ledger_file import LedgerFile, replay
 from terminal_sim.host.medical import MedicalBook
-from terminal_sim.host.script import Script, read_script
+from terminal_sim.host.script import Behaviour, Script, Step, read_script
 from terminal_sim.host.server import SimulatedHost
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
@@ -110,7 +110,10 @@ def host(
         typer.Option("--books", help="File of what it has booked; goes on from there.", dir_okay=False),
     ] = None,
 ) -> None:
-    """A host with books of its own, until Ctrl-C; then what came, as JSON. Says `ready: host ADDRESS:PORT` first."""
+    """A host with books of its own, until Ctrl-C; then what came, as JSON. Says `ready: host ADDRESS:PORT` first.
+
+    SIGUSR1: from now on it books and does not answer, as a host on its way down.
+    """
     if kind not in (BANK, SOCIAL_SECURITY):
         raise typer.BadParameter(f"--kind is {BANK} or {SOCIAL_SECURITY}")
     if dialect not in DIALECTS:
@@ -145,10 +148,15 @@ def _go_on(book: HostBook, path: Path) -> None:
     book.keeper = keeper
 
 
+def _fall_silent(script: Script) -> None:
+    script.habit = Step(Behaviour.SILENT)
+
+
 async def _serve(simulated: SimulatedHost, address: str, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _fall_silent, simulated.script)
     try:
         await simulated.start(address, port)
     except OSError as error:

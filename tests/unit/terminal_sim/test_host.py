@@ -3,14 +3,19 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from switch.domain.errors import InputRefused
+from switch.messages.dialect import encode
+from switch.messages.framing import frame
+from switch.messages.host_1987 import BCD
 from terminal_sim.commands import app
 from terminal_sim.crypto import Block, CheckValueError, check_value, terminal_mac
 from terminal_sim.host.book import Account, HostBook
@@ -267,3 +272,42 @@ def test_the_command_names_a_wrong_option(tmp_path, wrong) -> None:
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 2
     assert wrong[0] in result.output
+
+
+def test_a_host_that_is_told_to_falls_silent_books_and_comes_back_with_its_books(tmp_path) -> None:
+    """What no answer told of stands in the file; the one that comes back knows it."""
+    accounts, books = tmp_path / "accounts.json", tmp_path / "books"
+    accounts.write_text(json.dumps([{"pan": PAN, "balance_fen": 1000}]))
+    command = [*(sys.executable, "-m", "switch", "sim", "host", "--institution", "01020000")]
+    command += ["--keys", str(keys_file(tmp_path)), "--accounts", str(accounts), "--books", str(books)]
+
+    def begin() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, text=True)
+        assert process.stdout is not None
+        return process, int(process.stdout.readline().rpartition(":")[2])
+
+    asked = fields("00", 1) | {3: "002000", 100: "01020000", 49: "156"}
+    process, port = begin()
+    with process:
+        process.send_signal(signal.SIGUSR1)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
+            sign_on = {7: asked[7], 11: "000009", 70: "001"}
+            line.sendall(framed("0800", sign_on))
+            assert line.recv(1_000)
+            line.sendall(framed("0200", asked))
+            deadline = time.monotonic() + 60
+            while not books.stat().st_size and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.kill()
+            assert line.recv(1_000) == b""
+    process, _ = begin()
+    with process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.read())["moved_fen"] == 100
+
+
+def framed(mti: str, content: dict[int, Any]) -> bytes:
+    mab = encode(BCD, mti, content)
+    secrets = SECRETS["SM4"]
+    return frame(mab + terminal_mac(secrets.mac_id, secrets.zak).field64(mab), BCD.frames)

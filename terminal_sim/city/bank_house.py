@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from time import perf_counter as now
 from typing import Any
 
@@ -47,6 +48,10 @@ class BankHouse:
         self._port = int(words[1].rpartition(":")[2])
         return self._port
 
+    def fall_silent(self) -> None:
+        """It goes on booking, and answers nobody."""
+        self._process.signal(signal.SIGUSR1)
+
     async def kill(self) -> None:
         """SIGKILL, with whatever it was about to answer."""
         await self._process.kill()
@@ -61,6 +66,14 @@ class BankHouse:
         while await self._house.metric("cardswitch_host_lines", host=bank.HOST) < 1:
             if now() > end:
                 raise HouseError(f"the switch had no line to its bank within {LINES_TIMEOUT_S:.0f} s")
+            await asyncio.sleep(POLL_S)
+
+    async def wait_unanswered(self, count: int, within_s: float) -> None:
+        """Wait until so many questions are with it, or for so long."""
+        end = now() + within_s
+        while await self._house.metric("cardswitch_host_in_flight", host=bank.HOST) < count:
+            if now() > end:
+                return
             await asyncio.sleep(POLL_S)
 
     async def told(self) -> int:

@@ -121,7 +121,7 @@ class Day:
             await troubles.power_cut(street, self.house, good, self.random, narrator.say)
             await self.bank.linked()
             narrator.begin("the bank is away")
-            result.outage = await bank_outage(street, self.bank, good, self.random, narrator.say)
+            result.outage = await bank_outage(street, self.bank, good, hall, self.random, narrator.say)
             before += tally.answered - between
             began = now()
             await self._shopping(street, hall, "afternoon", plan.purchases - plan.purchases // 2, hall.visits)

@@ -130,6 +130,29 @@ class Hall:
             else:
                 await self._load(client, load, key_index, declined="51" if visit is Visit.TOO_POOR else "")
 
+    async def load_from_bank(self, client: CountedKiosk, number: int) -> str:
+        """A load by bank card when the bank may be away; field 39. 68 and 91 leave the card as it was, and it may come again."""
+        random = Random(f"{self.street.plan.seed}/bank load/{number}")
+        load_fen = random.randrange(*AMOUNT_FEN, 100)
+        card = self._visitor(random, From.BOUND_BANK, load_fen, poor=False)
+        if card is None:
+            return ""
+        load, chip = Load(card, From.BOUND_BANK, load_fen, End.CONFIRMED), self._chip(card)
+        with self.street.held(card.holder):
+            before = chip.balance_fen
+            ended = await client.perform(chip, card.data, load_fen, KEY_INDEXES[0], load.source)
+            approved = ended.code == "00"
+            expected = Ended(ended.code, on_card=approved, told="00" if approved else "")
+            self.street.books.expect("a load by bank card", expected=expected, found=ended)
+            added = load_fen if approved else 0
+            self.street.books.expect("balance on the card", expected=before + added, found=chip.balance_fen)
+            self.loads.append(load)
+            if approved:
+                self._pay(load)
+            else:
+                load.end = End.DECLINED
+        return ended.code
+
     def _visitor(self, random: Random, source: From, amount_fen: int, *, poor: bool) -> CityCard | None:
         """A card that was not here before, has room, and whose holder can pay (or, poor, cannot)."""
         books, account = self.street.books, ACCOUNT_OF.get(source)

@@ -69,6 +69,11 @@ class Resident:
         assert self._process is not None
         return await self._process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Tell the process something."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
         """SIGKILL, as when the power goes."""
         process, self._process = self._process, None

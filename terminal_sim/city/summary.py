@@ -260,8 +260,8 @@ def _show_bank(page: _Page, result: Result) -> None:
     page.line(
         f"{bank.purchases:,} purchases were paid by bank card. In the middle of the day the bank died, for {outage.away_s:.1f} s: "
         f"{outage.refused} customers were refused (91), {outage.trusted} were trusted in its place, for {yuan(outage.trusted_fen)} "
-        f"together, and {outage.unknown} questions hung in the air (68) and were undone. {outage.others} others paid from their "
-        "own accounts meanwhile, as if nothing had happened."
+        f"together, and {outage.unknown} purchases and {outage.unknown_loads} loads hung in the air (68) and were undone. "
+        f"{outage.others} people paid from their own accounts meanwhile, as if nothing had happened."
     )
     page.line(
         f"When it came back it was told {outage.owed} things within {outage.told_s:.2f} s. At the end of the day its own books say "

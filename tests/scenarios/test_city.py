@@ -126,7 +126,10 @@ def test_a_bank_that_died_in_the_middle_of_the_day_agrees_to_the_fen_in_the_even
     assert outage["unknown"] > 0
     assert 0 < outage["stood_in"] <= 60
     assert 0 < outage["stood_in_fen"] <= 80_000
-    assert outage["messages_owed"] == outage["stood_in"] + outage["unknown"]
+    undone = outage["unknown"] + outage["unknown_loads"]
+    assert outage["messages_owed"] == outage["stood_in"] + undone
+    assert outage["refused_loads"] > 0
+    assert outage["unknown_loads"] > 0
     assert outage["others_meanwhile"] > 0
     assert bank["purchases"] > outage["stood_in"]
     assert bank["moved_fen"] == bank["owed_fen"] == city.told["audit"]["totals"]["balances_fen"]["1101"] > 0

@@ -82,7 +82,7 @@ MINUTES = [
 def test_what_terminals_saw_of_an_outage_is_held_against_what_the_bank_is_owed(
     street: Street, trusted: int, unknown: int, in_flight: int, owed: dict[str, Any], faults: int
 ) -> None:
-    hour = outage._Hour(street, Outage(trusted=trusted, unknown=unknown), [])
+    hour = outage._Hour(street, Outage(trusted=trusted, unknown=unknown - 1, unknown_loads=1), [])
     hour.codes["00 in flight"] = in_flight
     outage._compare(hour, owed)
     assert len(street.books.faults) == faults

@@ -353,7 +353,7 @@ class ShardBook:
         """Write the answer under the key of the request, unless somebody else has ended the leg before."""
         before = batch.by_key.get(item.key)
         if before is not None:
-            return outcome_of(before)
+            return self._overtaken(batch, item, request, account_id, before)
         intent = batch.by_key.get(Key(*item.key[:3], legs.INTENT))
         leg = batch.legs_asked.pop(item.key[:3], None)
         if intent is None or leg is None:  # who waits is told nothing, and whoever sweeps finds it again
@@ -362,6 +362,27 @@ class ShardBook:
         facts = self._facts_of(batch, item, account_id, request.card)
         ruling = legs.end(request, facts, leg, batch_open=batch_open)
         return self._end(batch, item, intent, leg, ruling)
+
+    def _overtaken(
+        self, batch: Batch, item: Item, request: LegEnd, account_id: int, before: Entry
+    ) -> Outcome:
+        """Another answer stands under the key: who ended the leg, or a terminal that used its trace twice at once, over two processes.
+
+        Then the leg is still open. Its host is told to undo it, and the terminal what any other content under its key gets.
+        """
+        leg = batch.legs_asked.pop(item.key[:3], None)
+        intent = batch.by_key.get(Key(*item.key[:3], legs.INTENT))
+        if leg is None or intent is None:
+            return outcome_of(before)
+        facts = self._facts_of(batch, item, account_id, request.card)
+        ruling = legs.end(
+            LegEnd(request.card, request.account, request.amount_fen, None), facts, leg, batch_open=False
+        )
+        leg.ended_by = before.entry_no
+        batch.legs[before.entry_no] = leg
+        for tell in ruling.tells:
+            batch.tells.append((tell, before.entry_no))
+        return Outcome(self._de39[Decline.DUPLICATE_KEY], batch.rrn_head + base36(facts.serial), batch.now)
 
     def _give_up(self, batch: Batch, item: Item, request: Reversal, intent: Entry) -> None:
         """A reversal of what its host has not answered ends it first, if it is about that at all."""

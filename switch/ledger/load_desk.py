@@ -189,6 +189,10 @@ async def _decide(
         raise InputRefused(f"load: is {LoadState(one.state).name}, not in suspense")
     if batch.today > day + timedelta(days=ADJUSTED_DAYS_MAX):
         raise InputRefused(f"load: {ADJUSTED_DAYS_MAX} days are over; only its card can settle it now")
+    if to == LoadState.LOADED and one.held == Held.SOURCE and one.debit_code == loads.BANKS_RECEIVABLE:
+        raise InputRefused(
+            "load: its bank has been told that the money goes back; only its card can settle it"
+        )
     if to == LoadState.LOADED and any(
         other.card_no == one.card_no
         and other.online_atc == one.online_atc

@@ -366,6 +366,11 @@ def _out_of(one: PurseLoad, facts: Facts) -> tuple[int, int]:
         return _float(one, -one.amount_fen, facts)
     if one.held == Held.SUSPENSE:
         return SUSPENSE, 0
+    if one.debit_code == BANKS_RECEIVABLE:
+        return (
+            SUSPENSE,
+            0,
+        )  # the bank has been told that it gets its money back: what it owes again is a claim, for people to make
     if one.debit_code != ONLINE_ACCOUNTS:
         return one.debit_code, one.debit_owner
     # It came back and may have been spent since. What the account cannot pay is a claim that stands in suspense.

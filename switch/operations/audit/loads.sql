@@ -138,12 +138,12 @@ SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN
                               IS DISTINCT FROM (2001, t.account_id, t.payer_code, t.payer) END
             -- What goes back to a cancelled holder stays in suspense, and what an account cannot pay again is a claim there.
             WHEN p.entry_no IS NULL
-            THEN NOT (w.debit_code = 2001 AND 2 IN (w.from_place, w.to_place) AND 0 IN (w.from_place, w.to_place))
+            THEN NOT (w.debit_code IN (1101, 2001) AND 2 IN (w.from_place, w.to_place) AND 0 IN (w.from_place, w.to_place))
             ELSE (p.amount_fen, p.business_date) IS DISTINCT FROM (w.amount_fen, w.business_date)
                  OR NOT CASE w.from_place WHEN 1 THEN (p.debit_code, p.debit_owner) = (2002, w.card_no)
                                           WHEN 2 THEN (p.debit_code, p.debit_owner) = (2201, 0)
                                           ELSE (p.debit_code, p.debit_owner) = (w.debit_code, w.debit_owner)
-                                               OR (w.debit_code = 2001 AND (p.debit_code, p.debit_owner) = (2201, 0)) END
+                                               OR (w.debit_code IN (1101, 2001) AND (p.debit_code, p.debit_owner) = (2201, 0)) END
                  OR NOT CASE w.to_place WHEN 1 THEN (p.credit_code, p.credit_owner) = (2002, w.card_no)
                                         WHEN 2 THEN (p.credit_code, p.credit_owner) = (2201, 0)
                                         ELSE (p.credit_code, p.credit_owner) = (w.debit_code, w.debit_owner)

@@ -26,6 +26,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer = '00'
             AND (o.kind NOT IN (1, 3, 6, 7, 8, 9, 11) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
             THEN format('the opposite of what can be reversed, %%s fen', -o.effect_fen)
+       WHEN j.kind = 5 AND j.answer = '00' AND j.amount_fen <> o.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer <> '00' AND j.effect_fen <> 0 THEN 'no effect: the original was declined'
        WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS DISTINCT FROM j.account_id THEN 'the account of the original'
        WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS NULL AND o.pan IS DISTINCT FROM j.pan THEN 'the card of the original'

@@ -143,3 +143,21 @@ async def test_books_that_are_busy_and_idle_never_name_two_messages_alike(
     # What the idle one had left over begins with the numbers of the busy one's block.
     assert first.leg_no > 1_000_000
     assert len(names) == 4
+
+
+async def test_a_question_whose_key_another_request_has_taken_is_undone(pg: Pg, postgres_url: str) -> None:
+    """A terminal that uses a trace twice at once: the other one, on an account of ours, did not wait for the lock on its terminal."""
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        bought = asked(day)
+        question, plain = await settled_behind(
+            postgres_url, bought, item(purchase(100), since=day, stan=bought.key.stan, content=b"another")
+        )
+        assert isinstance(question, Asked)
+        assert plain.answer == "00"
+        assert await answer(book, approval(bought, question)) == "94"
+        assert await answer(book, approval(bought, question)) == "00", "what stands under the key"
+    cursor = await pg.execute("SELECT state FROM host_leg")
+    assert await cursor.fetchall() == [(4,)]
+    cursor = await pg.execute("SELECT step, reason, amount_fen FROM host_outbox")
+    assert await cursor.fetchall() == [(5, "98", 500)]

@@ -28,7 +28,7 @@ def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | N
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     said = [
         line for line in done.stdout.splitlines() if not line.startswith("ok ")

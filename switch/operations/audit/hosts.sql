@@ -77,7 +77,7 @@ SELECT 'host_leg', format('leg %%s in shard %%s', l.leg_no, l.shard), fault,
        WHEN l.state NOT BETWEEN 0 AND 5 THEN 'a state that there is'
        WHEN (l.state = 0) <> (l.ended_by IS NULL) OR (l.state = 0) <> (l.ended_at IS NULL) THEN 'an end where it is not asked any more'
        WHEN l.state = 0 AND l.host_code || l.host_auth || l.host_day <> '' THEN 'no answer of the host before the end'
-       WHEN l.state = 0 AND transaction_timestamp() > l.gives_up_at + interval '5 minutes' THEN 'an end by ' || l.gives_up_at
+       WHEN l.state = 0 AND transaction_timestamp() > l.gives_up_at + interval '1 hour' THEN 'an end by ' || l.gives_up_at
        WHEN l.state = 0 THEN NULL
        WHEN e.entry_no IS NULL THEN 'an answer'
        WHEN (e.terminal_no, e.batch_no, e.stan, e.merchant_no, e.kind) IS DISTINCT FROM (l.terminal_no, l.batch_no, l.stan, l.merchant_no, l.kind)

@@ -220,7 +220,7 @@ ADDED = [
     ),
     "INSERT INTO purchase_split SELECT shard, entry_no, business_date, account_id, 1, 1, 1 FROM journal WHERE kind = 1 AND answer = '51' LIMIT 1",
     "INSERT INTO medical_window SELECT shard, account_id, business_date, 1, 1 FROM journal WHERE kind = 2 LIMIT 1",
-    "INSERT INTO folded_balance VALUES (0, 2201, 0, 1, 1)",
+    "INSERT INTO folded_balance VALUES (0, 1001, 77, 1, 1)",
     *(
         "INSERT INTO host_outbox SELECT shard, outbox_no + 900000, leg_no, host, step, service, reason, amount_fen, entry_no, rrn, transmitted,"
         f" (outbox_no + 900000) %% 999999 + 1, created_at, due_at FROM host_outbox WHERE {what} LIMIT 1".replace(

@@ -81,7 +81,7 @@ SELECT 'purse_load_move', format('entry %%s in shard %%s, line %%s', v.entry_no,
 -- name: load_postings
 -- says: each move of a load has the posting between the places of its money, each load of an account one, and nothing else has any
 -- rows: posting, purse_load, purse_load_move, journal
-WITH place AS (
+WITH place AS MATERIALIZED (
     -- In suspense after it had gone back, the money is still with its source.
     SELECT h.*, (SELECT CASE WHEN k.to_state IN (3, 6) THEN 0 ELSE 1 END
                    FROM purse_load_move k
@@ -107,6 +107,19 @@ WITH place AS (
       LEFT JOIN journal j ON j.shard = p.shard AND j.business_date = p.business_date AND j.entry_no = p.entry_no
       LEFT JOIN journal o ON o.shard = j.shard AND o.business_date = j.original_date AND o.entry_no = j.original_entry
      WHERE v.entry_no IS NOT NULL OR j.kind IN (11, 12) OR (j.kind = 5 AND o.kind = 11)
+), asked AS MATERIALIZED (
+    -- Loads of accounts and their reversals, by the entry that was the load.
+    SELECT j.shard, j.entry_no, j.business_date, j.account_id, j.amount_fen, j.kind, j.answer, j.merchant_no, coalesce(o.entry_no, j.entry_no) AS load_no
+      FROM journal j
+      LEFT JOIN journal o ON o.shard = j.shard AND o.business_date = j.original_date AND o.entry_no = j.original_entry
+     WHERE j.kind = 11 OR (j.kind = 5 AND o.kind = 11)
+), top_up AS MATERIALIZED (
+    SELECT a.*, coalesce(h.debit_code, 1002) AS payer_code, coalesce(h.debit_owner, m.acquirer_id::bigint) AS payer
+      FROM asked a
+      JOIN merchant m ON m.merchant_no = a.merchant_no
+      LEFT JOIN host_leg h ON h.shard = a.shard AND h.ended_by = a.load_no
+      LEFT JOIN purse_load u ON u.shard = a.shard AND u.entry_no = a.load_no
+     WHERE u.entry_no IS NULL
 )
 SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN 'purse_load' ELSE 'posting' END,
        format('entry %%s in shard %%s, line %%s', coalesce(CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN w.load_no END, p.entry_no),
@@ -118,16 +131,8 @@ SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN
                 'no posting')
   FROM want w
   FULL JOIN money p ON p.shard = w.shard AND p.entry_no = w.entry_no AND p.line = w.line
-  LEFT JOIN (SELECT j.shard, j.entry_no, j.business_date, j.account_id, j.amount_fen, j.kind, j.answer, coalesce(h.debit_code, 1002) AS payer_code,
-                    coalesce(h.debit_owner, m.acquirer_id::bigint) AS payer, o.kind AS of_kind,
-                    EXISTS (SELECT FROM purse_load l WHERE l.shard = j.shard AND l.entry_no IN (j.entry_no, j.original_entry)) AS of_purse,
-                    o.answer AS of_answer
-               FROM journal j
-               JOIN merchant m ON m.merchant_no = j.merchant_no
-               LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
-               LEFT JOIN journal o ON o.shard = j.shard AND o.business_date = j.original_date AND o.entry_no = j.original_entry
-              WHERE j.kind = 11 OR (j.kind = 5 AND o.kind = 11)) AS t
-    ON t.shard = p.shard AND t.entry_no = p.entry_no AND t.business_date = p.business_date AND NOT t.of_purse AND p.line = 0
+  LEFT JOIN top_up AS t
+    ON t.shard = p.shard AND t.entry_no = p.entry_no AND t.business_date = p.business_date AND p.line = 0
  WHERE (w.is_last AND w.held <> w.to_place)
     OR CASE WHEN w.entry_no IS NOT NULL AND w.from_place = w.to_place THEN p.entry_no IS NOT NULL
             WHEN w.entry_no IS NULL

@@ -55,7 +55,9 @@ async def test_killed_at_any_point_the_host_is_told_with_the_same_key_and_books_
         done_before = (await counted(pg)).get(1, 0)
         assert (done_before == 0) is (point != "recorded")
         sending = await one(pg, "SELECT count(*) FROM host_outbox WHERE sending")
-        assert sending in ((0, 1) if done_before else (2,))  # both were sent; the end of one may be recorded before the other's
+        assert sending in (
+            (0, 1) if done_before else (2,)
+        )  # both were sent; the end of one may be recorded before the other's
         async with forwarding(postgres_url, link):
             await until_none_open(pg)  # once the claims of the dead one are over
         assert await counted(pg) == {1: 6}

@@ -49,4 +49,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "d")  # a longer name and the socket's path would need a short cut, with another URL
+    return shutil.copytree(
+        made, tmp_path / "d"
+    )  # a longer name and the socket's path would need a short cut, with another URL

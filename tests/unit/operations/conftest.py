@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -58,3 +59,11 @@ def audited(
     yield url, folder
     with psycopg.connect(server_url, autocommit=True) as server:
         server.execute("DROP DATABASE audited WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def superuser(audited: Audited) -> Iterator[psycopg.Connection[Any]]:
+    """A connection for which no trigger fires."""
+    with psycopg.connect(audited[0], autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        yield connection

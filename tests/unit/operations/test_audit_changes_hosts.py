@@ -1,0 +1,25 @@
+"""One value changed in what lies with hosts, and the audit names table and key."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.helpers.audit_changes import Change
+from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS
+from tests.unit.operations.audit_changed import check_named, report_of
+from tests.unit.operations.conftest import Audited
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("change", CHANGES_AT_HOSTS, ids=str)
+def test_one_value_changed_is_found_and_named(
+    audited: Audited, superuser: psycopg.Connection[Any], change: Change
+) -> None:
+    check_named(audited, superuser, change)
+
+
+def test_everything_was_put_back(audited: Audited) -> None:
+    report = report_of(audited)
+    assert [place for verdict in report.verdicts for place in verdict.places] == []

@@ -117,8 +117,10 @@ class Forwarder:
                     log.exception("outbox not read; tried again", host=self._link.name)
                     more = False
                 if not more:
+                    # Not wait_for: it swallows a cancellation that comes with the wake-up, and this would run for ever.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), POLL_S)
+                        async with asyncio.timeout(POLL_S):
+                            await self._woken.wait()
             await self._finish()
         finally:
             for task in (recorder, *self._asking):

@@ -84,7 +84,8 @@ class RegistryListener:
             async for notice in connection.notifies(timeout=self._check_s):
                 for follower in self._followers:
                     follower.notice(notice.payload)
-            await asyncio.wait_for(connection.execute("SELECT 1"), self._check_s)
+            async with asyncio.timeout(self._check_s):  # wait_for can swallow a cancellation
+                await connection.execute("SELECT 1")
 
     def _heard_again(self) -> None:
         for follower in self._followers:

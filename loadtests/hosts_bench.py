@@ -26,6 +26,14 @@ ZONE_KEYS: Final = {
     "ZAK": "57B8095B45537849C2773301DFB990D7",
     "ZPK": "E24A0E05CC26CF8923899246CD3D934A",
 }
+INSTITUTIONS: Final = {
+    "format": "citizen-card-registry",
+    "version": 1,
+    "institutions": [
+        {"institution_id": BANK, "name": "Bank", "role": "BANK"},
+        {"institution_id": FUND, "name": "Fund", "role": "BANK"},
+    ],
+}
 BANK_ACCOUNT, MEDICAL_ACCOUNT = 20, 40
 Load = Callable[..., dict[str, Any]]
 
@@ -88,6 +96,9 @@ def beside(town: Town) -> Iterator[None]:
         ]
         town.environment["CARDSWITCH_HOSTS__LINKS"] = json.dumps(links)
         town.run("keys", "ceremony", "--rehearsal", str(keys))
+        registry = town.folder / "institutions.json"
+        registry.write_text(json.dumps(INSTITUTIONS), encoding="utf-8")
+        town.run("registry", "import", str(registry))
         table = town.folder / "routes.csv"
         table.write_text("precedence,account,to\n10,BANK,HOST:bank\n20,MEDICAL,HOST:fund\n", encoding="utf-8")
         town.run("routes", "import", str(table))

@@ -220,6 +220,7 @@ async def test_a_kiosk_with_a_bad_line_and_a_moody_bank_leaves_nothing_unexplain
             reader = FlakyReader(chip, CREDIT_IS, obeyed=number == 3) if number in (3, 9) else chip
             await kiosk.perform(reader, card, 100, SM4, From.BOUND_BANK)
         await kiosk.finish_confirms()
+        kiosk.close()
         await at_bank(city, card)
         taken = 100_000 - bank.book.balance_fen(card.pan)
     held = rows(

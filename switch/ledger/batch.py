@@ -36,6 +36,7 @@ STATEMENTS = (
     "read_uses",
 )
 Row = tuple[Any, ...]
+_ONLINE = int(AccountKind.ONLINE)
 UNKNOWN_BATCH_DAYS = (
     4  # a batch that was never opened holds declines only; their repeats are looked for so far back
 )
@@ -169,17 +170,19 @@ async def lock_and_read(
         if card is not None:
             pans.add(card.reveal())
         holder_id = item.holder_id
-        kind = int(getattr(request, "account", 10))
+        account = getattr(request, "account", None)
+        online = holder_id and item.ask is None and account == AccountKind.ONLINE
+        if online and type(request) is Purchase:  # nearly all are
+            batch.account_ids.append(holder_id * 100 + _ONLINE)
+            continue
+        kind = _ONLINE if account is None else int(account)
         if isinstance(request, Reversal) and request.of == Kind.LOAD:
-            kind = int(AccountKind.ONLINE)  # what it names is the source; who paid is kept with the load
+            kind = _ONLINE  # what it names is the source; who paid is kept with the load
         batch.account_ids.append(holder_id * 100 + kind if holder_id else 0)
         if kind == medical_rows.KIND and item.ask is None:
             medical.append(item)
         if item.key.rclass:
             reversals.add((item.key.terminal_no, item.key.batch_no))
-        online = holder_id and item.ask is None and getattr(request, "account", 0) == AccountKind.ONLINE
-        if online and type(request) is Purchase:  # nearly all are
-            continue
         if not online or item.key.rclass:  # what could meet an intent under its key, if only to be refused
             elsewhere.add(item.key.terminal_no)
             if item.ask is not None and item.ask.stand_in is not None:

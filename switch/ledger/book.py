@@ -449,9 +449,8 @@ class ShardBook:
             return rules.balance(request, facts)
         if isinstance(request, Reversal):
             facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, FINANCIAL))
-            if (
-                facts.original is None
-            ):  # still with its host, since this is not its reversal: known, and not to be refused later
+            if facts.original is None:
+                # Still with its host, since the reversal does not fit it: known, and not to be refused when it ends.
                 facts.original = batch.by_key.get(Key(key.terminal_no, key.batch_no, key.stan, legs.INTENT))
             facts.leg = _leg_of(batch, facts.original)
             facts.original_batch_closed = (key.terminal_no, key.batch_no) in batch.closed_batches
@@ -492,18 +491,16 @@ class ShardBook:
         if auth_code is None:
             auth_code = suffix if decline is None else ""
         request = item.request
-        card = request.card
+        pan = request.card.reveal() if request.card is not None else None
+        if of is not None:
+            pan = of.pan  # a sweep knows only the host's number
         original = ruling.original
         entry = Entry(
             serial,
             batch.today,
             _kind_of(request) if of is None else of.kind,
             account_id or None,
-            of.pan
-            if of is not None
-            else card.reveal()
-            if card is not None
-            else None,  # a sweep knows only the host's
+            pan,
             getattr(request, "amount_fen", 0),
             ruling.effect_fen,
             answer,

@@ -43,7 +43,6 @@ from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.forwarding import Forwarder, keep_counting
 from switch.routing.host_desk import HostDesk
-from switch.routing.host_names import HostNames
 from switch.routing.late_answers import LateAnswers
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
@@ -130,7 +129,7 @@ class Service:
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
         desk = self._desk(vault)
         await self._join_hosts(vault, books, pool)
-        names = HostNames(settings.hosts.links)
+        names = self.host_desk.names
         routes.join(has=self.host_desk.has, usable=self.host_desk.usable, hosts_of=names.of_institution)
 
         reception = Reception(
@@ -153,7 +152,7 @@ class Service:
             shards = range(settings.database.shards)
             self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
             self._background(keep_sweeping(pool.connection, shards))
-            self._background(self.host_desk.keep_ending(pool.connection, shards))
+            self._background(self.host_desk.keep_ending(pool.connection))
             self._background(keep_counting(pool.connection, shards, metrics))
             self._background(
                 keep_sweeping_loads(
@@ -251,7 +250,7 @@ class Service:
         self.hosts = HostLinks(hosts, vault, self.metrics, late.put, put_in_force)
         shards = self.settings.database.shards
         terms = [host_terms(link, shards) for link in self.settings.hosts.links]
-        self.host_desk = HostDesk(terms, self.hosts.links, books, vault)
+        self.host_desk = HostDesk(terms, self.hosts.links, books, vault, shards=shards)
         self._stack.push_async_callback(
             self.host_desk.close, ENDS_S
         )  # after the links, whose end ends all questions

@@ -35,7 +35,7 @@ def host_terms(at: HostSettings, shards: int) -> HostTerms:
             at.stand_in_outstanding_fen // shards,
             at.stand_in_outstanding_count // shards,
         )
-    return HostTerms(at.name, int(at.institution), at.answer_s, stand_in)
+    return HostTerms(at.name, at.institution, at.answer_s, stand_in)
 
 
 def link_terms(at: HostSettings, acquirer: str) -> LinkTerms:

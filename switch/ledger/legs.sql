@@ -81,6 +81,6 @@ SELECT shard, leg_no, business_date, terminal_no, batch_no, stan, merchant_no, a
 -- For a request whose holder only its original knows.
 SELECT j.class, j.pan
   FROM journal j
- WHERE j.shard = ANY(ARRAY(SELECT DISTINCT shard FROM fold_watermark))
+ WHERE j.shard = ANY(%(shards)s::smallint[])
    AND j.business_date >= coalesce(%(since)s::date, current_date - 6)
    AND j.terminal_no = %(terminal_no)s AND j.batch_no = %(batch_no)s AND j.stan = %(stan)s;

@@ -7,7 +7,6 @@ into the book is ended by whoever sweeps (`keep_ending`), in this process or ano
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import date
@@ -19,7 +18,6 @@ from psycopg import AsyncConnection
 
 from switch.domain.decisions import Decline, Outcome
 from switch.domain.hosts import (
-    HostAnswer,
     HostDown,
     HostOutcome,
     HostRequest,
@@ -50,6 +48,7 @@ from switch.messages.envelope import Envelope
 from switch.registry.bindings import Binding, OpenNumbers, account_of, binding_refusal
 from switch.registry.terminals import TerminalEntry
 from switch.routing.destinations import Destination, Way
+from switch.routing.host_names import HostNames
 from switch.routing.hosts import HostLink
 from switch.storage.sql import load
 
@@ -80,7 +79,7 @@ class HostTerms(NamedTuple):
     """What routing knows of a host. answer_s: its time-out. stand_in: None when nobody stands in for it."""
 
     name: str
-    institution: int
+    institution: str
     answer_s: float
     stand_in: StandInTerms | None = None
 
@@ -88,7 +87,7 @@ class HostTerms(NamedTuple):
 class HostDesk:
     """Hosts of one process. links: by the name that settings and routes give them; those without keys are missing.
 
-    asking_max: questions on their way; one more is as if the host were down.
+    shards: of the ledger. asking_max: questions on their way; one more is as if the host were down.
     """
 
     def __init__(
@@ -98,10 +97,12 @@ class HostDesk:
         books: Books,
         vault: OpenNumbers,
         *,
+        shards: int,
         asking_max: int = 20_000,
     ) -> None:
         self._terms = {one.name: one for one in terms}
-        self._by_institution = {one.institution: one for one in self._terms.values()}
+        self.names = HostNames(self._terms.values())
+        self._shards = range(shards)
         self._links = links
         self._books = books
         self._vault = vault
@@ -121,12 +122,14 @@ class HostDesk:
 
     def has(self, destination: Destination) -> bool:
         """Whether there is such a host at all."""
-        return self._named(destination) is not None
+        return self.names.has(destination)
 
     def usable(self, destination: Destination) -> bool:
-        """Whether it would be asked now."""
-        terms = self._named(destination)
-        link = self._links.get(terms.name) if terms is not None else None
+        """Whether one of its links would be asked now."""
+        return any(map(self._usable, self.names.names_of(destination)))
+
+    def _usable(self, name: str) -> bool:
+        link = self._links.get(name)
         return link is not None and link.usable and len(self._asking) < self._asking_max
 
     def plan(
@@ -140,20 +143,19 @@ class HostDesk:
 
         binding: of the card, where its bound bank card is to pay. Only its own bank is told its number.
         """
-        terms = self._named(destination)
+        names = self.names.names_of(destination)
         service = _SERVICE.get(type(request))
-        if terms is None or service is None:
-            return Decline.NO_ROUTE if terms is None else Decline.NOT_SUPPORTED
-        stand_in = None
-        if not self.usable(destination):
-            stand_in = terms.stand_in
-            if stand_in is None:
-                return Decline.HOST_DOWN
+        if not names or service is None:
+            return Decline.NO_ROUTE if not names else Decline.NOT_SUPPORTED
+        up = next(filter(self._usable, names), None)
+        terms = self._terms[up or names[0]]
+        if up is None and terms.stand_in is None:
+            return Decline.HOST_DOWN
         account = getattr(request, "account", AccountKind.BANK)
-        code, owner = _owes(destination, account, terms.institution)
+        code, owner = _owes(destination, account, int(terms.institution))
         card = request.card
         assert card is not None, "a purchase or a balance has a card"
-        if binding is not None and int(binding.institution_id) == terms.institution:
+        if binding is not None and int(binding.institution_id) == int(terms.institution):
             refusal = binding_refusal(binding, getattr(request, "amount_fen", Fen(0)))
             if refusal is not None:
                 return refusal
@@ -167,22 +169,27 @@ class HostDesk:
             entry.terminal_id,
             entry.merchant_id,
             terms.answer_s,
-            stand_in,
+            terms.stand_in if up is None else None,
         )
-
-    def _named(self, destination: Destination) -> HostTerms | None:
-        if destination.way is Way.HOST:
-            return self._terms.get(destination.name)
-        if destination.way is Way.CITY and destination.name.isdecimal():
-            return self._by_institution.get(int(destination.name))
-        return None
 
     # ------------------------------------------------------------------ asking
 
-    def ask(self, asked: Asked, item: Item, entry: TerminalEntry, pin: PinUnder | None, done: Done) -> None:
-        """Put the question of a committed intent; `done` gets the stored answer, None or IN_DOUBT."""
+    def ask(
+        self,
+        asked: Asked,
+        item: Item,
+        entry: TerminalEntry,
+        pin: PinUnder | None,
+        started_s: float,
+        done: Done,
+    ) -> None:
+        """Put the question of a committed intent; `done` gets the stored answer, None or IN_DOUBT.
+
+        started_s: monotonic, when the request came. From it the time for an answer counts: a process that was stopped in between asks
+        nothing any more when its leg may have been ended, and its reversal be on its way.
+        """
         self._asking[item.key, item.digest] = [done]
-        task = asyncio.get_running_loop().create_task(self._ask(asked, item, entry, pin))
+        task = asyncio.get_running_loop().create_task(self._ask(asked, item, entry, pin, started_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -194,7 +201,9 @@ class HostDesk:
         else:
             waiting.append(done)
 
-    async def _ask(self, asked: Asked, item: Item, entry: TerminalEntry, pin: PinUnder | None) -> None:
+    async def _ask(
+        self, asked: Asked, item: Item, entry: TerminalEntry, pin: PinUnder | None, started_s: float
+    ) -> None:
         ask = item.ask
         assert ask is not None
         end: HostOutcome | Decline | None
@@ -204,7 +213,7 @@ class HostDesk:
                 end = HostDown(asked.key, Refusal.NO_LINE)
             else:
                 request = _question(asked, item, entry)
-                end = await link.ask(request, deadline_s=time.monotonic() + ask.budget_s, pin=pin)
+                end = await link.ask(request, deadline_s=started_s + ask.budget_s, pin=pin)
         except PinBlockError:
             end = Decline.PIN_UNREADABLE
         except asyncio.CancelledError:
@@ -212,9 +221,6 @@ class HostDesk:
             raise
         except Exception:  # our own fault, and nobody knows whether something was sent
             log.exception("a host could not be asked", host=ask.host)
-            end = None
-        if isinstance(end, HostAnswer) and end.approved and _other_amount(item, end):
-            log.warning("a host approved another amount", host=ask.host)
             end = None
         await self._write(asked, item, end)
 
@@ -265,6 +271,7 @@ class HostDesk:
             cursor = await connection.execute(
                 SQL["find_anywhere"],
                 {
+                    "shards": list(self._shards),
                     "terminal_no": terminal_no,
                     "batch_no": envelope.batch_no,
                     "stan": envelope.stan,
@@ -297,15 +304,12 @@ class HostDesk:
                 break
         return len(rows)
 
-    async def keep_ending(
-        self, connect: Connect, shards: Iterable[int], every_s: float = ENDING_EVERY_S
-    ) -> None:
+    async def keep_ending(self, connect: Connect, every_s: float = ENDING_EVERY_S) -> None:
         """End abandoned legs until cancelled. A failure is logged and the next round tries again."""
-        shards = tuple(shards)
         while True:
             try:
                 async with connect() as connection:
-                    for shard in shards:
+                    for shard in self._shards:
                         if found := await self.end_abandoned(connection, shard):
                             log.warning("abandoned questions are ended as unknown", shard=shard, legs=found)
             except psycopg.Error as error:
@@ -362,8 +366,3 @@ def _question(asked: Asked, item: Item, entry: TerminalEntry) -> HostRequest:
         track2="" if getattr(request, "tracks_encrypted", False) else getattr(request, "track2", ""),
         business_date=asked.business_date,
     )
-
-
-def _other_amount(item: Item, answer: HostAnswer) -> bool:
-    amount_fen = getattr(item.request, "amount_fen", None)
-    return answer.amount_fen is not None and amount_fen is not None and answer.amount_fen != amount_fen

@@ -386,7 +386,9 @@ class Reception:
                 assert keys is not None
                 card = CardNumber(str(visit.message.fields[2]))  # with which the terminal made the block
                 under = _translation(self._vault, keys.keys, entry, card, item)
-            self._hosts.ask(outcome, item, visit.entry, under, lambda told: self._booked(visit, told))
+            self._hosts.ask(
+                outcome, item, visit.entry, under, visit.started_s, lambda told: self._booked(visit, told)
+            )
         elif outcome is IN_FLIGHT:
             self._hosts.join(item, lambda told: self._booked(visit, told))
         else:

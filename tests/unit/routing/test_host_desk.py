@@ -1,11 +1,12 @@
 """Questions on their way to hosts: who gets which answer."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
-from switch.domain.decisions import Outcome
+from switch.domain.decisions import Decline, Outcome
 from switch.domain.hosts import HostAnswer, HostKey, HostRequest, HostService
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
@@ -14,6 +15,7 @@ from switch.ledger.items import FINANCIAL, Item, Key
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked
 from switch.registry.terminals import TerminalEntry
+from switch.routing.destinations import Destination, Way
 from switch.routing.host_desk import HostDesk, HostTerms
 from tests.helpers.books import card_of
 
@@ -63,7 +65,7 @@ async def test_two_cards_under_one_trace_number_get_each_its_own_answer() -> Non
     bank = Bank()
     links: Any = {"bank": bank}
     vault: Any = None
-    desk = HostDesk([HostTerms("bank", 1_020_000, 15.0)], links, Books(), vault)
+    desk = HostDesk([HostTerms("bank", "01020000", 15.0)], links, Books(), vault, shards=2)
     told: list[tuple[str, Outcome | None]] = []
 
     def to(name: str) -> Callable[[Outcome | None], None]:
@@ -72,12 +74,48 @@ async def test_two_cards_under_one_trace_number_get_each_its_own_answer() -> Non
     for shard, holder in ((0, 1), (1, 2)):
         item = asks(card_of(holder))
         key = HostKey("1126000000", holder)
-        desk.ask(
-            Asked(shard, holder, key, f"{shard:012d}", NOW, TODAY), item, ENTRY, None, to(f"holder {holder}")
-        )
+        question = Asked(shard, holder, key, f"{shard:012d}", NOW, TODAY)
+        desk.ask(question, item, ENTRY, None, time.monotonic(), to(f"holder {holder}"))
         desk.join(item, to(f"holder {holder}"))
     assert desk.depth == 2
     bank.let.set()
     await desk.close(5)
     answers = sorted((name, outcome.answer) for name, outcome in told if outcome is not None)
     assert answers == [("holder 1", "00")] * 2 + [("holder 2", "51")] * 2
+
+
+class Paused(Bank):
+    """Says when it was asked for an answer until then."""
+
+    async def ask(self, request: HostRequest, *, deadline_s: float, **_how: Any) -> HostAnswer:
+        self.deadline_s = deadline_s
+        return await super().ask(request)
+
+
+async def test_the_time_for_an_answer_counts_from_the_request_and_not_from_the_question() -> None:
+    """A process that was stopped in between must not ask what has been given up meanwhile."""
+    bank = Paused()
+    bank.let.set()
+    links: Any = {"bank": bank}
+    vault: Any = None
+    desk = HostDesk([HostTerms("bank", "01020000", 15.0)], links, Books(), vault, shards=2)
+    item = asks(card_of(1))
+    question = Asked(0, 1, HostKey("1126000000", 1), "0" * 12, NOW, TODAY)
+    desk.ask(question, item, ENTRY, None, 1_000.0, lambda _outcome: None)
+    await desk.close(5)
+    assert bank.deadline_s == 1_015.0
+
+
+def test_of_several_links_of_a_city_the_first_that_can_be_asked_is_taken() -> None:
+    first, second = Bank(), Bank()
+    links: Any = {"one": first, "two": second}
+    vault: Any = None
+    terms = [HostTerms("one", "99993310", 15.0), HostTerms("two", "99993310", 15.0)]
+    desk = HostDesk(terms, links, Books(), vault, shards=2)
+    request: Any = asks(card_of(1)).request
+    for up, name in (((True, True), "one"), ((False, True), "two")):
+        first.usable, second.usable = up
+        planned: Any = desk.plan(Destination(Way.CITY, "99993310"), request, ENTRY)
+        assert planned.host == name
+    second.usable = False
+    assert desk.plan(Destination(Way.CITY, "99993310"), request, ENTRY) is Decline.HOST_DOWN

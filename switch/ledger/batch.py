@@ -217,6 +217,7 @@ async def lock_and_read(
     queue("read_instant")
     queue("read_cards", {"shard": shard, "pans": texts(list(pans))})
     queue("read_terminals", {"terminals": int4s(list(terminals))})
+    sinces = [item.since or unknown_since for item in items]
     queue(
         "find_keys",
         {
@@ -224,10 +225,12 @@ async def lock_and_read(
             "terminals": int4s([item.key.terminal_no for item in items]),
             "batches": int4s([item.key.batch_no for item in items]),
             "stans": int4s([item.key.stan for item in items]),
-            "sinces": dates([item.since or unknown_since for item in items]),
+            "sinces": dates(sinces),
+            "oldest": min(sinces),
         },
     )
     if named:
+        days = [key[3] for key in named]
         queue(
             "find_originals",
             {
@@ -235,7 +238,9 @@ async def lock_and_read(
                 "terminals": int4s([key[0] for key in named]),
                 "batches": int4s([key[1] for key in named]),
                 "stans": int4s([key[2] for key in named]),
-                "dates": dates([key[3] for key in named]),
+                "dates": dates(days),
+                "oldest": min(days),
+                "newest": max(days) + timedelta(days=1),
                 "merchants": int4s(list(named.values())),
             },
         )

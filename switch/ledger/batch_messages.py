@@ -167,12 +167,14 @@ class Session:
         terminals = int4s([message.terminal_no for message in messages])
         batches = int4s([message.batch_no for message in messages])
         unknown_since = datetime.now(SHANGHAI).date() - _UNKNOWN_BATCH_LOOKBACK
+        sinces = [message.since or unknown_since for message in messages]
         keys = {
             "shards": int2s([self.shard_of(message) for message in messages]),
             "terminals": terminals,
             "batches": batches,
             "stans": int4s([message.stan for message in messages]),
-            "sinces": dates([message.since or unknown_since for message in messages]),
+            "sinces": dates(sinces),
+            "oldest": min(sinces),
         }
         if self._serials.short_of(len(messages) if serials is None else serials):
             await self._refill(connection)

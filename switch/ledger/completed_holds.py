@@ -40,13 +40,16 @@ async def read_completed_holds(link: Pipeline, shard: int, batch: Batch, items: 
     }
     if not voids:
         return
+    days = [day for day, _ in voids.values()]
     link.queue(
         "read_completed_holds",
         {
             "shard": shard,
             "terminals": int4s([key.terminal_no for key in voids]),
             "batches": int4s([key.batch_no for key in voids]),
-            "dates": dates([day for day, _ in voids.values()]),
+            "dates": dates(days),
+            "oldest": min(days),
+            "newest": max(days),
             "entries": int8s([entry_no for _, entry_no in voids.values()]),
         },
     )

@@ -25,7 +25,7 @@ SELECT b.terminal_no, b.batch_no, b.opened_on, b.state, b.settled_at, b.claimed,
   JOIN terminal_batch b ON b.terminal_no = k.terminal_no AND b.batch_no = k.batch_no;
 
 -- name: find_messages
--- LATERAL and LIMIT: a fresh partition has no statistics. No row is dated after the open day.
+-- LATERAL and LIMIT: a fresh partition has no statistics. No row is dated after the open day. oldest: as in find_keys.
 SELECT k.at, j.kind, j.answer, j.rrn, j.decided_at, j.business_date, j.digest, j.extra
   FROM unnest(%(shards)b::smallint[], %(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(sinces)b::date[])
        WITH ORDINALITY AS k (shard, terminal_no, batch_no, stan, since, at)
@@ -33,6 +33,7 @@ SELECT k.at, j.kind, j.answer, j.rrn, j.decided_at, j.business_date, j.digest, j
        SELECT *
          FROM journal
         WHERE journal.shard = k.shard
+          AND journal.business_date >= %(oldest)b::date
           AND journal.business_date BETWEEN k.since
               AND (SELECT max(business_date) FROM business_day WHERE begins_at <= clock_timestamp())
           AND journal.terminal_no = k.terminal_no

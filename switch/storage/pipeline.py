@@ -33,7 +33,7 @@ _SCALARS: dict[int, Callable[[Any], bytes]] = {  # by type oid, as the server de
 }
 
 
-def _positional(text: str) -> tuple[bytes, tuple[str, ...]]:
+def positional(text: str) -> tuple[bytes, tuple[str, ...]]:
     """Turn `%(name)b` placeholders into $1, $2 …, each name once."""
     names: list[str] = []
 
@@ -72,7 +72,7 @@ class Pipeline:
         """Prepare statements by name; the server then says which type each parameter has."""
         parameters: dict[str, tuple[str, ...]] = {}
         for name, text in statements.items():
-            query, parameters[name] = _positional(text)
+            query, parameters[name] = positional(text)
             self._pg.send_prepare(name.encode(), query)
             self._pg.send_describe_prepared(name.encode())
         results = await self._synced()

@@ -7,6 +7,8 @@ same indexed tables, emptied.
 
 import asyncio
 import json
+import multiprocessing
+import os
 import random
 import struct
 import sys
@@ -15,7 +17,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import uvloop
@@ -165,10 +167,16 @@ def _uploads(records: Sequence[bytes], terminals: int, size: int) -> list[Upload
     return made
 
 
-async def _drive(
-    url: str, digest_all: DigestAll, uploads: Sequence[Upload], *, in_flight: int
-) -> tuple[float, int]:
-    """Seconds until every upload is answered, and how many records were accepted."""
+class _Drive(NamedTuple):
+    """Seconds until every upload was answered, records accepted, and processor seconds of who took part."""
+
+    seconds: float
+    accepted: int
+    processor_s: dict[str, float]
+
+
+async def _drive(url: str, digest_all: DigestAll, uploads: Sequence[Upload], *, in_flight: int) -> _Drive:
+    """Send all uploads, at most in_flight at a time."""
     writer = IntakeLanes(
         lambda: IntakeWriter(lambda: connect(url), digest_all, SHARDS, queue_max=1_000_000), LANES
     )
@@ -190,17 +198,37 @@ async def _drive(
         if not left:
             finished.set()
 
+    before = _processor_s(url)
     started = time.perf_counter()
     for upload in uploads:
         await room.acquire()
         assert writer.submit(upload, done)
     await finished.wait()
     seconds = time.perf_counter() - started
+    spent = {name: now - before.get(name, 0.0) for name, now in _processor_s(url).items()}
     writer.stop()
     await task
     if failed:
         raise RuntimeError("an upload was answered 96: see the log")
-    return seconds, accepted
+    return _Drive(seconds, accepted, spent)
+
+
+def _stat_s(pid: int) -> float:
+    """Processor seconds of a process, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _processor_s(url: str) -> dict[str, float]:
+    """Processor seconds so far: of this process, of those that it started, and of the server's that live now."""
+    workers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+    with psycopg.connect(url, autocommit=True) as link:
+        server = [pid for (pid,) in link.execute("SELECT pid FROM pg_stat_activity")]
+    return {
+        "switch": time.process_time(),
+        "workers": sum(map(_stat_s, workers)),
+        "postgres": sum(_stat_s(pid) for pid in server if Path(f"/proc/{pid}").exists()),
+    }
 
 
 def _plain_copy(url: str, folder: Path) -> dict[str, float]:
@@ -242,11 +270,19 @@ async def _measure(
     if workers:
         with tac_pool(tac_snapshot(store), unlock, workers) as pool:
             check = pooled_tacs(pool, vault, share=max(256, 4_096 // workers))
-            await check(made[:1_000])  # nothing is measured of their start
-            seconds, accepted = await _drive(url, check, uploads, in_flight=max(2, 40_000 // size))
+            await check(b"".join(made[:1_000]))  # nothing is measured of their start
+            found = await _drive(url, check, uploads, in_flight=max(2, 40_000 // size))
     else:
-        seconds, accepted = await _drive(url, inline_tacs(vault), uploads, in_flight=max(2, 40_000 // size))
-    return {"seconds": seconds, "records": records, "accepted": accepted, "records_per_s": records / seconds}
+        found = await _drive(url, inline_tacs(vault), uploads, in_flight=max(2, 40_000 // size))
+    return {
+        "seconds": found.seconds,
+        "records": records,
+        "accepted": found.accepted,
+        "records_per_s": records / found.seconds,
+        "processor_us_per_record": {
+            name: round(spent / records * 1e6, 2) for name, spent in found.processor_s.items()
+        },
+    }
 
 
 def measure(

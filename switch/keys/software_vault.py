@@ -42,6 +42,7 @@ from switch.keys.records import (
     check_value,
 )
 from switch.keys.sealing import Sealer, SealError
+from switch.keys.tac_columns import Flags, TacColumns, verify_tac_columns
 from switch.keys.terminal_keys import (
     ENGINES_MAX,
     EngineRing,
@@ -285,6 +286,15 @@ class SoftwareVault:
             if master is not None:
                 masters[group] = master
         return purse.verify_tacs(masters, items)
+
+    def verify_tac_columns(self, columns: TacColumns) -> Flags:
+        """The same for thousands that lie in columns."""
+        return verify_tac_columns(
+            columns,
+            lambda algorithm, version, issuer_id: self._issuer_master(
+                TacKey.kind, algorithm, version, issuer_id
+            ),
+        )
 
     def verify_load_mac1(self, card: CardKeyRef, terms: LoadTerms, mac1: bytes) -> None:
         """Return None when MAC1 of INITIALIZE FOR LOAD is right, else raise MacMismatch."""

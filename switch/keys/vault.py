@@ -12,6 +12,7 @@ from switch.domain.transactions import PinFormat
 from switch.keys.primitives import Algorithm
 from switch.keys.purse import LoadTerms, TacItem
 from switch.keys.records import KeyRecord
+from switch.keys.tac_columns import Flags, TacColumns
 
 VERIFIER_BYTES = 16
 VERIFIER_KEY = "PVK/SM3/v1/local"  # made with the vault; all PIN verifiers depend on it
@@ -129,6 +130,9 @@ class Vault(Protocol):
 
     def verify_tacs(self, items: Sequence[TacItem]) -> list[bool]:
         """Check many offline TACs, in order; False also where the issuer key is missing (about 6 us each)."""
+
+    def verify_tac_columns(self, columns: TacColumns) -> Flags:
+        """The same for thousands that lie in columns."""
 
     def verify_load_mac1(self, card: CardKeyRef, terms: LoadTerms, mac1: bytes) -> None:
         """Return None when the card's MAC1 of INITIALIZE FOR LOAD is right, else raise MacMismatch."""

@@ -5,15 +5,14 @@ never pass between processes. Workers are spawned, not forked, so they inherit n
 """
 
 import multiprocessing
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 from switch.keys.primitives import TacKey
-from switch.keys.purse import TacItem
 from switch.keys.records import KeyRecord, KeyStore
 from switch.keys.sealing import Sealer, UnlockSecret, unlock_lmk
 from switch.keys.software_vault import SoftwareVault
+from switch.keys.tac_columns import Flags, TacColumns
 
 
 class VaultSnapshot(NamedTuple):
@@ -39,9 +38,9 @@ def _open_in_worker(snapshot: VaultSnapshot, unlock: UnlockSecret) -> None:
     _worker_vaults[:] = [SoftwareVault(snapshot.records, Sealer(lmk), rehearsal=rehearsal)]
 
 
-def verify_in_worker(items: Sequence[TacItem]) -> list[bool]:
-    """Check TACs inside a worker of `tac_pool`; submit this function to the pool."""
-    return _worker_vaults[0].verify_tacs(items)
+def verify_columns_in_worker(columns: TacColumns) -> Flags:
+    """Check TACs inside a worker of `tac_pool`; functions that are submitted to the pool call it there."""
+    return _worker_vaults[0].verify_tac_columns(columns)
 
 
 def tac_pool(snapshot: VaultSnapshot, unlock: UnlockSecret, processes: int) -> ProcessPoolExecutor:

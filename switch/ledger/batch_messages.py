@@ -208,13 +208,18 @@ class Session:
         assert row is not None
         self._serials.refill(row[0])
 
-    def take_serial(self) -> int:
-        """A serial for a row of another table."""
-        return self._serials.take()
+    def take_serials(self, count: int) -> int:
+        """Serials for rows of another table: the first of `count` that follow each other."""
+        return self._serials.take_many(count)
 
     def shard_of(self, message: Keyed) -> int:
         """Where the journal row of a message lies."""
         return message.terminal_no % self._shards
+
+    def is_new(self, message: Keyed) -> bool:
+        """Whether nothing settles a message before the rules: `earlier` would say None."""
+        generation, _ = self.sessions.get(message.terminal_no, (0, 0))
+        return message.generation >= generation and key_of(message) not in self._stored
 
     def earlier(self, message: Keyed) -> Outcome | None:
         """The answer that is settled before any rule: old keys (A0), a repeat's stored answer, or 94. None: a new message."""

@@ -77,3 +77,10 @@ class Serials:
         assert serial < self._end, "serials must be refilled before a batch"
         self._next = serial + 1
         return serial
+
+    def take_many(self, count: int) -> int:
+        """The first of `count` serials that follow each other; only after short_of said that there are as many."""
+        serial = self._next
+        assert serial + count <= self._end, "serials must be refilled before a batch"
+        self._next = serial + count
+        return serial

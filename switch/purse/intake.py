@@ -16,6 +16,7 @@ from concurrent.futures import BrokenExecutor, Executor
 from datetime import date
 from typing import Final, NamedTuple
 
+import psycopg
 import structlog
 
 from switch.domain.decisions import Outcome
@@ -23,20 +24,13 @@ from switch.keys.vault import Vault
 from switch.ledger.batch_messages import Session
 from switch.ledger.serials import Serials
 from switch.ledger.writer import Connect, Connection, MessageWriter
-from switch.purse.desk import SLICE, Asked, Desk, uses_up
-from switch.purse.digest import digest, digest_in_worker, digested
+from switch.purse.asking import Asked
+from switch.purse.batch import Batch
+from switch.purse.columns import joined
+from switch.purse.desk import SLICE, Desk
+from switch.purse.digest import digest, digest_in_worker
 from switch.purse.record import RECORD_BYTES
-from switch.purse.rows import (
-    ATC_COLUMNS,
-    HEADER,
-    RECORD_COLUMNS,
-    SERIAL_COLUMNS,
-    TRAILER,
-    atc_rows,
-    record_rows,
-    serial_rows,
-)
-from switch.purse.verify import Candidate
+from switch.storage.pool import plan_once
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +38,11 @@ RECORDS_PER_TRANSACTION: Final = 4_096
 RECORDS_PER_UPLOAD_MAX: Final = 2_000
 UPLOADS_PER_TRANSACTION: Final = 1_000
 
-DigestAll = Callable[[Sequence[bytes]], Awaitable[bytes]]  # records to digests (purse.digest), in order
+DOUBTS: Final = 16  # transactions that ask first, after one that found a counter used up
+
+DigestAll = Callable[
+    [bytes], Awaitable[bytes]
+]  # records one behind the other to their digests (purse.digest)
 
 
 class Upload(NamedTuple):
@@ -75,20 +73,21 @@ class _Job:
 
     __slots__ = (
         "batch_no",
+        "blob",
         "bulk",
-        "candidates",
         "digest",
         "done",
         "generation",
         "merchant_no",
+        "records",
         "since",
         "stan",
+        "tacs",
         "terminal_no",
-        "upload",
     )
 
     def __init__(self, upload: Upload, done: Callable[[Outcome | None], None]) -> None:
-        self.upload = upload
+        self.records = upload.records
         self.done = done
         self.terminal_no = upload.terminal_no
         self.merchant_no = upload.merchant_no
@@ -98,16 +97,17 @@ class _Job:
         self.generation = upload.generation
         self.since = upload.since
         self.bulk = upload.bulk
-        self.candidates: list[Candidate] = []
+        self.blob = b""
+        self.tacs = b""
 
 
 def inline_tacs(vault: Vault) -> DigestAll:
-    """Read records and check TACs in this process, in slices, so that the event loop breathes between them."""
+    """Check records and TACs in this process, in slices, so that the event loop breathes between them."""
 
-    async def digest_all(records: Sequence[bytes]) -> bytes:
+    async def digest_all(blob: bytes) -> bytes:
         parts: list[bytes] = []
-        for start in range(0, len(records), SLICE):
-            parts.append(digest(records[start : start + SLICE], vault.verify_tacs))
+        for start in range(0, len(blob), SLICE * RECORD_BYTES):
+            parts.append(digest(blob[start : start + SLICE * RECORD_BYTES], vault.verify_tac_columns))
             await asyncio.sleep(0)
         return b"".join(parts)
 
@@ -121,18 +121,19 @@ def pooled_tacs(pool: Executor, vault: Vault, *, worth: int = 256, share: int = 
     """
     inline = inline_tacs(vault)
 
-    async def digest_all(records: Sequence[bytes]) -> bytes:
-        if len(records) < worth or set(map(len, records)) != {RECORD_BYTES}:
-            return await inline(records)
+    async def digest_all(blob: bytes) -> bytes:
+        if len(blob) < worth * RECORD_BYTES:
+            return await inline(blob)
         loop = asyncio.get_running_loop()
-        blobs = [b"".join(records[start : start + share]) for start in range(0, len(records), share)]
+        step = share * RECORD_BYTES
+        blobs = [blob[start : start + step] for start in range(0, len(blob), step)]
         try:
             digests = await asyncio.gather(
-                *(loop.run_in_executor(pool, digest_in_worker, blob) for blob in blobs)
+                *(loop.run_in_executor(pool, digest_in_worker, part) for part in blobs)
             )
         except BrokenExecutor:
             log.exception("TAC workers are gone, checking in this process")
-            return await inline(records)
+            return await inline(blob)
         return b"".join(digests)
 
     return digest_all
@@ -156,8 +157,13 @@ class IntakeWriter(MessageWriter[_Job]):
         retry_for_s: float = 20.0,
         on_batch: Callable[[int, float], None] = lambda _records, _seconds: None,
     ) -> None:
+        async def planned() -> Connection:
+            connection = await connect()
+            await plan_once(connection)
+            return connection
+
         super().__init__(
-            connect,
+            planned,
             name="purse intake",
             queue_max=queue_max,
             weight_max=records_max,
@@ -167,6 +173,7 @@ class IntakeWriter(MessageWriter[_Job]):
         self._digest_all = digest_all
         self._shards = shards
         self._serials = Serials()
+        self._doubts = 0
 
     def submit(self, upload: Upload, done: Callable[[Outcome | None], None]) -> bool:
         """Queue an upload of 1 to 2000 records; False when the queue is full, and then nothing was taken.
@@ -178,7 +185,7 @@ class IntakeWriter(MessageWriter[_Job]):
 
     def weight(self, message: _Job) -> int:
         """Records of an upload."""
-        return len(message.upload.records)
+        return len(message.records)
 
     def may_join(self, message: _Job, batch: Sequence[_Job]) -> bool:
         """Uploads of one transaction are bounded too: each takes a serial."""
@@ -191,60 +198,52 @@ class IntakeWriter(MessageWriter[_Job]):
     # ------------------------------------------------------------------ before the database
 
     async def prepare(self, messages: Sequence[_Job]) -> None:
-        """Read the records and check the TACs that could matter."""
-        digests = await self._digest_all([raw for job in messages for raw in job.upload.records])
-        pieces = iter(digested(digests))
+        """Look at the form of the records and check the TACs that could matter."""
         for job in messages:
-            candidates = job.candidates = []
-            # The records first: zip would take a digest and throw it away after the last one.
-            for place, (raw, piece) in enumerate(zip(job.upload.records, pieces, strict=False)):
-                if place % SLICE == SLICE - 1:
-                    await asyncio.sleep(0)
-                candidates.append(Candidate(raw, piece))
-            assert len(candidates) == len(job.upload.records), "a digest for every record"
+            job.blob = joined(job.records)
+        tacs = await self._digest_all(b"".join([job.blob for job in messages]))
+        start = 0
+        for job in messages:
+            job.tacs = tacs[start : start + len(job.records)]
+            start += len(job.records)
+        assert start == len(tacs), "a digest for every record"
 
     # ------------------------------------------------------------------ one transaction
 
     async def write(self, connection: Connection, messages: Sequence[_Job]) -> Sequence[Outcome]:
-        """Judge and write a batch of uploads in one transaction; outcomes in the order of messages."""
-        records = sum(map(self.weight, messages))
-        readable = [candidate for job in messages for candidate in job.candidates if candidate.readable]
+        """Judge and write a batch of uploads in one transaction; outcomes in the order of messages.
+
+        Whether the counters of plain records are used up is not asked before: the guards tell, at the price of a transaction that
+        is written again. After that it is asked for a while, since what comes twice seldom comes alone.
+        """
+        batch = Batch(messages)
+        await asyncio.sleep(0)
+        if self._doubts:
+            self._doubts -= 1
+        else:
+            try:
+                return await self._write(connection, messages, batch, counters=False)
+            except psycopg.errors.UniqueViolation:
+                await connection.rollback()
+                self._doubts = DOUBTS
+        return await self._write(connection, messages, batch, counters=True)
+
+    async def _write(
+        self, connection: Connection, messages: Sequence[_Job], batch: Batch, *, counters: bool
+    ) -> Sequence[Outcome]:
         session = Session(self._shards, self._serials)
         asked = await session.begin(
             connection,
             messages,
-            serials=records + len(messages),
-            more=lambda link: Asked.send(link, readable),
+            serials=batch.count + len(messages),
+            more=lambda link: Asked.send(link, batch, counters=counters),
         )
         assert asked is not None
-        desk = Desk(session, *await asked.received(session.now, readable))
-        outcomes = [await desk.take(job) for job in messages]
-        await desk.name_strays(connection, self._shards)
-        await _copy_rows(connection, session, desk)
+        desk = Desk(session, self._shards, messages, batch, await asked.received(batch))
+        outcomes = await desk.decide(connection)
+        await desk.copy_rows(connection)
         await session.finish(connection, desk.statements())
         return outcomes
-
-
-async def _copy_rows(connection: Connection, session: Session, desk: Desk) -> None:
-    today = session.today
-    parts = [HEADER]
-    for one in desk.judged:
-        parts.append(record_rows(one, today, session.now, session.txid))
-        await asyncio.sleep(0)
-    if not desk.judged:
-        return
-    parts.append(TRAILER)
-    await _copy(connection, f"purse_record_{today:%Y%m%d}", RECORD_COLUMNS, b"".join(parts))
-    accepted = [pair for pair in desk.all_judged() if uses_up(pair[0])]
-    if accepted:
-        await _copy(connection, "purse_atc", ATC_COLUMNS, atc_rows(accepted, today))
-        await _copy(connection, "purse_serial", SERIAL_COLUMNS, serial_rows(accepted))
-
-
-async def _copy(connection: Connection, table: str, columns: str, data: bytes) -> None:
-    statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
-    async with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        await copy.write(data)
 
 
 class IntakeLanes:

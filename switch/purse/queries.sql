@@ -11,8 +11,32 @@ SELECT p.psam_no, p.merchant_no, p.state = 'ACTIVE', m.acquirer_id, i.role = 'CI
   JOIN merchant m ON m.merchant_no = p.merchant_no
   JOIN institution i ON i.institution_id = m.acquirer_id;
 
+-- name: read_card_facts
+-- Of registered cards, from the index card_facts alone. Each column as one value: thousands of rows are read at a time. Days as numbers
+-- from 2000-01-01.
+SELECT array_send(array_agg(pan)), array_send(array_agg(shard)), array_send(array_agg(card_no)),
+       array_send(array_agg(valid_from - date '2000-01-01')), array_send(array_agg(valid_through - date '2000-01-01'))
+  FROM card
+ WHERE pan = ANY(%(pans)b::text[]);
+
+-- name: read_waiting_cards
+SELECT array_send(array_agg(DISTINCT card)) FROM purse_waiting WHERE card = ANY(%(cards)b::bigint[]);
+
+-- name: find_used_atcs
+-- Which of these are used up, as places from 1.
+SELECT array_send(array_agg(k.at))
+  FROM unnest(%(cards)b::bigint[], %(atcs)b::int[]) WITH ORDINALITY AS k (card, atc, at)
+ CROSS JOIN LATERAL (SELECT FROM purse_atc WHERE purse_atc.card = k.card AND purse_atc.atc = k.atc LIMIT 1) AS g;
+
+-- name: find_used_serials
+SELECT array_send(array_agg(k.at))
+  FROM unnest(%(psams)b::bigint[], %(serials)b::bigint[]) WITH ORDINALITY AS k (psam, psam_serial, at)
+ CROSS JOIN LATERAL (
+       SELECT FROM purse_serial
+        WHERE purse_serial.psam = k.psam AND purse_serial.psam_serial = k.psam_serial LIMIT 1) AS g;
+
 -- name: read_cards
--- Cards of the registry, or strays met before. Days as numbers from 2000-01-01: thousands of them are read at a time.
+-- Cards that read_card_facts did not find: those without a card row, and strays met before.
 SELECT k.card, coalesce(r.shard, s.shard), coalesce(r.card_no, s.card_no),
        c.valid_from - date '2000-01-01', c.valid_through - date '2000-01-01'
   FROM unnest(%(cards)b::bigint[], %(pans)b::text[]) AS k (card, pan)

@@ -130,6 +130,11 @@ def crc16(data: bytes) -> int:
     return crc_hqx(data, 0xFFFF)
 
 
+def crc_of_pair(pair: int) -> int:
+    """What becomes of the register after two bytes, when it held `pair` XOR these bytes before (see columns)."""
+    return crc_hqx(pair.to_bytes(2), 0)
+
+
 def read_record(raw: bytes) -> Record:
     """Read 96 bytes. FormatError names the rule and the first byte of the field (from 0) that breaks it."""
     check_form(raw)

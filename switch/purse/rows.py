@@ -1,19 +1,25 @@
 """Judged records as COPY BINARY rows: the record tables are filled in three calls, whatever the number of records.
 
 PostgreSQL's format: per row the number of columns, then each as its length and bytes; -1 is NULL; numbers high byte first;
-dates and instants count from 2000-01-01. Most pieces of a row come with the record's digest.
+dates and instants count from 2000-01-01. Rows without NULL are all of one layout, so they are made column by column.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from switch.purse.batch import Batch, Places
+from switch.purse.columns import Numbers
 from switch.purse.record import RECORD_BYTES
 from switch.purse.verify import Candidate
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
+_NULL: Final = b"\xff\xff\xff\xff"
 _EPOCH_DAY = date(2000, 1, 1).toordinal()
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -29,78 +35,178 @@ def instant_us(instant: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-class Judged(NamedTuple):
-    """The records of one upload with their results; their serials; and who is owed for each.
+class Stamp(NamedTuple):
+    """What all records of a transaction have in common."""
 
-    uploader: terminal_no, merchant_no, batch_no. credits: as `credit` makes them, empty where the PSAM is unknown.
-    """
-
-    uploader: tuple[int, int, int]
-    candidates: Sequence[Candidate]
-    entries: Sequence[int]
-    credits: Sequence[bytes]
+    business_date: date
+    received_at: datetime
+    txid: int
 
 
-# The columns of purse_record in the order of the rows below: constants of the transaction, of the upload, of the record.
-RECORD_COLUMNS: Final = (
-    "business_date, received_at, txid, terminal_no, merchant_no, batch_no, entry_no, shard, result, raw,"
-    " card, atc, amount_fen, balance_fen, psam, psam_serial, record_serial, happened_at, record_kind,"
-    " card_no, credit_code, credit_owner"
-)
-_COLUMNS = len(RECORD_COLUMNS.split(","))
-_CONSTANT = Struct(">hiiiqiq")
-_UPLOADER = Struct(">iiiiii")
-_PLACE = Struct(f">iqihi2si{RECORD_BYTES}s")
+class Verdicts(NamedTuple):
+    """What has been found out about each record of a batch. card_no 0: the card is not ours; credit_code 0: nobody is owed."""
+
+    result: NDArray[np.bytes_]
+    entry_no: Numbers
+    shard: Numbers
+    card_no: Numbers
+    credit_code: Numbers
+    credit_owner: Numbers
+
+
+# Columns and how they are packed.
+_RECORD: Final = {
+    "business_date": ">i4",
+    "received_at": ">i8",
+    "txid": ">i8",
+    "terminal_no": ">i4",
+    "merchant_no": ">i4",
+    "batch_no": ">i4",
+    "entry_no": ">i8",
+    "shard": ">i2",
+    "result": "S2",
+    "raw": f"({RECORD_BYTES},)u1",
+    "card": ">i8",
+    "atc": ">i4",
+    "amount_fen": ">i8",
+    "balance_fen": ">i8",
+    "psam": ">i8",
+    "psam_serial": ">i8",
+    "record_serial": ">i8",
+    "happened_at": ">i8",
+    "record_kind": ">i2",
+    "card_no": ">i8",
+    "credit_code": ">i2",
+    "credit_owner": ">i8",
+}
+_ATC: Final = {
+    "card": ">i8",
+    "atc": ">i4",
+    "amount_fen": ">i8",
+    "balance_fen": ">i8",
+    "mark": "(21,)u1",
+    "entry_no": ">i8",
+    "business_date": ">i4",
+}
+_SERIAL: Final = {"psam": ">i8", "psam_serial": ">i8", "card": ">i8", "atc": ">i4"}
+RECORD_COLUMNS: Final = ", ".join(_RECORD)
+ATC_COLUMNS: Final = ", ".join(_ATC)
+SERIAL_COLUMNS: Final = ", ".join(_SERIAL)
+
+
+def _layout(columns: dict[str, str]) -> np.dtype[Any]:
+    parts: list[tuple[str, str]] = [("columns", ">i2")]
+    for name, code in columns.items():
+        parts += [(f"{name} length", ">i4"), (name, code)]
+    return np.dtype(parts)
+
+
+def _template(layout: np.dtype[Any], columns: dict[str, str]) -> NDArray[Any]:
+    row = np.zeros(1, layout)
+    row["columns"] = len(columns)
+    for name, code in columns.items():
+        row[f"{name} length"] = np.dtype(code).itemsize
+    return row
+
+
+_RECORD_ROW, _ATC_ROW, _SERIAL_ROW = _layout(_RECORD), _layout(_ATC), _layout(_SERIAL)
+_RECORD_TEMPLATE = _template(_RECORD_ROW, _RECORD)
+_ATC_TEMPLATE = _template(_ATC_ROW, _ATC)
+_SERIAL_TEMPLATE = _template(_SERIAL_ROW, _SERIAL)
+
+
+def _rows(template: NDArray[Any], count: int) -> NDArray[Any]:
+    return np.repeat(template, count)
+
+
+def record_rows(batch: Batch, verdicts: Verdicts, places: Places, stamp: Stamp) -> bytes:
+    """Rows of purse_record without any NULL, without header and trailer: readable records of cards of ours, somebody is owed."""
+    columns = batch.columns
+    every = slice(None) if len(places) == batch.count else places
+    rows = _rows(_RECORD_TEMPLATE, len(places))
+    rows["business_date"] = day_number(stamp.business_date)
+    rows["received_at"] = instant_us(stamp.received_at)
+    rows["txid"] = stamp.txid
+    for name in ("terminal_no", "merchant_no", "batch_no", "raw"):
+        rows[name] = getattr(batch, name)[every]
+    for name in ("entry_no", "shard", "result", "card_no", "credit_code", "credit_owner"):
+        rows[name] = getattr(verdicts, name)[every]
+    for name in ("atc", "amount_fen", "balance_fen", "psam", "psam_serial", "record_serial"):
+        rows[name] = getattr(columns, name)[every]
+    rows["card"] = columns.card.view(np.int64)[every]
+    rows["happened_at"] = columns.happened_us[every]
+    rows["record_kind"] = columns.kind[every]
+    return rows.tobytes()
+
+
+_HEAD = Struct(">hiiiqiqiiiiiiiqihi2si")
+_PARSED = Struct(">iqiiiqiqiqiqiqiqih")
 _CARD = Struct(">iq")
 _CREDIT = Struct(">ihiq")
-_NOT_PARSED = b"\xff\xff\xff\xff" * 9
-_NOT_PAID = b"\xff\xff\xff\xff" * 3
-_RESULTS = {f"{number:02d}": f"{number:02d}".encode() for number in range(100)}
 
 
-def credit(code: int, owner: int) -> bytes:
-    """The piece of a row that says who is owed: account code and owner."""
-    return _CREDIT.pack(2, code, 8, owner)
+def odd_rows(
+    batch: Batch, verdicts: Verdicts, candidates: Iterable[tuple[int, Candidate]], stamp: Stamp
+) -> list[bytes]:
+    """Rows of the others, each by itself, with NULL where a record cannot be read, its card is not ours, or nobody is owed."""
+    columns = batch.columns
+    common = (4, day_number(stamp.business_date), 8, instant_us(stamp.received_at), 8, stamp.txid)
+    made: list[bytes] = []
+    for place, candidate in candidates:
+        raw = candidate.raw
+        uploader = (int(of[place]) for of in (batch.terminal_no, batch.merchant_no, batch.batch_no))
+        parts = [
+            _HEAD.pack(
+                len(_RECORD),
+                *common,
+                *(part for number in uploader for part in (4, number)),
+                *(8, int(verdicts.entry_no[place]), 2, int(verdicts.shard[place])),
+                *(2, verdicts.result[place], len(raw)),
+            ),
+            raw,
+            _NULL * 9,
+            _NULL * 3,
+        ]
+        if candidate.readable:
+            numbers = (
+                *(columns.amount_fen, columns.balance_fen, columns.psam, columns.psam_serial),
+                *(columns.record_serial, columns.happened_us),
+            )
+            parts[2] = _PARSED.pack(
+                *(8, candidate.card, 4, candidate.atc),
+                *(part for column in numbers for part in (8, int(column[place]))),
+                *(2, candidate.kind),
+            )
+        if verdicts.card_no[place] and verdicts.credit_code[place]:
+            parts[3] = _CARD.pack(8, int(verdicts.card_no[place])) + _CREDIT.pack(
+                2, int(verdicts.credit_code[place]), 8, int(verdicts.credit_owner[place])
+            )
+        made += parts
+    return made
 
 
-def record_rows(judged: Judged, business_date: date, received_at: datetime, txid: int) -> bytes:
-    """Rows of purse_record of one upload, in order, without header and trailer."""
-    head = _CONSTANT.pack(
-        _COLUMNS, 4, day_number(business_date), 8, instant_us(received_at), 8, txid
-    ) + _UPLOADER.pack(*(part for number in judged.uploader for part in (4, number)))
-    parts: list[bytes] = []
-    append = parts.append
-    for candidate, entry_no, owed in zip(judged.candidates, judged.entries, judged.credits, strict=True):
-        append(head)
-        raw, facts, result = candidate.raw, candidate.facts, _RESULTS[candidate.result]
-        shard = 0 if facts is None else facts.shard
-        if len(raw) == RECORD_BYTES:
-            append(_PLACE.pack(8, entry_no, 2, shard, 2, result, RECORD_BYTES, raw))
-        else:
-            append(Struct(f">iqihi2si{len(raw)}s").pack(8, entry_no, 2, shard, 2, result, len(raw), raw))
-        append(candidate.parsed if candidate.readable else _NOT_PARSED)
-        if facts is not None and owed:
-            append(_CARD.pack(8, facts.card_no))
-            append(owed)
-        else:
-            append(_NOT_PAID)
-    return b"".join(parts)
+def atc_rows(batch: Batch, verdicts: Verdicts, places: Places, business_date: date) -> bytes:
+    """purse_atc of accepted purchases, in the order of places (Batch.guard_order)."""
+    columns = batch.columns
+    rows = _rows(_ATC_TEMPLATE, len(places))
+    rows["card"] = columns.card.view(np.int64)[places]
+    for name in ("atc", "amount_fen", "balance_fen", "mark"):
+        rows[name] = getattr(columns, name)[places]
+    rows["entry_no"] = verdicts.entry_no[places]
+    rows["business_date"] = day_number(business_date)
+    return whole([rows.tobytes()])
 
 
-ATC_COLUMNS: Final = "card, atc, amount_fen, balance_fen, mark, entry_no, business_date"
-_ATC_TAIL = Struct(">iqii")
-SERIAL_COLUMNS: Final = "psam, psam_serial, card, atc"
+def serial_rows(batch: Batch, places: Places) -> bytes:
+    """purse_serial of accepted purchases, in the order of places."""
+    columns = batch.columns
+    rows = _rows(_SERIAL_TEMPLATE, len(places))
+    rows["card"] = columns.card.view(np.int64)[places]
+    for name in ("psam", "psam_serial", "atc"):
+        rows[name] = getattr(columns, name)[places]
+    return whole([rows.tobytes()])
 
 
-def atc_rows(accepted: Iterable[tuple[Candidate, int]], business_date: date) -> bytes:
-    """Rows of purse_atc of records and their serials, in key order: two writers wait for each other only one way."""
-    day = day_number(business_date)
-    pack = _ATC_TAIL.pack
-    rows = [candidate.atc_head + pack(8, entry_no, 4, day) for candidate, entry_no in accepted]
-    rows.sort()
+def whole(rows: Sequence[bytes]) -> bytes:
+    """Rows with what goes before and behind them."""
     return b"".join((HEADER, *rows, TRAILER))
-
-
-def serial_rows(accepted: Iterable[tuple[Candidate, int]]) -> bytes:
-    """Rows of purse_serial, in key order."""
-    return b"".join((HEADER, *sorted([candidate.serial_row for candidate, _ in accepted]), TRAILER))

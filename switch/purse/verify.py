@@ -8,15 +8,15 @@ judged one after the other in order of arrival. docs/purse_record.md shows the c
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from struct import Struct
+from typing import Final, NamedTuple
 
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import FormatError
 from switch.keys.purse import TacItem
-from switch.purse.digest import NO_TAC_YET, TAC_BAD, TAC_GOOD, digested, tac_item, wants_tac
-from switch.purse.digest import digest as digest_records
+from switch.purse.digest import NO_TAC_YET, TAC_BAD, TAC_GOOD, UNREADABLE, tac_item, unchecked, wants_tac
 from switch.purse.digest import tac_input as tac_input  # whoever checks a TAC by itself finds it here
-from switch.purse.record import LOCKED, TEST, Record, read_record
+from switch.purse.record import LOCKED, RECORD_BYTES, TEST, Record, check_form, read_record
 
 ACCEPTED: Final = "10"
 ADJUSTED: Final = "00"
@@ -42,6 +42,10 @@ CARD_UNREGISTERED: Final = "CARD_UNREGISTERED"
 
 _FILLER = bytes.fromhex("FFFFFFFF")
 _EPOCH = date(2000, 1, 1)
+_FIELDS = Struct(">16x8s4xHI17xI8x8s")  # issuer id, ATC, amount, PSAM serial, acquirer
+assert _FIELDS.size == 71
+_TWO_63 = 1 << 63
+_TWO_64 = 1 << 64
 
 Identity = tuple[int, bytes]  # amount and mark: with (card, ATC) what makes a record the same record
 
@@ -79,10 +83,10 @@ def day_bytes(days: int | None) -> bytes:
 
 
 class Candidate:
-    """One record on its way: what its digest says, and what has been found out. `fault`: the rule of form it breaks.
+    """One record on its way: what it says, and what has been found out. `fault`: the rule of form it breaks.
 
-    moment, mark: raw date and time (7 bytes); those with PSAM number, PSAM serial and TAC (21). parsed, atc_head,
-    serial_row: pieces of COPY rows. Without a digest the record is digested here, its TAC not checked: set tac_good then.
+    moment, mark: raw date and time (7 bytes); those with PSAM number, PSAM serial and TAC (21). tac: its digest; without one the form
+    is checked here and the TAC is not: set tac_good then.
     """
 
     __slots__ = (
@@ -90,7 +94,6 @@ class Candidate:
         "alarm",
         "amount_fen",
         "atc",
-        "atc_head",
         "card",
         "facts",
         "fault",
@@ -98,39 +101,40 @@ class Candidate:
         "kind",
         "mark",
         "moment",
-        "parsed",
         "psam",
         "psam_serial",
         "raw",
         "readable",
         "result",
-        "serial_row",
         "tac",
     )
 
-    def __init__(self, raw: bytes, digest: Sequence[Any] | None = None) -> None:
+    def __init__(self, raw: bytes, tac: int | None = None) -> None:
         self.raw = raw
         self.fault = ""
         self.facts: Card | None = None
         self.result = ""
         self.alarm = ""
-        (
-            self.tac,
-            self.readable,
-            self.kind,
-            self.card,
-            self.psam,
-            self.psam_serial,
-            self.atc,
-            self.amount_fen,
-            self.issuer_id,
-            self.acquirer,
-            self.moment,
-            self.mark,
-            self.parsed,
-            self.atc_head,
-            self.serial_row,
-        ) = digest if digest is not None else next(iter(digested(digest_records((raw,), _none_good))))
+        if tac is None:
+            try:
+                check_form(raw)
+            except FormatError:
+                tac = UNREADABLE
+            else:
+                tac = unchecked(raw)
+        self.tac = tac
+        self.readable = tac != UNREADABLE
+        if not self.readable:
+            raw = bytes(RECORD_BYTES)
+        issuer_id, self.atc, self.amount_fen, self.psam_serial, self.acquirer = _FIELDS.unpack_from(raw)
+        digits = raw.hex()
+        card = int(digits[12:32]) if self.readable else 0
+        self.card = card if card < _TWO_63 else card - _TWO_64
+        self.psam = int(digits[90:102]) if self.readable else 0
+        self.issuer_id: bytes = issuer_id
+        self.kind = raw[1]
+        self.moment = raw[38:45]
+        self.mark = raw[38:59]
 
     def __repr__(self) -> str:
         what = repr(self.record) if self.readable else "unreadable"
@@ -171,10 +175,6 @@ class Candidate:
         except FormatError as error:
             return str(error)
         return ""
-
-
-def _none_good(items: Sequence[TacItem]) -> Sequence[bool]:
-    return [False] * len(items)
 
 
 @lru_cache(maxsize=1024)
@@ -219,6 +219,11 @@ class Judge:
         self.accepted: dict[tuple[int, int], Identity] = {}
         self.serials: set[tuple[int, int]] = set()
         self.waiting: set[tuple[int, int, int, bytes]] = set()
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The first and the last moment that are allowed, as numbers of 14 digits."""
+        return int(self._oldest.hex()), int(self._latest.hex())
 
     def judge(self, candidate: Candidate, registration: str) -> str:
         """The result of one record; also kept in candidate.result, with its alarm or fault.

@@ -51,7 +51,7 @@ class ByteaArray(bytes):
     """A bytea[]."""
 
 
-def _header(count: int, element_oid: int) -> bytes:
+def array_header(count: int, element_oid: int) -> bytes:
     if count == 0:
         return struct.pack(">iiI", 0, 0, element_oid)
     return _HEADER.pack(1, 0, element_oid, count, 1)
@@ -70,7 +70,7 @@ def _numbers(values: Sequence[int], width: int, code: str, element_oid: int) -> 
     room = -(-count // step) * step
     flat: list[int] = [width] * (2 * room)
     flat[1 : 2 * count : 2] = values
-    return _header(count, element_oid) + _fixed(room, code).pack(*flat)[: count * (4 + width)]
+    return array_header(count, element_oid) + _fixed(room, code).pack(*flat)[: count * (4 + width)]
 
 
 def int2s(values: Sequence[int]) -> Int2Array:
@@ -107,12 +107,12 @@ def instants(values: Sequence[datetime | None]) -> InstantArray:
 
 def texts(values: Sequence[str]) -> TextArray:
     """A text[]."""
-    return TextArray(_header(len(values), 25) + _elements([value.encode() for value in values]))
+    return TextArray(array_header(len(values), 25) + _elements([value.encode() for value in values]))
 
 
 def byteas(values: Sequence[bytes]) -> ByteaArray:
     """A bytea[]."""
-    return ByteaArray(_header(len(values), 17) + _elements(values))
+    return ByteaArray(array_header(len(values), 17) + _elements(values))
 
 
 def _elements(values: Sequence[bytes]) -> bytes:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from switch.domain.errors import InputRefused, MacMismatch
@@ -12,6 +13,7 @@ from switch.keys.primitives import Algorithm, MacKey, PinKey, WrappingKey, algor
 from switch.keys.purse import LoadTerms, TacItem
 from switch.keys.records import KeyMissingError, KeyState
 from switch.keys.sealing import SealError
+from switch.keys.tac_columns import TacColumns
 from switch.keys.terminal_keys import EngineRing, unwrap_key
 from switch.keys.vault import CENTRE_SIGNING_KEY, VERIFIER_KEY, CardKeyRef, Vault
 from tests.unit.keys.helpers import ISSUER, OPERATORS, UNLOCK, root_spec, set_state, vector_vault, vectors
@@ -227,13 +229,36 @@ def tac_items():
     return items
 
 
-def test_offline_tacs_are_checked_from_the_roots_down(vault):
+def columns_of(items):
+    """The same TACs side by side."""
+
+    def rows(pieces):
+        return np.frombuffer(b"".join(pieces), np.uint8).reshape(len(items), -1)
+
+    return TacColumns(
+        rows([bytes([item.algorithm, item.version]) + item.issuer_id for item in items]),
+        rows([item.diversifier for item in items]),
+        rows([item.tac_input for item in items]),
+        rows([item.tac for item in items]),
+    )
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+def test_offline_tacs_are_checked_from_the_roots_down(vault, in_columns):
+    def check(items):
+        if in_columns:
+            return vault.verify_tac_columns(columns_of(items)).tolist()
+        return vault.verify_tacs(items)
+
     items = tac_items()
     assert len(items) == 12
-    assert vault.verify_tacs(items) == [True] * 12
-    assert vault.verify_tacs([item._replace(tac=b"0000") for item in items]) == [False] * 12
-    assert vault.verify_tacs([item._replace(version=9) for item in items]) == [False] * 12
-    assert vault.verify_tacs([item._replace(algorithm=0x77) for item in items]) == [False] * 12
+    assert {item.algorithm for item in items} == {0, 4}
+    assert check(items) == [True] * 12
+    assert check([item._replace(tac=b"0000") for item in items]) == [False] * 12
+    assert check([item._replace(version=9) for item in items]) == [False] * 12
+    assert check([item._replace(algorithm=0x77) for item in items]) == [False] * 12
+    one_wrong = [items[0], items[1]._replace(tac_input=bytes(22)), *items[2:]]
+    assert check(one_wrong) == [True, False] + [True] * 10
 
 
 def test_the_vault_knows_for_which_cards_it_has_keys(store_and_vault):

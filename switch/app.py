@@ -19,11 +19,12 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
-from switch.keys.opening import activate_proved, open_vault
+from switch.keys.opening import activate_proved, open_vault, unlock_secret
 from switch.keys.records import KeyRecord
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import DatabaseKeyStore
 from switch.keys.vault import Vault
+from switch.keys.workers import TacWorkers, VaultSnapshot, tac_records
 from switch.keys.zone import Generation
 from switch.ledger.books import Books
 from switch.ledger.days import adopt_cluster, ensure_days
@@ -34,7 +35,7 @@ from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
 from switch.operations.http import Readiness, health_app, start_http
-from switch.purse.intake import IntakeWriter, inline_tacs
+from switch.purse.intake import IntakeLanes, IntakeWriter, inline_tacs, pooled_tacs
 from switch.purse.shadow import keep_folding_purses
 from switch.registry.bindings import BindingDirectory
 from switch.registry.cards import CardDirectory
@@ -76,6 +77,7 @@ class Service:
         self.terminal_port = 0
         self.http_port = 0
         self.forwarders: dict[str, Forwarder] = {}
+        self.tac_workers: TacWorkers | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Service":
@@ -215,12 +217,20 @@ class Service:
     def _desk(self, vault: Vault) -> BatchDesk:
         settings = self.settings
         shards = settings.database.shards
-        intake = IntakeWriter(
-            self._connect_writer,
-            inline_tacs(vault),
-            shards,
-            queue_max=settings.purse.queue_max,
-            records_max=settings.purse.batch_records_max,
+        lanes = settings.purse.lanes
+        check = inline_tacs(vault)
+        if self.tac_workers is not None:
+            self._stack.callback(self.tac_workers.shutdown)
+            check = pooled_tacs(self.tac_workers, vault)
+        intake = IntakeLanes(
+            lambda: IntakeWriter(
+                self._connect_writer,
+                check,
+                shards,
+                queue_max=max(1, settings.purse.queue_max // lanes),
+                records_max=settings.purse.batch_records_max,
+            ),
+            lanes,
         )
         batches = TerminalBatches(self._connect_writer, shards, queue_max=settings.purse.queue_max)
         for writer in (intake, batches):
@@ -242,6 +252,8 @@ class Service:
         async def put_in_force(pair: Generation, partner: str) -> None:
             # In a thread, because a ceremony is synchronous; the vault itself changes here, in the loop's thread.
             vault.replace_records(await asyncio.to_thread(activate, pair, partner))
+            if self.tac_workers is not None:
+                self.tac_workers.renew()
 
         late = LateAnswers(pool.connection, self.metrics, self.wake_forwarder)
         self._background(late.run())
@@ -279,7 +291,15 @@ class Service:
 
     def _open_vault(self) -> SoftwareVault:
         with psycopg.connect(self.url) as connection:
-            return open_vault(connection, self.settings.unlock)
+            vault = open_vault(connection, self.settings.unlock)
+            meta = DatabaseKeyStore(connection).load_meta()
+        if self.settings.purse.tac_workers:
+            self.tac_workers = TacWorkers(
+                lambda: VaultSnapshot(meta, tac_records(vault.records())),
+                unlock_secret(self.settings.unlock),
+                self.settings.purse.tac_workers,
+            )
+        return vault
 
     async def _connect(self) -> AsyncConnection[Any]:
         return await connect(self.url)
@@ -320,7 +340,7 @@ class Service:
         await self.stopping.wait()
 
 
-async def _finish(writer: MessageWriter[Any] | Forwarder, task: asyncio.Task[None]) -> None:
+async def _finish(writer: MessageWriter[Any] | IntakeLanes | Forwarder, task: asyncio.Task[None]) -> None:
     """Let a writer end what is queued, a forwarder what is on its way."""
     writer.stop()
     await task

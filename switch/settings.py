@@ -138,8 +138,17 @@ class Ledger(_Section):
 class Purse(_Section):
     """Intake of offline records."""
 
-    queue_max: int = Field(5_000, ge=1, description="waiting uploads per process; one more is answered 96")
-    batch_records_max: int = Field(4_096, ge=1, description="records of one database transaction")
+    queue_max: int = Field(20_000, ge=1, description="waiting records per process; one more is answered 96")
+    batch_records_max: int = Field(4_096, ge=1, le=8_192, description="records of one database transaction")
+    lanes: int = Field(
+        2, ge=1, le=16, description="transactions of a process side by side, each with its connection"
+    )
+    tac_workers: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="processes that check TACs, from the first large upload on; 0: the serving process does",
+    )
 
 
 class Clearing(_Section):

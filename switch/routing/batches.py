@@ -9,7 +9,7 @@ from switch.domain.transactions import BatchEnd, BatchRequest, OfflineUpload, Se
 from switch.ledger.batch_report import BALANCED, digits_of
 from switch.ledger.items import Key
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
-from switch.purse.intake import IntakeWriter, Upload
+from switch.purse.intake import IntakeLanes, Upload
 from switch.registry.terminals import TerminalEntry
 
 TEST_RECORD = b"06"
@@ -20,7 +20,7 @@ class BatchDesk:
 
     def __init__(
         self,
-        intake: IntakeWriter,
+        intake: IntakeLanes,
         batches: TerminalBatches,
         on_results: Callable[[Counter[str]], None] = lambda _results: None,
     ) -> None:

@@ -269,7 +269,7 @@ async def _measure(
     uploads = _uploads(made, terminals, size)
     if workers:
         with tac_pool(tac_snapshot(store), unlock, workers) as pool:
-            check = pooled_tacs(pool, vault, share=max(256, 4_096 // workers))
+            check = pooled_tacs(pool, vault, share=max(1_024, 4_096 // workers))
             await check(b"".join(made[:1_000]))  # nothing is measured of their start
             found = await _drive(url, check, uploads, in_flight=max(2, 40_000 // size))
     else:

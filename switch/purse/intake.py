@@ -27,7 +27,7 @@ from switch.ledger.writer import Connect, Connection, MessageWriter
 from switch.purse.asking import Asked
 from switch.purse.batch import Batch
 from switch.purse.columns import joined
-from switch.purse.desk import SLICE, Desk
+from switch.purse.desk import Desk
 from switch.purse.digest import digest, digest_in_worker
 from switch.purse.record import RECORD_BYTES
 from switch.storage.pool import plan_once
@@ -38,6 +38,7 @@ RECORDS_PER_TRANSACTION: Final = 4_096
 RECORDS_PER_UPLOAD_MAX: Final = 2_000
 UPLOADS_PER_TRANSACTION: Final = 1_000
 
+DIGESTED_AT_ONCE: Final = 512  # records between two breaths of the event loop: some 2 ms
 DOUBTS: Final = 16  # transactions that ask first, after one that found a counter used up
 
 DigestAll = Callable[
@@ -106,15 +107,16 @@ def inline_tacs(vault: Vault) -> DigestAll:
 
     async def digest_all(blob: bytes) -> bytes:
         parts: list[bytes] = []
-        for start in range(0, len(blob), SLICE * RECORD_BYTES):
-            parts.append(digest(blob[start : start + SLICE * RECORD_BYTES], vault.verify_tac_columns))
+        for start in range(0, len(blob), DIGESTED_AT_ONCE * RECORD_BYTES):
+            part = blob[start : start + DIGESTED_AT_ONCE * RECORD_BYTES]
+            parts.append(digest(part, vault.verify_tac_columns))
             await asyncio.sleep(0)
         return b"".join(parts)
 
     return digest_all
 
 
-def pooled_tacs(pool: Executor, vault: Vault, *, worth: int = 256, share: int = 1_024) -> DigestAll:
+def pooled_tacs(pool: Executor, vault: Vault, *, worth: int = 256, share: int = 2_048) -> DigestAll:
     """Do it in worker processes (keys.workers.tac_pool), `share` records at a time.
 
     Fewer than `worth`, and what a broken pool leaves behind, are done in this process.

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from switch.domain.errors import FormatError
 from switch.keys.tac_columns import TacColumns
 from switch.purse.record import (
     ALGORITHMS,
@@ -21,6 +22,7 @@ from switch.purse.record import (
     PHASE_MAX,
     RECORD_BYTES,
     TTIS,
+    check_form,
     crc_of_pair,
 )
 
@@ -29,6 +31,7 @@ Flags = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
+COLUMNS_FROM: Final = 64
 _CODES: Final = {"B": "u1", "H": ">u2", "I": ">u4"}
 ROW: Final = np.dtype([(field.name, _CODES.get(field.code, f"({field.length},)u1")) for field in LAYOUT])
 assert ROW.itemsize == RECORD_BYTES
@@ -100,7 +103,9 @@ def _days(date: Bytes) -> tuple[Numbers, Flags]:
 
 
 def well_formed(rows: Bytes) -> Flags:
-    """Which records `record.check_form` lets pass."""
+    """Which records `record.check_form` lets pass. A few are quicker asked one by one than in some two hundred calls."""
+    if len(rows) < COLUMNS_FROM:
+        return np.array([_passes(row.tobytes()) for row in rows], np.bool_)
     fields = rows.view(ROW).ravel()
     time = fields["time"]
     return np.asarray(
@@ -119,6 +124,14 @@ def well_formed(rows: Bytes) -> Flags:
         & (time[:, 2] <= 0x59)
         & ((fields["kind"] != LOCKED) | (fields["amount_fen"] == 0))
     )
+
+
+def _passes(raw: bytes) -> bool:
+    try:
+        check_form(raw)
+    except FormatError:
+        return False
+    return True
 
 
 def has_no_tac(rows: Bytes) -> Flags:

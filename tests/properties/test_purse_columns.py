@@ -66,7 +66,7 @@ def readable(raw: bytes) -> bool:
         st.tuples(st.integers(0, 95), st.integers(0, 255), st.booleans()), min_size=1, max_size=20
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_form_of_a_record_with_any_byte_changed_is_what_it_is_one_by_one(
     places: list[tuple[int, int, bool]],
 ) -> None:
@@ -96,7 +96,7 @@ def test_the_calendar_is_the_same_for_every_day_of_eight_digits_that_could_be_on
 
 
 @given(st.lists(mixed_records(NOW), min_size=1, max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_columns_hold_what_records_say(records: list[bytes]) -> None:
     records = [raw for raw in records if readable(raw)] or [Ride(when=NOW).pack()]
     columns = Columns(rows_of(joined(records)))
@@ -118,7 +118,7 @@ def test_columns_hold_what_records_say(records: list[bytes]) -> None:
 
 
 @given(st.lists(mixed_records(NOW), min_size=1, max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_tacs_of_a_mixture_are_good_or_bad_as_one_by_one(records: list[bytes]) -> None:
     found = digest(joined(records), verify)
     assert list(found) == [digest_of(raw) for raw in records]
@@ -172,7 +172,7 @@ uploads = st.lists(
 
 
 @given(before=st.lists(mixed_records(NOW), max_size=8), messages=uploads)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @example(before=[], messages=[(1, [Ride(when=NOW, psam_serial=1).pack()] * 3)])
 def test_what_is_accepted_as_plain_is_what_the_judge_accepts_and_he_judges_the_rest_the_same(
     before: list[bytes], messages: list[tuple[int, list[bytes]]]

@@ -50,7 +50,7 @@ from switch.routing.routes import Routes
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
-from switch.storage.pool import connect, connect_writer, make_pool
+from switch.storage.pool import connect, connect_writer, end_tasks, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
 from switch.terms import forward_terms, host_terms, link_terms, terminal_limits
@@ -329,9 +329,9 @@ class Service:
         task = asyncio.get_running_loop().create_task(work)
 
         async def end() -> None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end_tasks(task)
+            if not task.cancelled():
+                task.result()  # it works for as long as the service, so whatever ended it before is a fault of ours
 
         self._stack.push_async_callback(end)
 

@@ -24,6 +24,7 @@ from switch.domain.hosts import HostDown, HostTimeout, Refusal
 from switch.ledger.outbox import Due, End, Verdict, claim, figures, record
 from switch.routing.advices import UNSENDABLE, BackOff, end_of, request_of
 from switch.routing.hosts import HostLink
+from switch.storage.pool import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -123,9 +124,7 @@ class Forwarder:
                             await self._woken.wait()
             await self._finish()
         finally:
-            for task in (recorder, *self._asking):
-                task.cancel()
-            await asyncio.gather(recorder, *self._asking, return_exceptions=True)
+            await end_tasks(recorder, *self._asking)
 
     def stop(self) -> None:
         """Claim nothing more; run() returns when what is on its way has ended, or after STOP_S."""

@@ -31,6 +31,7 @@ from switch.registry.route_versions import NOTHING, Stored, read_active
 from switch.registry.terminals import TerminalEntry
 from switch.routing.destinations import LEDGER, Ask, Destination, RouteTable, number_of
 from switch.routing.route_format import ACCOUNTS, read_rows
+from switch.storage.pool import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -183,10 +184,7 @@ class Routes:
 
     async def close(self) -> None:
         """End what is being read."""
-        tasks = [task for task in (self._reading, self._refreshing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._reading, self._refreshing)
 
     def _changed(self) -> None:
         """The table at hand serves until the new one is there."""

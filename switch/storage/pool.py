@@ -3,6 +3,7 @@
 For what is not hot. The ledger's writers have connections of their own (pipeline.py).
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,7 @@ _LOST = ("08", "57P01", "57P02", "57P03", "57P05")
 # What a statement raises when its connection is gone; the second when the server ended a transaction that idled.
 LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 WRITER_IDLE_MAX_S = 10.0
+CANCEL_AGAIN_S = 0.25
 
 
 async def connect(url: str) -> AsyncConnection[Any]:
@@ -66,6 +68,19 @@ async def end_if_idle(connection: AsyncConnection[Any], *, idle_max_s: float = W
     """Let the server end the running transaction if its client stands still: for those that lock what a writer needs."""
     milliseconds = round(idle_max_s * 1000)
     await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}".encode())
+
+
+async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks and return when they have ended, however they did.
+
+    Once is not always enough: waiting for a connection of a pool goes through asyncio.wait_for, which before Python 3.12 swallows a
+    cancellation that comes together with what it waits for. A task that works for ever would then go on, and whoever waits for it too.
+    """
+    left = {task for task in tasks if task is not None}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 def connect_now(url: str) -> psycopg.Connection[Any]:

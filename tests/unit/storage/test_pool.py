@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from switch.domain.errors import DatabaseLost, Overloaded
-from switch.storage.pool import connect, connect_now, is_lost, make_pool, translated
+from switch.storage.pool import connect, connect_now, end_tasks, is_lost, make_pool, translated
 
 pytestmark = pytest.mark.server
 
@@ -106,3 +106,31 @@ async def test_an_error_of_a_statement_is_not_a_lost_connection(pg: AsyncConnect
     assert not is_lost(caught.value)
     with pytest.raises(psycopg.errors.UniqueViolation), translated():
         await pg.execute("CREATE TEMP TABLE t (i int PRIMARY KEY); INSERT INTO t VALUES (1), (1)")
+
+
+async def test_work_that_swallowed_a_cancellation_is_ended_all_the_same(
+    pool: AsyncConnectionPool[AsyncConnection[Any]],
+) -> None:
+    """As a service's own work may, whose connection comes free in the moment in which the service is told to stop."""
+    went_on = asyncio.Event()
+
+    async def work() -> None:
+        while True:
+            async with pool.connection():
+                pass
+            went_on.set()
+            await asyncio.sleep(3600)
+
+    async def crash() -> None:
+        await asyncio.sleep(0)
+        raise DatabaseLost("what it failed of is not said here")
+
+    async with pool.connection():
+        task = asyncio.create_task(work())
+        while not pool.get_stats().get("requests_waiting"):
+            await asyncio.sleep(0)
+    task.cancel()  # the connection has just been given back, and nothing has run in between
+    await went_on.wait()
+    assert not task.done(), "it has not heard of it"
+    await end_tasks(task, None, asyncio.create_task(crash()))
+    assert task.cancelled()

@@ -11,6 +11,7 @@ import typer
 
 from switch.domain.hosts import HostService, HostStep
 from switch.domain.identifiers import mask_pan
+from switch.domain.money import yuan
 from switch.ledger.card_states import shown
 from switch.ledger.outbox import Figures, figures
 from switch.ledger.outbox_desk import LISTED_MAX, Listed, listed, outstanding, retry, settle, stand_in_days
@@ -38,10 +39,6 @@ def _with(work: Callable[[Any, Settings], Awaitable[Connected]]) -> Connected:
 
     with open_database(settings) as url:
         return asyncio.run(run(url))
-
-
-def _yuan(fen: int) -> str:
-    return f"{fen // 100}.{fen % 100:02d}"
 
 
 @app.command("list")
@@ -78,7 +75,7 @@ def list_(as_json: Json = False) -> None:
         typer.echo(
             f"{host['host']}  {host['address'] or 'not in the settings'}  open {host['open']}"
             f" (oldest {host['oldest_s']} s)  refused {host['refused']}"
-            f"  stood in {host['stood_in_outstanding']} ({_yuan(host['stood_in_outstanding_fen'])} yuan)"
+            f"  stood in {host['stood_in_outstanding']} ({yuan(host['stood_in_outstanding_fen'])} yuan)"
         )
 
 
@@ -130,7 +127,7 @@ def outbox(
     for one in documents:
         typer.echo(
             f"{one['outbox_no']:>10}  {one['host']}  {one['state']:7}  {one['message']} {one['service']}"
-            f" {one['reason'] or ''}  {one['card'] or '-'}  {_yuan(one['amount_fen'])} yuan  {one['reference']}"
+            f" {one['reason'] or ''}  {one['card'] or '-'}  {yuan(one['amount_fen'])} yuan  {one['reference']}"
             f"  tries {one['tries']} {one['last_end'] or ''}  {one['created_at']}"
         )
     if len(documents) == LISTED_MAX:
@@ -170,7 +167,7 @@ def stand_in(
         return
     for day in days:
         typer.echo(
-            f"{day.host}  {day.business_date}  approved {day.approved} ({_yuan(day.approved_fen)} yuan)"
-            f"  advised {day.advised} ({_yuan(day.advised_fen)})  refused {day.refused} ({_yuan(day.refused_fen)})"
-            f"  outstanding {day.outstanding} ({_yuan(day.outstanding_fen)})"
+            f"{day.host}  {day.business_date}  approved {day.approved} ({yuan(day.approved_fen)} yuan)"
+            f"  advised {day.advised} ({yuan(day.advised_fen)})  refused {day.refused} ({yuan(day.refused_fen)})"
+            f"  outstanding {day.outstanding} ({yuan(day.outstanding_fen)})"
         )

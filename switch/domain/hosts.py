@@ -162,7 +162,10 @@ HostOutcome = HostAnswer | HostTimeout | HostDown
 
 
 class LateAnswer(NamedTuple):
-    """An answer to a request that had been given up. An approval that is not reversed yet must be, exactly once."""
+    """An answer to a request that had been given up, or an approval of one that its host had declined before.
+
+    An approval that is not reversed yet must be, exactly once.
+    """
 
     host: str
     answer: HostAnswer

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from switch.domain.hosts import HostAnswer, HostStep
 from switch.domain.identifiers import mask_pan
 from switch.ledger.leg_state import LegState
+from switch.ledger.serials import BLOCK
 from switch.storage.arrays import instants, int2s, int4s, int8s, texts
 from switch.storage.pool import end_if_idle
 from switch.storage.sql import load
@@ -143,30 +144,40 @@ async def record(connection: Connection, shard: int, host: str, ends: Sequence[E
 
 
 class Late(NamedTuple):
-    """The leg that a late answer is about. first: nothing had been noted of it before."""
+    """The leg that a late answer is about. first: nothing had been noted of it before. due: a reversal has become due."""
 
     state: int
     first: bool
-    hastened: bool
+    due: bool
 
 
 async def note_late(connection: Connection, host: str, answer: HostAnswer) -> Late | None:
     """Note what a host said too late; None when no leg was asked under this key.
 
     An approval of a leg that was given up makes its reversal due now. There is one already, or it has been confirmed: it was
-    stored when the leg was given up, and nothing here makes a second.
+    stored when the leg was given up, and nothing here makes a second. An approval of a leg that the host had declined has its
+    reversal made here, by whoever noted that approval. connection: in autocommit mode and not in a transaction.
     """
     key = {"host": host, "transmitted": answer.key.transmitted, "trace": answer.key.trace}
-    cursor = await connection.execute(SQL["note_late"], {**key, "code": answer.code}, prepare=True)
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    shard, leg_no, state, first = row
-    hastened = 0
-    if answer.approved and state == LegState.UNKNOWN:
-        cursor = await connection.execute(SQL["hasten_reversal"], {"shard": shard, "leg_no": leg_no})
-        hastened = cursor.rowcount
-    return Late(state, first, bool(hastened))
+    async with (
+        connection.transaction()
+    ):  # noted and reversed together, or a crash would leave an approval that nobody undoes
+        await end_if_idle(connection)
+        cursor = await connection.execute(SQL["note_late"], {**key, "code": answer.code}, prepare=True)
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        shard, leg_no, state, first = row
+        due = 0
+        if answer.approved and state == LegState.UNKNOWN:
+            cursor = await connection.execute(SQL["hasten_reversal"], {"shard": shard, "leg_no": leg_no})
+            due = cursor.rowcount
+        elif answer.approved and state == LegState.DECLINED and first:
+            cursor = await connection.execute(
+                SQL["reverse_declined"], {"shard": shard, "leg_no": leg_no, "block": BLOCK}
+            )
+            due = cursor.rowcount
+    return Late(state, first, bool(due))
 
 
 class Figures(NamedTuple):

@@ -71,17 +71,20 @@ UPDATE stand_in
  WHERE shard = %(shard)s AND host = %(host)s;
 
 -- name: note_late
--- What a host said after it had been given up, once. A leg that was decided in the host's place has asked nothing.
+-- What a host said after its leg had ended, once; of one that it had declined, an approval goes before another decline. Of one that is open
+-- nothing yet: whether it needs a reversal is known with its end. A leg that was decided in the host's place has asked nothing.
 WITH leg AS (
     SELECT shard, leg_no, state
       FROM host_leg
      WHERE host = %(host)s AND transmitted = %(transmitted)s AND trace = %(trace)s AND state <> 5
      LIMIT 1
+       FOR NO KEY UPDATE
 ), noted AS (
     UPDATE host_leg l
        SET late_code = %(code)s
       FROM leg
-     WHERE l.shard = leg.shard AND l.leg_no = leg.leg_no AND l.late_code IS NULL
+     WHERE l.shard = leg.shard AND l.leg_no = leg.leg_no AND leg.state <> 0
+       AND (l.late_code IS NULL OR (l.state = 2 AND %(code)s = '00' AND l.late_code <> '00'))
     RETURNING l.state
 )
 SELECT leg.shard, leg.leg_no, coalesce(noted.state, leg.state), noted.state IS NOT NULL FROM leg LEFT JOIN noted ON true;
@@ -91,6 +94,17 @@ SELECT leg.shard, leg.leg_no, coalesce(noted.state, leg.state), noted.state IS N
 UPDATE host_outbox
    SET due_at = now()
  WHERE shard = %(shard)s AND leg_no = %(leg_no)s AND step = 5 AND result IS NULL AND due_at > now() AND NOT sending;
+
+-- name: reverse_declined
+-- A host approved what it had declined: the one reversal, unless its doubtful code has had one made already. A block of serials of its
+-- own, of which the first is taken: rare enough. Its key is made like that of any other message (serials.py, legs.trace_of).
+INSERT INTO host_outbox (shard, created_at, due_at, outbox_no, leg_no, host, step, service, reason, amount_fen, entry_no, rrn,
+                         transmitted, trace)
+SELECT l.shard, now(), now(), s.number, l.leg_no, l.host, 5, l.service, '96', l.amount_fen, l.ended_by, l.rrn,
+       to_char(now() AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), s.number %% 999999 + 1
+  FROM host_leg l, (SELECT (nextval('entry_no_block') - 1) * %(block)s + 1 AS number) AS s
+ WHERE l.shard = %(shard)s AND l.leg_no = %(leg_no)s AND l.state = 2 AND l.service <> 3
+   AND NOT EXISTS (SELECT FROM host_outbox o WHERE o.shard = l.shard AND o.leg_no = l.leg_no AND o.step = 5);
 
 -- name: outbox_figures
 -- oldest_s: of the open ones.

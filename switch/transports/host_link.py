@@ -292,9 +292,13 @@ class TcpHostLink:
                 self._oddities.met("unusable", error)
                 self._give_up(key, Unknown.UNUSABLE, now_s)
                 return
-        belongs, waiter = self._matcher.answer(key, now_s)
-        if waiter is None:
+        # A host that declined and then approves has done what we told the terminal it had not.
+        keep = waiter is not None and not answer.approved
+        belongs, waiter = self._matcher.answer(key, now_s, keep=keep)
+        if waiter is None or belongs is Belongs.TWICE:
             self._oddities.met(belongs.name.lower())
+            if waiter is not None and answer.approved:
+                self._on_late(LateAnswer(self.name, answer))
             return
         deserted = waiter.future.done()  # who asked was cancelled
         if belongs is Belongs.WAITING:

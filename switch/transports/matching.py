@@ -31,7 +31,7 @@ class Belongs(Enum):
 
     WAITING = auto()
     LATE = auto()  # its request was given up
-    TWICE = auto()  # its request has been answered
+    TWICE = auto()  # its request has been answered; who waited is known where `answer` was told to keep it
     NOWHERE = auto()
 
 
@@ -54,7 +54,7 @@ class Matcher(Generic[KeyT, WaiterT]):
         self._remember_s = remember_s
         self._waiting: dict[KeyT, tuple[WaiterT, float, int]] = {}
         self._given_up: OrderedDict[KeyT, tuple[float, WaiterT]] = OrderedDict()
-        self._answered: OrderedDict[KeyT, tuple[float, None]] = OrderedDict()
+        self._answered: OrderedDict[KeyT, tuple[float, WaiterT | None]] = OrderedDict()
         self._deadlines: list[tuple[float, int, KeyT]] = []
         self._serial = 0
 
@@ -88,25 +88,31 @@ class Matcher(Generic[KeyT, WaiterT]):
             heappush(self._deadlines, (deadline_s, self._serial, key))
         return Begin.GOOD
 
-    def answer(self, key: KeyT, now_s: float) -> Found[WaiterT]:
-        """An answer has come. The first one ends the waiting; a late one is told once."""
+    def answer(self, key: KeyT, now_s: float, *, keep: bool = False) -> Found[WaiterT]:
+        """An answer has come. The first one ends the waiting; a late one is told once.
+
+        keep: a second answer may say something else that matters, so who waited is remembered with the key.
+        """
         held = self._waiting.pop(key, None)
         if held is not None:
-            self._remember(self._answered, key, now_s, None)
+            self._remember(self._answered, key, now_s, held[0] if keep else None)
             return Found(Belongs.WAITING, held[0])
         late = self._given_up.pop(key, None)
         if late is not None:
             self._remember(self._answered, key, now_s, None)
             return Found(Belongs.LATE, late[1])
-        return Found(Belongs.TWICE if key in self._answered else Belongs.NOWHERE, None)
+        answered = self._answered.get(key)
+        if answered is None:
+            return Found(Belongs.NOWHERE, None)
+        return Found(Belongs.TWICE, answered[1])
 
     def waiter(self, key: KeyT) -> WaiterT | None:
-        """Who waits for the answer of this key, or has given up waiting, without ending anything."""
+        """Who waits for the answer of this key, has given up waiting or was kept, without ending anything."""
         held = self._waiting.get(key)
         if held is not None:
             return held[0]
-        late = self._given_up.get(key)
-        return late[1] if late is not None else None
+        ended = self._given_up.get(key) or self._answered.get(key)
+        return ended[1] if ended is not None else None
 
     def give_up(self, key: KeyT, now_s: float) -> WaiterT | None:
         """End one request without an answer; one that comes later is late. Returns who waited."""

@@ -27,6 +27,7 @@ class Behaviour(Enum):
     DIES = "dies"  # books, and is gone before it answers, for so many seconds
     OLD_SEQUENCE = "old-sequence"  # sends its oldest answer again before it answers
     REFUSES = "refuses"  # answers 91
+    WAVERS = "wavers"  # answers 51, books after all, and says so after so many seconds
 
 
 class Step(NamedTuple):

@@ -164,6 +164,8 @@ class SimulatedHost:
         if not connection.signed_on or behaviour is Behaviour.REFUSES:
             connection.send(self._answer(message, {39: "91"}, generation))
             return
+        if behaviour is Behaviour.WAVERS:
+            connection.send(self._answer(message, {39: "51"}, generation))
         answer = self._settle(message, generation)
         if behaviour is Behaviour.SILENT:
             return
@@ -181,7 +183,7 @@ class SimulatedHost:
         if behaviour is Behaviour.OLD_SEQUENCE and self._answers:
             connection.send(self._answers[0])
         self._answers.append(framed)
-        if behaviour is Behaviour.SLOW:
+        if behaviour in (Behaviour.SLOW, Behaviour.WAVERS):
             self._later(step.seconds, connection.send, framed)
             return
         connection.send(framed)

@@ -57,6 +57,9 @@ CHANGES_AT_HOSTS = [
     Change("host_leg", "host_auth", "'ZZZZZZ'", "state = 1 AND kind = 1 AND host_auth = ''", named="journal"),
     Change("host_leg", "late_code", "'00'", "state = 5"),
     Change(
+        "host_leg", "late_code", "'00'", "state = 2 AND host_code = '51' AND service = 1", named="host_outbox"
+    ),
+    Change(
         "journal",
         "auth_code",
         "'ABCDEF'",

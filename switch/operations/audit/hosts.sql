@@ -105,9 +105,10 @@ SELECT 'host_leg', format('leg %%s in shard %%s', l.leg_no, l.shard), fault,
 WITH leg AS (
     SELECT * FROM host_leg WHERE service IN (1, 3, 5)
 ), want AS (
-    -- A code that does not say that nothing was done makes an end doubtful.
-    SELECT shard, leg_no, ended_by AS entry_no, 5 AS step, service, amount_fen, ended_at AS at
-      FROM leg WHERE service IN (1, 5) AND (state = 4 OR (state = 2 AND host_code IN ('09', '68', '96', '98')))
+    -- A code that does not say that nothing was done makes an end doubtful, and so does an approval behind a decline: told when it comes.
+    SELECT shard, leg_no, ended_by AS entry_no, 5 AS step, service, amount_fen,
+           CASE WHEN state = 4 OR host_code IN ('09', '68', '96', '98') THEN ended_at END AS at
+      FROM leg WHERE service IN (1, 5) AND (state = 4 OR (state = 2 AND (host_code IN ('09', '68', '96', '98') OR late_code = '00')))
     UNION ALL
     SELECT shard, leg_no, ended_by, 3, service, amount_fen, ended_at FROM leg WHERE state = 5
     UNION ALL
@@ -125,7 +126,7 @@ WITH leg AS (
      WHERE m.to_state IN (3, 6) AND (p.credit_code, p.credit_owner) = (l.debit_code, l.debit_owner)
 ), kept AS (
     SELECT o.*, count(*) OVER (PARTITION BY o.shard, o.leg_no, o.entry_no) AS times, l.leg_no IS NOT NULL AS of_leg, l.host AS leg_host, l.rrn AS leg_rrn,
-           l.transmitted AS leg_transmitted, l.trace AS leg_trace, l.host_code, l.state
+           l.transmitted AS leg_transmitted, l.trace AS leg_trace, l.ended_at AS leg_ended_at, l.host_code, l.state
       FROM host_outbox o
       LEFT JOIN host_leg l ON l.shard = o.shard AND l.leg_no = o.leg_no
      WHERE l.leg_no IS NULL OR l.service IN (1, 3, 5)
@@ -147,6 +148,7 @@ SELECT 'host_outbox',
        WHEN (o.step, o.service, o.amount_fen) IS DISTINCT FROM (w.step, w.service, w.amount_fen) THEN format('step %%s, service %%s, %%s fen', w.step, w.service, w.amount_fen)
        WHEN (o.host, o.rrn) IS DISTINCT FROM (o.leg_host, o.leg_rrn) THEN format('host %%s, reference %%s', o.leg_host, o.leg_rrn)
        WHEN o.created_at <> w.at THEN 'made with its entry, at ' || w.at
+       WHEN o.created_at < o.leg_ended_at THEN 'made after the end of its leg, at ' || o.leg_ended_at
        WHEN (o.step = 5 AND o.reason NOT IN ('06', '96', '98', 'A0')) OR (o.step <> 5 AND o.reason <> '') THEN 'a reason of a reversal, and of nothing else'
        WHEN o.state = 2 AND o.step = 5 AND o.reason <> '96' THEN 'reason 96 of a doubtful answer'
        WHEN o.state = 4 AND o.host_code = '00' AND o.reason <> '06' THEN 'reason 06 of an approval that is taken back'

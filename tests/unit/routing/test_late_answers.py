@@ -5,17 +5,21 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from switch.domain.hosts import HostAnswer, HostKey, LateAnswer
+from switch.domain.hosts import HostAnswer, HostKey, LateAnswer, host_key
+from switch.ledger.legs import trace_of
 from switch.ledger.outbox import claim
+from switch.routing import late_answers
 from switch.routing.late_answers import LateAnswers
 from tests.helpers.hosts import until
 from tests.helpers.outbox import (
     ITEM_SENT,
     LEG_SENT,
+    PRICE,
     STATE_STOOD_IN,
     Told,
     connector,
     one,
+    put_items,
     put_legs,
     put_reversals,
     put_stood_in,
@@ -87,7 +91,7 @@ async def test_a_reversal_on_its_way_or_confirmed_is_left_alone(postgres_url, pg
     assert await claim(pg, 0, "bank", limit=1, lease_s=60.0) == []
 
 
-@pytest.mark.parametrize("state", [0, 1, 2, 3])
+@pytest.mark.parametrize("state", [1, 3])
 async def test_a_leg_that_was_not_given_up_keeps_its_state(postgres_url, pg, state):
     await put_legs(pg, 1, state=state)
     told = Told()
@@ -95,6 +99,67 @@ async def test_a_leg_that_was_not_given_up_keeps_its_state(postgres_url, pg, sta
         late.put(answer())
         await until(lambda: told.late == {"approved": 1})
     assert await one(pg, "SELECT state, late_code FROM host_leg") == (state, "00")
+    assert await one(pg, "SELECT count(*) FROM host_outbox") == 0
+
+
+async def test_what_its_host_declined_and_approves_later_is_reversed_once_however_often_it_is_said(
+    postgres_url, pg
+):
+    await put_legs(pg, 1, state=2)
+    told, due = Told(), []
+    async with listening(postgres_url, told, due) as late, listening(postgres_url, told, due) as other:
+        late.put(answer(code="51"))  # nothing that we did not know
+        await until(lambda: told.late == {"declined": 1})
+        for one_process in (late, other) * 5:
+            one_process.put(answer())
+        await until(lambda: told.late == {"declined": 1, "approved": 1, "again": 9})
+    assert due == ["bank"]
+    assert await one(pg, "SELECT late_code, state FROM host_leg") == ("00", 2)
+    [message] = await claim(pg, 0, "bank", limit=9, lease_s=60.0)
+    assert (message.step, message.service, message.reason, message.amount_fen) == (5, 1, "96", PRICE)
+    assert (message.leg_no, message.rrn) == (1, "000000000001")
+    assert (message.transmitted, message.trace) == host_key(trace_of(message.outbox_no), message.created_at)
+    assert await one(pg, "SELECT entry_no = ended_by FROM host_outbox JOIN host_leg USING (shard, leg_no)")
+
+
+async def test_what_a_doubtful_code_has_reversed_already_gets_no_second_reversal(postgres_url, pg):
+    await put_legs(pg, 1, state=2)
+    await put_items(pg, 1)
+    await pg.execute("UPDATE host_outbox SET result = 1, done_at = now()")
+    told, due = Told(), []
+    async with listening(postgres_url, told, due) as late:
+        late.put(answer())
+        await until(lambda: told.late == {"approved": 1})
+    assert (due, await one(pg, "SELECT count(*) FROM host_outbox")) == ([], 1)
+
+
+async def test_an_approval_that_overtakes_the_decline_on_its_way_into_the_book_is_reversed_when_that_is_there(
+    postgres_url, pg, monkeypatch
+):
+    monkeypatch.setattr(late_answers, "PAUSE_S", 0.01)
+    monkeypatch.setattr(late_answers, "TRIES", 1_000_000)
+    await put_legs(pg, 1, state=0)
+    told, due = Told(), []
+    async with listening(postgres_url, told, due) as late:
+        late.put(answer())
+        late.put(answer(trace=77))
+        await until(lambda: told.late == {"other": 1})  # nobody waits behind it
+        assert await one(pg, "SELECT late_code FROM host_leg") is None
+        await pg.execute("UPDATE host_leg SET state = 2, ended_at = now(), ended_by = 1, host_code = '51'")
+        await until(lambda: told.late == {"other": 1, "approved": 1})
+    assert (due, await one(pg, "SELECT count(*) FROM host_outbox")) == (["bank"], 1)
+
+
+async def test_an_approval_of_a_leg_that_stays_open_is_left_to_whoever_ends_that(
+    postgres_url, pg, monkeypatch
+):
+    monkeypatch.setattr(late_answers, "PAUSE_S", 0.001)
+    await put_legs(pg, 1, state=0)
+    told = Told()
+    async with listening(postgres_url, told) as late:
+        late.put(answer())
+        await until(lambda: told.late == {"failed": 1})
+    assert await one(pg, "SELECT late_code FROM host_leg") is None
     assert await one(pg, "SELECT count(*) FROM host_outbox") == 0
 
 

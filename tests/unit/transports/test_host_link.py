@@ -14,6 +14,7 @@ from switch.domain.hosts import (
     Refusal,
     Unknown,
 )
+from switch.domain.money import Fen
 from switch.messages.host_1987 import DIALECTS
 from switch.transports.breaker import BreakerState, BreakerTerms
 from terminal_sim.host.script import Behaviour, Script, Step
@@ -149,6 +150,20 @@ async def test_a_second_answer_changes_nothing(tmp_path):
         await until(lambda: watched.strange["twice"] == 5)
         assert watched.late == []
         assert balances(host) == [OPENING_FEN - 5 * PRICE]
+
+
+async def test_an_approval_behind_a_decline_is_told_as_late_and_another_decline_is_not(tmp_path):
+    async with linked(tmp_path, Script(Step(Behaviour.WAVERS, 0.05))) as (link, host, watched):
+        asked = request()
+        assert (await ask(link, asked)).code == "51"
+        await until(lambda: watched.late)
+        assert [(late.answer.code, late.answer.key) for late in watched.late] == [("00", asked.key)]
+        assert balances(host) == [OPENING_FEN - PRICE]
+        host.script.habit = Step(Behaviour.DUPLICATE)
+        dear = request(2, amount_fen=Fen(OPENING_FEN))
+        assert (await ask(link, dear)).code == "51"
+        await until(lambda: watched.strange["twice"] == 2)
+        assert len(watched.late) == 1
 
 
 async def test_a_host_that_comes_back_with_an_old_sequence_deceives_nobody(tmp_path):

@@ -28,6 +28,15 @@ COURSES: dict[str, list[tuple[str, str, float, Any]]] = {
         ("answer", "a", 6, (Belongs.LATE, "a")),
         ("answer", "a", 6, (Belongs.TWICE, None)),
     ],
+    "of an answer that is kept the second one is told whose it is, until the key begins again": [
+        ("begin", "a", 5, Begin.GOOD),
+        ("answer and keep", "a", 1, (Belongs.WAITING, "a")),
+        ("answer", "a", 2, (Belongs.TWICE, "a")),
+        ("answer", "a", 3, (Belongs.TWICE, "a")),
+        ("begin", "a", 9, Begin.GOOD),
+        ("answer", "a", 4, (Belongs.WAITING, "a")),
+        ("answer", "a", 5, (Belongs.TWICE, None)),
+    ],
     "what nobody asked for belongs nowhere": [("answer", "x", 1, (Belongs.NOWHERE, None))],
     "a key in flight is refused, another is not": [
         ("begin", "a", 5, Begin.GOOD),
@@ -83,8 +92,8 @@ def test_a_course_of_events(course: str) -> None:
         if action == "begin":
             assert matching.may_begin(key) is expected
             assert matching.begin(key, key, at) is expected
-        elif action == "answer":
-            assert matching.answer(key, at) == Found(*expected)
+        elif action in ("answer", "answer and keep"):
+            assert matching.answer(key, at, keep=action != "answer") == Found(*expected)
         elif action == "give up":
             assert matching.give_up(key, at) == expected
         elif action == "waiter":

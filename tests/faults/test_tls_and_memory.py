@@ -19,7 +19,7 @@ IDLE_KB_MAX = 30
 
 @pytest.fixture(scope="module")
 def process(town: Town) -> SwitchProcess:
-    return town.serve()
+    return town.serve(fresh=True)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -13,49 +14,54 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from terminal_sim.pos_client import Line
+from tests.helpers.zygote import Forked, fork
 
 READY_S = 60.0
 END_S = 60.0
+COMMAND_S = 600.0
 
 
 def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | None = None) -> str:
     """Run a command to its end, in a folder; what it printed. AssertionError, with what it said, when it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "switch", *arguments],
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    said = [
-        line for line in done.stdout.splitlines() if not line.startswith("ok ")
-    ]  # of an audit: what failed
-    assert done.returncode == 0, f"cardswitch {arguments[0]}: {said[-40:]} {done.stderr[-800:]}"
-    return done.stdout
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = fork(arguments, environment=environment, folder=folder, stdout=out, stderr=err)
+        try:
+            status = process.wait(COMMAND_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        out.seek(0)
+        err.seek(0)
+        printed, complained = out.read(), err.read()
+    said = [line for line in printed.splitlines() if not line.startswith("ok ")]  # of an audit: what failed
+    assert status == 0, f"cardswitch {arguments[0]}: {said[-40:]} {complained[-800:]}"
+    return printed
 
 
 class SwitchProcess:
-    """A serving process. Listens when the constructor returns; `line` is where. fail_at: a point of `failing.POINTS`."""
+    """A serving process. Listens when the constructor returns; `line` is where.
 
-    def __init__(self, environment: Mapping[str, str], log: Path, fail_at: str = "") -> None:
+    fail_at: a point of `failing.POINTS`. fresh: begins with an interpreter of its own, as those do whose memory is measured: of one that
+    is forked most is shared at first.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, fail_at: str = "", *, fresh: bool = False
+    ) -> None:
         self.log = log
+        self._process: Forked | subprocess.Popen[str]
         with log.open("ab") as stream:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    *(("tests.helpers.failing", fail_at) if fail_at else ("switch",)),
-                    "serve",
-                ],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-            )
+            if fresh:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "switch", "serve"],
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                    text=True,
+                )
+            else:
+                self._process = fork(["serve"], environment=environment, stderr=stream, fail_at=fail_at)
         words = self._first_line().split()
         host, port = words[2].rsplit(":", 1)
         self.line = Line(host, int(port))

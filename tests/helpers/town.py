@@ -238,9 +238,9 @@ class Town:
         """Of the embedded server, while somebody serves."""
         return (self.data_dir / "postgres/url").read_text(encoding="utf-8").strip()
 
-    def serve(self, **settings: object) -> SwitchProcess:
-        """Start the process that holds the embedded server. settings: section__key=value."""
-        return self._serve({}, settings)
+    def serve(self, *, fresh: bool = False, **settings: object) -> SwitchProcess:
+        """Start the process that holds the embedded server. fresh: of SwitchProcess. settings: section__key=value."""
+        return self._serve({}, settings, fresh=fresh)
 
     def serve_beside(self, fail_at: str = "", **settings: object) -> SwitchProcess:
         """Start another process, with a data directory of its own, on the same database. fail_at: where it is to die."""
@@ -254,11 +254,11 @@ class Town:
         return self._serve(changes, settings, fail_at)
 
     def _serve(
-        self, changes: dict[str, str], settings: dict[str, object], fail_at: str = ""
+        self, changes: dict[str, str], settings: dict[str, object], fail_at: str = "", *, fresh: bool = False
     ) -> SwitchProcess:
         chosen = {f"CARDSWITCH_{name.upper()}": str(value) for name, value in settings.items()}
         log = self.folder / f"serve-{next(self._starts)}.log"
-        process = SwitchProcess(self.environment | changes | chosen, log, fail_at)
+        process = SwitchProcess(self.environment | changes | chosen, log, fail_at, fresh=fresh)
         self.processes.append(process)
         return process
 

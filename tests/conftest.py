@@ -28,6 +28,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 TEMPLATE = "migrated"
+# Copied as files: block by block through the log, which is the default, takes two and a half times as much of the processor. Fifteen
+# hundred tests have a database of their own.
+AS_MIGRATED = f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"
 _numbers = itertools.count(1)
 
 
@@ -55,7 +58,7 @@ def postgres_url(server_url: str) -> Iterator[str]:
     """A fresh migrated database, dropped after the test."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        connection.execute(f"CREATE DATABASE {name} {AS_MIGRATED}")
     yield database_url(server_url, name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -20,7 +20,7 @@ from switch.keys.sealing import UnlockSecret
 from switch.keys.stores import JsonKeyStore
 from switch.operations.audit import audit
 from switch.storage.pool import connect, connect_now
-from tests.conftest import TEMPLATE, database_url
+from tests.conftest import AS_MIGRATED, database_url
 from tests.helpers.audited_city import CENTRE, SHARDS, City, found
 from tests.helpers.city_hosts import BANK, GUESTS, Hosts, number_of, says, silent
 from tests.helpers.offline import CITY, OWN
@@ -88,7 +88,7 @@ def closed(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             return await live_a_day(city)
 
     with psycopg.connect(server_url, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE hosted_day TEMPLATE {TEMPLATE}".encode())
+        server.execute(f"CREATE DATABASE hosted_day {AS_MIGRATED}".encode())
     day = asyncio.run(live())
     yield ClosedCity(url, folder, day)
     with psycopg.connect(server_url, autocommit=True) as server:

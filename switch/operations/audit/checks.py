@@ -35,6 +35,15 @@ class Check(NamedTuple):
         """Whether it looks at chosen business dates only."""
         return "%(first)s" in self.query
 
+    def reads(self, table: str) -> bool:
+        """Whether its query names a table, so that a change there could change what it finds. None reads a view."""
+        return names(self.query, table)
+
+
+def names(query: str, table: str) -> bool:
+    """Whether a query names a table."""
+    return re.search(rf"\b{re.escape(table)}\b", query) is not None
+
 
 def read_checks(file: str) -> tuple[Check, ...]:
     """The checks of one file of this package, in order. Raises ValueError when one lacks a note or a name stands twice."""
@@ -50,7 +59,6 @@ def read_checks(file: str) -> tuple[Check, ...]:
         if notes.keys() != {"says", "rows"} or not query:
             raise ValueError(f"{file}: check {name} needs says, rows and a query")
         checks.append(Check(name, notes["says"], tuple(notes["rows"].split(", ")), query))
-    names = {check.name for check in checks}
-    if len(names) != len(checks):
+    if len({check.name for check in checks}) != len(checks):
         raise ValueError(f"{file}: a name stands twice")
     return tuple(checks)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import psycopg
 
+from switch.operations.audit.checks import names
 from switch.storage.sql import load
 
 SQL: Final = load(__package__ or "", "lines.sql")
@@ -228,6 +229,11 @@ class FileAudit:
         self.lines = 0
         self.fault_count = 0
         self.places: list[Fault] = []
+
+    @staticmethod
+    def reads(table: str) -> bool:
+        """Whether a change of this table could change what is found; see Check.reads."""
+        return any(names(query, table) for query in SQL.values())
 
     def _fault(self, key: str, expected: str, found: str) -> None:
         self.fault_count += 1

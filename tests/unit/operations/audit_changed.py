@@ -47,9 +47,10 @@ def changed(connection: psycopg.Connection[Any], change: Change) -> Iterator[set
         )
 
 
-def report_of(audited: Audited) -> Report:
+def report_of(audited: Audited, reading: str = "") -> Report:
+    """What the audit finds. reading: the one table that was changed; what does not read it finds what it found before."""
     with connect_now(audited[0]) as connection:
-        return run_audit(connection, audited[1])
+        return run_audit(connection, audited[1], reading=reading)
 
 
 def card_numbers(connection: psycopg.Connection[Any]) -> list[str]:
@@ -59,7 +60,7 @@ def card_numbers(connection: psycopg.Connection[Any]) -> list[str]:
 def check_named(audited: Audited, superuser: psycopg.Connection[Any], change: Change) -> None:
     """Make a change: the audit must name its table and key, and no card number."""
     with changed(superuser, change) as keys:
-        report = report_of(audited)
+        report = report_of(audited, change.table)
     places = [place for verdict in report.verdicts for place in verdict.places]
     assert not report.good
     table = change.named or change.table

@@ -1,12 +1,13 @@
 """Rows that are gone and rows that nobody booked, in any table with money or state, and the audit misses or finds them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.conftest import database_url
 from tests.unit.operations.audit_changed import report_of
 from tests.unit.operations.conftest import Audited
 
@@ -72,31 +73,49 @@ LOST = [
 ]
 
 
-@pytest.fixture
-def copy(server_url: str, audited: Audited) -> Iterator[Audited]:
-    """A copy of the city's database, for changes that cannot be put back."""
-    with psycopg.connect(server_url, autocommit=True) as server:
-        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'audited'")
-        server.execute("CREATE DATABASE audited_copy TEMPLATE audited")
-    yield database_url(server_url, "audited_copy"), audited[1]
-    with psycopg.connect(server_url, autocommit=True) as server:
-        server.execute("DROP DATABASE audited_copy WITH (FORCE)")
+_STORED = """
+SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position)
+  FROM information_schema.columns
+ WHERE table_schema = 'public' AND table_name = %s AND is_generated = 'NEVER'
+"""
+
+
+@contextmanager
+def gone(connection: psycopg.Connection[Any], table: str, where: str) -> Iterator[None]:
+    """Take a row away, and put it back."""
+    [columns] = connection.execute(_STORED, [table]).fetchone() or [None]
+    names = {"t": sql.Identifier(table), "c": sql.SQL(columns), "w": sql.SQL(where)}
+    take = "DELETE FROM {t} WHERE (tableoid, ctid) = (SELECT tableoid, ctid FROM {t} WHERE {w} LIMIT 1) RETURNING {c}"
+    keep = "CREATE TEMPORARY TABLE kept AS SELECT {c} FROM {t} WHERE (tableoid, ctid) = (SELECT tableoid, ctid FROM {t} WHERE {w} LIMIT 1)"
+    back = "INSERT INTO {t} ({c}) OVERRIDING SYSTEM VALUE SELECT {c} FROM kept"
+    kept = connection.execute(sql.SQL(keep).format(**names)).rowcount
+    taken = connection.execute(sql.SQL(take).format(**names)).fetchall()
+    try:
+        assert kept == 1
+        assert taken == connection.execute("SELECT * FROM kept").fetchall()
+        yield
+    finally:
+        connection.execute(sql.SQL(back).format(**names))
+        connection.execute("DROP TABLE kept")
+
+
+@contextmanager
+def booked_by_nobody(connection: psycopg.Connection[Any], statement: str) -> Iterator[None]:
+    """Add a row, and take it away."""
+    returning = f"{statement} RETURNING tableoid::regclass::text, ctid::text"
+    [(place, at)] = connection.execute(returning.encode()).fetchall()
+    try:
+        yield
+    finally:
+        connection.execute(sql.SQL("DELETE FROM {} WHERE ctid = %s::tid").format(sql.SQL(place)), [at])
 
 
 @pytest.mark.parametrize(("table", "where"), LOST)
-def test_a_row_that_is_gone_is_missed(copy: Audited, table: str, where: str) -> None:
-    with psycopg.connect(copy[0], autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")
-        cursor = connection.execute(
-            sql.SQL(
-                "DELETE FROM {t} WHERE (tableoid, ctid) = (SELECT tableoid, ctid FROM {t} WHERE {w} LIMIT 1)"
-            ).format(
-                t=sql.Identifier(table),
-                w=sql.SQL(where),
-            )
-        )
-        assert cursor.rowcount == 1
-    report = report_of(copy)
+def test_a_row_that_is_gone_is_missed(
+    audited: Audited, superuser: psycopg.Connection[Any], table: str, where: str
+) -> None:
+    with gone(superuser, table, where):
+        report = report_of(audited, table)
     assert not report.good
     assert any(place.expected for verdict in report.verdicts for place in verdict.places)
 
@@ -152,8 +171,15 @@ ADDED = [
 
 
 @pytest.mark.parametrize("statement", ADDED, ids=range(len(ADDED)))
-def test_a_row_that_nobody_booked_is_found(copy: Audited, statement: str) -> None:
-    with psycopg.connect(copy[0], autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")
-        assert connection.execute(statement.encode()).rowcount == 1
-    assert not report_of(copy).good
+def test_a_row_that_nobody_booked_is_found(
+    audited: Audited, superuser: psycopg.Connection[Any], statement: str
+) -> None:
+    table = statement.split()[2]
+    with booked_by_nobody(superuser, statement):
+        report = report_of(audited, table)
+    assert not report.good
+
+
+def test_everything_was_put_back(audited: Audited) -> None:
+    report = report_of(audited)
+    assert [place for verdict in report.verdicts for place in verdict.places] == []

@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # One more than there are cores, since tests often wait for a process or the disk; at most eight, each with a PostgreSQL of its own.
-# A file's tests stay together, because they share what takes long to build. Files begin in the order of their names, in which those
-# that take minutes come first, so that no worker is left with one of them at the end. `make test WORKERS=0` runs them one by one.
+# A file's tests stay together, because they share what takes long to build. The longest files begin first (tests/conftest.py), so that
+# no worker is left with one of them at the end. `make test WORKERS=0` runs them one by one.
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores + 1 : 8)))
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -26,6 +26,7 @@ SQL: Final = load("switch.ledger", "terminal_batches.sql")
 KEYS_REPLACED: Final = "A0"
 SIGN_ON_AGAIN: Final = "77"
 OTHER_CONTENT: Final = "94"
+NOT_NOW: Final = "96"
 
 OPEN, FROZEN, CLOSED = 0, 1, 2
 MoreT = TypeVar("MoreT")
@@ -240,6 +241,14 @@ class Session:
             return None
         batch = self.batches.get((message.terminal_no, message.batch_no))
         return None if batch is None or batch.state == CLOSED else batch
+
+    def why_not_open(self, message: Keyed) -> str:
+        """The answer to a message whose batch was taken from what was known of its terminal, when open_batch has none.
+
+        77, or 96 when another batch was opened in between.
+        """
+        _, batch_no = self.sessions.get(message.terminal_no, (0, 0))
+        return SIGN_ON_AGAIN if batch_no == message.batch_no else NOT_NOW
 
     def enter(
         self,

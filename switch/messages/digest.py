@@ -50,7 +50,8 @@ def _sm3_function() -> Callable[[bytes], bytes]:
     return by_cryptography
 
 
-_sm3 = _sm3_function()
+sm3 = _sm3_function()
+"""SM3 雜湊 of bytes, 32 bytes."""
 
 
 def content_digest(message: Message) -> bytes:
@@ -70,7 +71,7 @@ def content_digest(message: Message) -> bytes:
             if not raw:
                 continue
         data += bytes((0, number)) + len(raw).to_bytes(2, "big") + raw
-    return _sm3(data)
+    return sm3(data)
 
 
 @lru_cache(maxsize=PLANS_MAX)

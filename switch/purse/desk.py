@@ -9,11 +9,12 @@ import numpy as np
 
 from switch.domain.decisions import APPROVED, Outcome
 from switch.domain.transactions import Kind
-from switch.ledger.batch_messages import SIGN_ON_AGAIN, Keyed, Session, ask, key_of
+from switch.ledger.batch_messages import SIGN_ON_AGAIN, Session, ask, key_of
 from switch.ledger.writer import Connection
 from switch.purse.asking import SQL, Known, ask_for_judge
 from switch.purse.batch import Batch, all_accepted
 from switch.purse.batch import Job as Uploaded
+from switch.purse.batches import Batches, Numbered
 from switch.purse.columns import Flags
 from switch.purse.record import LOCKED
 from switch.purse.rows import (
@@ -53,8 +54,8 @@ _ALARM_TEXT: Final = {
 }
 
 
-class Job(Keyed, Uploaded, Protocol):
-    """An upload that has been prepared. bulk: its answer travels in a receipt, whose count has two bytes."""
+class Job(Numbered, Uploaded, Protocol):
+    """An upload that has been prepared. bulk: a batch with a serial, whose answer travels in a receipt and counts with two bytes."""
 
     @property
     def bulk(self) -> bool:
@@ -77,9 +78,16 @@ class Desk:
     """Decisions of one transaction and what they write."""
 
     def __init__(
-        self, session: Session, shards: int, jobs: Sequence[Job], batch: Batch, known: Known
+        self,
+        session: Session,
+        numbered: Batches,
+        shards: int,
+        jobs: Sequence[Job],
+        batch: Batch,
+        known: Known,
     ) -> None:
         self._session = session
+        self._numbered = numbered
         self._shards = shards
         self._jobs = jobs
         self._batch = batch
@@ -119,6 +127,7 @@ class Desk:
         claimed = set()
         for number, job in enumerate(self._jobs):
             new = key_of(job) not in claimed and session.is_new(job)
+            new = new and not (job.bulk and self._numbered.earlier(job))
             if new:
                 claimed.add(key_of(job))
                 new = session.open_batch(job) is not None
@@ -206,6 +215,11 @@ class Desk:
             if number % JOBS_SLICE == JOBS_SLICE - 1:
                 await asyncio.sleep(0)
             earlier = session.earlier(job)
+            if earlier is None and job.bulk:
+                earlier = self._numbered.earlier(job)
+            if earlier is None and job.bulk and not self._new[number]:
+                # Nothing is kept: its serial may come again after the sign-on.
+                earlier = Outcome(session.why_not_open(job), "", session.now)
             if earlier is not None:
                 outcomes.append(earlier)
                 continue
@@ -213,6 +227,8 @@ class Desk:
                 outcomes.append(session.enter(job, Kind.UPLOAD, SIGN_ON_AGAIN)[1])
                 continue
             start, end = batch.starts[number], batch.starts[number + 1]
+            if job.bulk:
+                self._numbered.note(job)
             first = session.take_serials(end - start)
             verdicts.entry_no[start:end] = np.arange(first, first + end - start)
             head = (end - start).to_bytes(2) if job.bulk else bytes.fromhex(f"{end - start:02d}")
@@ -265,8 +281,8 @@ class Desk:
 
     def statements(self) -> list[tuple[str, dict[str, Any]]]:
         """What is to be written beside records, guards and journal rows."""
-        made: list[tuple[str, dict[str, Any]]] = []
         session, entry_no = self._session, self.verdicts.entry_no
+        made = self._numbered.statements(session.today)
         rows = [(candidate, int(entry_no[place])) for place, candidate in self._odd]
         waiting = [(candidate, number) for candidate, number in rows if _waits(candidate)]
         if waiting:

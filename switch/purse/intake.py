@@ -26,6 +26,7 @@ from switch.ledger.serials import Serials
 from switch.ledger.writer import Connect, Connection, MessageWriter
 from switch.purse.asking import Asked
 from switch.purse.batch import Batch
+from switch.purse.batches import Batches
 from switch.purse.columns import joined
 from switch.purse.desk import Desk
 from switch.purse.digest import digest, digest_in_worker
@@ -50,7 +51,8 @@ class Upload(NamedTuple):
     """One upload message of one authenticated terminal.
 
     digest: SM3 of its content. generation: number of the key set its MAC was good under. since: business date on which its
-    batch was opened, None if unknown. bulk: the answer travels in a receipt, whose count has two bytes, not in field 62.
+    batch was opened, None if unknown. bulk: a batch under `serial`, its stan is batches.stan_of it; the answer travels in a receipt,
+    whose count has two bytes, not in field 62.
     """
 
     terminal_no: int
@@ -64,6 +66,7 @@ class Upload(NamedTuple):
     since: date | None
     records: tuple[bytes, ...]
     bulk: bool = False
+    serial: int = 0
 
     def __repr__(self) -> str:  # records hold card numbers
         return f"Upload(terminal_no={self.terminal_no}, stan={self.stan}, {len(self.records)} records)"
@@ -81,6 +84,7 @@ class _Job:
         "generation",
         "merchant_no",
         "records",
+        "serial",
         "since",
         "stan",
         "tacs",
@@ -98,6 +102,7 @@ class _Job:
         self.generation = upload.generation
         self.since = upload.since
         self.bulk = upload.bulk
+        self.serial = upload.serial
         self.blob = b""
         self.tacs = b""
 
@@ -234,14 +239,17 @@ class IntakeWriter(MessageWriter[_Job]):
         self, connection: Connection, messages: Sequence[_Job], batch: Batch, *, counters: bool
     ) -> Sequence[Outcome]:
         session = Session(self._shards, self._serials)
-        asked = await session.begin(
-            connection,
-            messages,
-            serials=batch.count + len(messages),
-            more=lambda link: Asked.send(link, batch, counters=counters),
-        )
+        batches = Batches(session, [job for job in messages if job.bulk])
+
+        async def more(link: Connection) -> Asked:
+            await batches.send(link)
+            return await Asked.send(link, batch, counters=counters)
+
+        asked = await session.begin(connection, messages, serials=batch.count + len(messages), more=more)
         assert asked is not None
-        desk = Desk(session, self._shards, messages, batch, await asked.received(batch))
+        await batches.received()
+        known = await asked.received(batch)
+        desk = Desk(session, batches, self._shards, messages, batch, known)
         outcomes = await desk.decide(connection)
         await desk.copy_rows(connection)
         await session.finish(connection, desk.statements())

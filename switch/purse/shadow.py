@@ -50,6 +50,7 @@ async def fold_purses(connection: Connection) -> int:
         folded_to = (await _one(connection, "lock_watermark"))[0]
         upto = (await _one(connection, "read_horizon"))[0]
         await connection.execute(SQL["collect"].encode(), {"folded_to": folded_to, "upto": upto})
+        await connection.execute(SQL["collect_batches"].encode(), {"folded_to": folded_to, "upto": upto})
         records = int((await _one(connection, "count_collected"))[0])
         if records:
             for step in _FOLD_STEPS:

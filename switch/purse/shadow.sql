@@ -13,6 +13,10 @@ SELECT r.entry_no, r.business_date, r.shard, r.card_no, r.card, r.atc, r.amount_
  WHERE r.txid >= %(folded_to)s AND r.txid < %(upto)s
    AND r.business_date >= (SELECT min(business_date) - 7 FROM business_day WHERE state < 2);
 
+-- name: collect_batches
+CREATE TEMP TABLE folding_batch ON COMMIT DROP AS
+SELECT terminal_no, serial FROM purse_batch WHERE txid >= %(folded_to)s AND txid < %(upto)s;
+
 -- name: read_horizon
 SELECT transaction_horizon();
 
@@ -45,7 +49,8 @@ SELECT shard, code, owner, sum(debit_fen), sum(credit_fen)
    SET debit_fen = f.debit_fen + excluded.debit_fen, credit_fen = f.credit_fen + excluded.credit_fen;
 
 -- name: collect_arrivals
--- kind 1: offline ATCs used up by accepted purchases; 2: serials of known PSAMs; 3: record serials of terminals.
+-- kind 1: offline ATCs used up by accepted purchases; 2: serials of known PSAMs; 3: record serials of terminals; 4: their
+-- serials of batches.
 CREATE TEMP TABLE arrived ON COMMIT DROP AS
 SELECT n.kind::smallint AS kind, n.owner, range_agg(int8range(n.number, n.number + 1)) AS got,
        min(n.number) AS lowest, max(n.number) AS highest
@@ -54,7 +59,9 @@ SELECT n.kind::smallint AS kind, n.owner, range_agg(int8range(n.number, n.number
         UNION ALL
         SELECT 2, psam, psam_serial FROM folding WHERE original_entry IS NULL AND card IS NOT NULL AND result <> '02'
         UNION ALL
-        SELECT 3, terminal_no, record_serial FROM folding WHERE original_entry IS NULL AND card IS NOT NULL) n
+        SELECT 3, terminal_no, record_serial FROM folding WHERE original_entry IS NULL AND card IS NOT NULL
+        UNION ALL
+        SELECT 4, terminal_no, serial FROM folding_batch) n
  GROUP BY n.kind, n.owner;
 
 -- name: add_sequences

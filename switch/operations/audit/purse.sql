@@ -111,6 +111,18 @@ SELECT CASE WHEN u.entry_no IS NULL THEN 'purse_record' ELSE 'journal' END, 'ent
         substr(u.extra ->> '62', (u.extra ->> 'head')::integer * 2 + 1))
        IS DISTINCT FROM (s.fen, s.records, s.taken, s.answer)
 
+-- name: batch_serials
+-- says: each batch that came under a serial of its terminal is one approved upload, and each such upload has its serial
+-- rows: purse_batch, journal
+SELECT CASE WHEN b.serial IS NULL THEN 'journal' ELSE 'purse_batch' END,
+       CASE WHEN b.serial IS NULL THEN 'entry ' || j.entry_no ELSE format('terminal_no %%s, serial %%s', b.terminal_no, b.serial) END,
+       CASE WHEN b.serial IS NULL THEN 'a batch serial' ELSE 'an approved upload of that day and batch' END, 'none'
+  FROM (SELECT * FROM purse_batch WHERE business_date BETWEEN %(first)s AND %(last)s) AS b
+  FULL JOIN (SELECT * FROM journal WHERE kind = 20 AND answer = '00' AND stan <= 0 AND business_date BETWEEN %(first)s AND %(last)s) AS j
+    ON j.business_date = b.business_date AND j.terminal_no = b.terminal_no AND j.batch_no = b.batch_no
+   AND j.stan = -(b.serial & 2147483647)::int
+ WHERE b.serial IS NULL OR j.entry_no IS NULL
+
 -- name: used_counters
 -- says: each accepted record uses up its card's counter, once
 -- rows: purse_atc, purse_record
@@ -262,7 +274,7 @@ SELECT 'purse', 'all', format('2002 holds %%s fen', l.fen - r.fen),
 
 -- name: sequences
 -- says: of each counter everything from where it began to the next number has come, but what is noted as missing
--- rows: purse_sequence, purse_record
+-- rows: purse_sequence, purse_record, purse_batch
 WITH came AS MATERIALIZED (
     SELECT n.kind, n.owner, n.number, n.txid
       FROM purse_record r
@@ -274,6 +286,8 @@ WITH came AS MATERIALIZED (
            SELECT 2, r.psam, r.psam_serial, r.txid WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02'
            UNION ALL
            SELECT 3, r.terminal_no, r.record_serial, r.txid WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL) AS n
+    UNION ALL
+    SELECT 4, b.terminal_no, b.serial, b.txid FROM purse_batch b JOIN purse_watermark w ON b.txid < w.folded_to
 ), got AS (
     SELECT c.kind, c.owner, range_agg(int8range(c.number, c.number + 1)) AS numbers, max(c.number) AS highest,
            -- The first fold took the oldest record in, so no counter began after that.

@@ -45,6 +45,7 @@ from switch.routing.batches import BatchDesk
 from switch.routing.forwarding import Forwarder, keep_counting
 from switch.routing.host_desk import HostDesk
 from switch.routing.late_answers import LateAnswers
+from switch.routing.purse_batches import PurseBatches
 from switch.routing.reception import Reception
 from switch.routing.routes import Routes
 from switch.settings import Settings, load_settings
@@ -53,8 +54,9 @@ from switch.storage.migrate import require_current
 from switch.storage.pool import connect, connect_writer, end_tasks, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
-from switch.terms import forward_terms, host_terms, link_terms, terminal_limits
+from switch.terms import forward_terms, host_terms, link_terms, mqtt_terms, terminal_limits
 from switch.transports.host_links import HostLinks
+from switch.transports.mqtt_terminals import MqttTerminals
 from switch.transports.tcp_terminals import TerminalListener, server_tls
 from switch.workers import die_with_parent, further_processes
 
@@ -168,6 +170,24 @@ class Service:
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
+        if settings.mqtt.host:
+            self._listen_at_broker(reception, PurseBatches(terminals, desk, pool.connection, metrics))
+
+    def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> None:
+        """Serve terminals over MQTT. The broker may be away: nothing waits for it."""
+        terms = mqtt_terms(self.settings, self.worker)
+        mqtt = MqttTerminals(reception.receive, batches.receive, terms, self.metrics)
+        self.metrics.watch("mqtt_connected", "Whether the line to the broker listens", lambda: mqtt.connected)
+        self.metrics.watch("mqtt_in_flight", "Messages over MQTT not answered yet", lambda: mqtt.in_flight)
+        self.readiness.notes["mqtt"] = lambda: mqtt.problem
+        self._background(mqtt.run())
+
+        async def drain() -> None:
+            self.readiness.draining = True
+            if left := await mqtt.drain(self.settings.terminals.drain_s):
+                log.warning("stopped with messages over MQTT unanswered", count=left)
+
+        self._stack.push_async_callback(drain)
 
     async def _open_to_the_world(
         self, pool: AsyncConnectionPool[Any], registry: RegistryListener, routes: Routes, reception: Reception

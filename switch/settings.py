@@ -82,6 +82,51 @@ class Terminals(_Section):
         return self
 
 
+class Mqtt(_Section):
+    """Terminals over MQTT 5: a broker that is there already. docs/mqtt.md tells terminal makers and the broker's operator the rest."""
+
+    host: str = Field("", description="address of the broker; empty: no MQTT")
+    port: int = Field(1883, ge=1, le=65535, description="its port; with TLS usually 8883")
+    tls_authority: Path | None = Field(
+        None, description="PEM; with it the line is TLS and the broker must show its certificate"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM chain that we show to the broker")
+    tls_key: Path | None = Field(None, description="its private key, PEM; both or neither")
+    username: str = Field("", description="of the switch at the broker")
+    password_file: Path | None = Field(None, description="its password, one line, mode 600")
+    client_id: str = Field(
+        "", pattern="^[0-9A-Za-z_.-]{0,60}$", description="another one per service; empty: by the host's name"
+    )
+    group: str = Field(
+        "cardswitch",
+        pattern="^[0-9A-Za-z_.-]{1,60}$",
+        description="processes of one group share the messages",
+    )
+    receive_maximum: int = Field(
+        256, ge=1, le=65535, description="unacknowledged messages that the broker may send, per process"
+    )
+    payload_bytes_max: int = Field(
+        200_000, ge=192_042, le=1_048_576, description="the broker sends nothing larger"
+    )
+    keep_alive_s: int = Field(30, ge=5, le=3600, description="a broker that is silent for longer is lost")
+    session_s: int = Field(
+        30,
+        ge=0,
+        le=86_400,
+        description="what the broker keeps for us when the line breaks, so long; 0: nothing",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Mqtt":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together")
+        if self.tls_certificate is not None and self.tls_authority is None:
+            raise ValueError("tls_certificate needs tls_authority")
+        if self.password_file is not None and not self.username:
+            raise ValueError("password_file needs username")
+        return self
+
+
 class Http(_Section):
     """Health and metrics."""
 
@@ -253,6 +298,7 @@ class Settings(_Section):
     )
     database: Database = Database()
     terminals: Terminals = Terminals()
+    mqtt: Mqtt = Mqtt()
     http: Http = Http()
     vault: Vault = Vault()
     institution: Institution = Institution()

@@ -1,5 +1,9 @@
 """Settings in the words of the rooms that work by them, so that no room knows the settings."""
 
+import socket
+import ssl
+
+from switch.domain.errors import ConfigurationError
 from switch.ledger.leg_state import StandInTerms
 from switch.messages.host_1987 import DIALECTS
 from switch.messages.host_mapping import Parties
@@ -9,6 +13,8 @@ from switch.routing.host_desk import HostTerms
 from switch.settings import HostSettings, Settings
 from switch.transports.breaker import BreakerTerms
 from switch.transports.host_terms import LinkTerms
+from switch.transports.mqtt_line import LineTerms
+from switch.transports.mqtt_terminals import MqttTerms
 from switch.transports.tcp_terminals import Limits
 
 
@@ -24,6 +30,35 @@ def terminal_limits(settings: Settings) -> Limits:
         stranger_s=at.stranger_s,
         stranger_frames_max=at.stranger_frames_max,
     )
+
+
+def mqtt_terms(settings: Settings, worker: int = 0) -> MqttTerms:
+    """The line to the broker of process `worker`. ConfigurationError: a file that it names cannot be used."""
+    at = settings.mqtt
+    password, tls = "", None
+    try:
+        if at.password_file is not None:
+            password = at.password_file.read_text(encoding="utf-8").strip()
+        if at.tls_authority is not None:
+            tls = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(at.tls_authority))
+            tls.minimum_version = ssl.TLSVersion.TLSv1_2
+            if at.tls_certificate is not None and at.tls_key is not None:
+                tls.load_cert_chain(str(at.tls_certificate), str(at.tls_key))
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigurationError(f"mqtt: a file cannot be used: {error.__class__.__name__}") from error
+    line = LineTerms(
+        host=at.host,
+        port=at.port,
+        client_id=f"{at.client_id or 'cardswitch-' + socket.gethostname()}-{worker}",
+        username=at.username,
+        password=password,
+        tls=tls,
+        receive_maximum=at.receive_maximum,
+        payload_bytes_max=at.payload_bytes_max,
+        keep_alive_s=at.keep_alive_s,
+        session_s=at.session_s,
+    )
+    return MqttTerms(line, at.group)
 
 
 def host_terms(at: HostSettings, shards: int) -> HostTerms:

@@ -91,6 +91,7 @@ class Batches:
         self._open: tuple[int, list[bytes]] | None = None
         self._digest = b""  # of what was sent last
         self.results: dict[bytes, str] = {}
+        self.taken: list[tuple[bytes, str]] = []  # the records of the last receipt and their results
         self.must_sign_on = False
 
     def add(self, records: Iterable[bytes]) -> None:
@@ -147,4 +148,5 @@ class Batches:
         if [number for number, _ in receipt.results] != [record[59:63] for record in records]:
             raise ReceiptError("names other records")
         self.results.update(receipt.results)
+        self.taken = [(record, code) for record, (_, code) in zip(records, receipt.results, strict=True)]
         self._open = None

@@ -114,6 +114,13 @@ class Batch:
                 self.purse = _shifted(self.purse, debit=True, amount_fen=int.from_bytes(record[30:34]))
             self.unsent.popleft()
 
+    def note_results(self, results: Sequence[tuple[bytes, str]]) -> None:
+        """Records that were handed in by another way than field 62, and their results: they are this batch's all the same."""
+        for record, result in results:
+            self.answered[record[59:63]] = (record, result)
+            if result in COUNTED_RESULTS:
+                self.purse = _shifted(self.purse, debit=True, amount_fen=int.from_bytes(record[30:34]))
+
 
 def records_of(field62: bytes) -> list[bytes]:
     """Offline records of an upload."""

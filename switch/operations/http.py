@@ -15,6 +15,7 @@ class Readiness:
     """What must hold before terminals should come here."""
 
     checks: dict[str, Check] = field(default_factory=dict)
+    notes: dict[str, Callable[[], str]] = field(default_factory=dict)  # shown, and no reason to stay away
     draining: bool = False
 
     async def faults(self) -> Mapping[str, str]:
@@ -35,6 +36,8 @@ def health_app(readiness: Readiness, metrics: Metrics) -> web.Application:
         faults = await readiness.faults()
         ready = not any(faults.values())
         lines = [f"[{'-' if fault else '+'}] {name} {fault or 'ok'}" for name, fault in faults.items()]
+        notes = {name: read() for name, read in readiness.notes.items()}
+        lines += [f"[{'~' if note else '+'}] {name} {note or 'ok'}" for name, note in notes.items()]
         lines.append("ready" if ready else "not ready")
         text = "\n".join(lines if "verbose" in request.query or not ready else lines[-1:])
         return web.Response(text=text + "\n", status=200 if ready else 503)

@@ -52,16 +52,7 @@ class BatchDesk:
                 since,
                 content.records,
             )
-
-            def answered(outcome: Outcome | None) -> None:
-                if outcome is not None and outcome.field62:
-                    results = outcome.field62[1:]
-                    self._on_results(
-                        Counter(results[at + 4 : at + 6].decode() for at in range(0, len(results), 6))
-                    )
-                done(outcome)
-
-            return self._intake.submit(upload, answered)
+            return self.take_in(upload, done)
         message = BatchMessage(
             key.terminal_no,
             entry.merchant_no,
@@ -74,6 +65,20 @@ class BatchDesk:
             done,
         )
         return self._batches.submit(message)
+
+    def take_in(self, upload: Upload, done: Callable[[Outcome | None], None]) -> bool:
+        """Queue an upload; as submit."""
+        head = 2 if upload.bulk else 1  # bytes of the count before the results
+
+        def answered(outcome: Outcome | None) -> None:
+            if outcome is not None and outcome.field62:
+                results = outcome.field62[head:]
+                self._on_results(
+                    Counter(results[at + 4 : at + 6].decode() for at in range(0, len(results), 6))
+                )
+            done(outcome)
+
+        return self._intake.submit(upload, answered)
 
     @staticmethod
     def training(content: BatchRequest, outcome: Outcome) -> Outcome:

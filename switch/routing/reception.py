@@ -72,6 +72,10 @@ FETCHED_IN_TRAINING = (ParameterDownload, HotListDownload)  # a trainee's termin
 SLOW_S = 20.0  # a look-up or a session may take so long; then the request is answered 96
 
 
+class OtherSenderError(FramingError):
+    """A line that belongs to one terminal brought a frame of another."""
+
+
 class Books(Protocol):
     """The ledger, as far as a request needs it."""
 
@@ -134,17 +138,22 @@ class Reception:
 
     # ------------------------------------------------------------------ the way in
 
-    def receive(self, body: bytes, peer: Peer) -> None:
+    def receive(self, body: bytes, peer: Peer, *, sender: str = "") -> None:
         """Take one frame body; the peer gets exactly one answer, now or later.
 
-        Raises FramingError (UnsupportedMti among them) when it cannot be answered at all: close the connection.
+        sender: field 41 must name it, where the line knows who speaks.
+        Raises FramingError (UnsupportedMti, OtherSenderError among them) when it cannot be answered at all: close the connection.
         """
         try:
             message = decode(body)
         except MessageFormatError as error:
+            if sender and read_envelope(error.readable).terminal_id != sender:
+                raise OtherSenderError("field 41 is not the sender's") from None
             self._unreadable(error, peer)
             return
         envelope = read_envelope(message)
+        if sender and envelope.terminal_id != sender:
+            raise OtherSenderError("field 41 is not the sender's")
         visit = Visit(peer, message, envelope)
         try:
             entry = self._terminals.get(envelope.terminal_id)

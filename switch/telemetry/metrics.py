@@ -67,6 +67,11 @@ class Metrics:
         self.host_seconds: defaultdict[str, _Histogram] = defaultdict(lambda: _Histogram(LATENCY_BOUNDS_S))
         self.host_oddities: Counter[tuple[str, str]] = Counter()
         self.host_lines_lost: Counter[tuple[str, str]] = Counter()
+        self.mqtt_messages_refused: Counter[str] = Counter()
+        self.mqtt_receipts: Counter[str] = Counter()
+        self.mqtt_lines_ended: Counter[str] = Counter()
+        self.mqtt_answers_undelivered: Counter[str] = Counter()
+        self.mqtt_seconds = _Histogram(LATENCY_BOUNDS_S)
         self.hosts: dict[str, Callable[[], tuple[int, int, int, int]]] = {}
         self.host_told: Counter[tuple[str, str]] = Counter()
         self.host_late_answers: Counter[tuple[str, str]] = Counter()
@@ -138,6 +143,26 @@ class Metrics:
         """By host: open messages, refused ones, age of the oldest open one in seconds. Hosts that have none any more show 0."""
         self.host_outbox = dict.fromkeys(self.host_outbox, (0, 0, 0.0)) | dict(figures)
 
+    def mqtt_refused(self, reason: str) -> None:
+        """A message over MQTT was turned away."""
+        self.mqtt_messages_refused[reason] += 1
+
+    def receipt(self, result: str) -> None:
+        """A batch of offline records over MQTT got a receipt with this result."""
+        self.mqtt_receipts[result] += 1
+
+    def mqtt_acknowledged(self, seconds: float) -> None:
+        """A message over MQTT was acknowledged so long after it came."""
+        self.mqtt_seconds.add(seconds)
+
+    def mqtt_line_ended(self, reason: str) -> None:
+        """The line to the broker was `lost`, or could not be made: `connect`."""
+        self.mqtt_lines_ended[reason] += 1
+
+    def mqtt_undelivered(self, channel: str) -> None:
+        """An answer found no way to the broker."""
+        self.mqtt_answers_undelivered[channel] += 1
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -176,6 +201,7 @@ class Metrics:
         yield self.batch_seconds.family("cardswitch_batch_seconds", "Duration of a batch")
         yield from self._of_loads()
         yield from self._of_hosts()
+        yield from self._of_mqtt()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
 
@@ -194,6 +220,34 @@ class Metrics:
         yield GaugeMetricFamily(
             "cardswitch_load_suspense_age_seconds", "Age of the oldest load in suspense", value=age_s
         )
+
+    def _of_mqtt(self) -> Iterator[Metric]:
+        for name, text, label, counts in (
+            (
+                "cardswitch_mqtt_refused",
+                "Messages over MQTT turned away",
+                "reason",
+                self.mqtt_messages_refused,
+            ),
+            ("cardswitch_mqtt_receipts", "Receipts for batches over MQTT", "result", self.mqtt_receipts),
+            (
+                "cardswitch_mqtt_lines_ended",
+                "Lines to the MQTT broker that ended",
+                "reason",
+                self.mqtt_lines_ended,
+            ),
+            (
+                "cardswitch_mqtt_undelivered",
+                "Answers that found no way to the broker",
+                "channel",
+                self.mqtt_answers_undelivered,
+            ),
+        ):
+            counter = CounterMetricFamily(name, text, labels=[label])
+            for value, count in counts.items():
+                counter.add_metric([value], count)
+            yield counter
+        yield self.mqtt_seconds.family("cardswitch_mqtt_seconds", "From a message's arrival to its PUBACK")
 
     def _of_hosts(self) -> Iterator[Metric]:
         for name, text, label, counts in (

@@ -26,6 +26,8 @@ POINTS: Final = {
     "host has answered": Point("switch.routing.host_desk", "HostDesk._write"),
     "load decided": Point("switch.ledger.load_rows", "queue_writes"),
     "load committed": Point("switch.ledger.load_rows", "tell"),
+    "batch committed": Point("switch.routing.purse_batches", "_Visit.receipt"),
+    "receipt published": Point("switch.transports.mqtt_line", "MqttLine.acknowledge"),
     "answer committed": Point("switch.routing.host_desk", "HostDesk._end"),
 }
 

@@ -65,7 +65,14 @@ def test_the_cut_off_in_the_table_is_a_time_of_day() -> None:
 
 def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics = Metrics()
-    for gauge in ("queue_depth", "intake_depth", "route_table", "host_questions"):
+    for gauge in (
+        "queue_depth",
+        "intake_depth",
+        "route_table",
+        "host_questions",
+        "mqtt_connected",
+        "mqtt_in_flight",
+    ):
         metrics.watch(gauge, "", lambda: 0.0)
     metrics.answered("0200", "22", "00", 0.001)
     metrics.refused("idle")
@@ -77,6 +84,11 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.host_forwarded("bank", "confirmed", 3)
     metrics.host_late("bank", "approved")
     metrics.outbox({"bank": (1, 0, 2.5)})
+    metrics.mqtt_refused("size")
+    metrics.receipt("00")
+    metrics.mqtt_acknowledged(0.01)
+    metrics.mqtt_line_ended("lost")
+    metrics.mqtt_undelivered("iso")
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

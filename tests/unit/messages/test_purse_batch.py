@@ -1,6 +1,7 @@
 """EPB1 and EPA1: read as packed by the simulator, and every broken form refused by name."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +88,22 @@ def test_a_receipt_is_read_by_the_terminal_as_it_was_built() -> None:
     assert receipt.digest == sm3(payload)
     assert receipt.results == ((b"\0\0\0\x01", "10"), (b"\0\0\0\x02", "03"))
     assert PAD.mac_holds(receipt.signed, receipt.mac)
+
+
+def test_the_worked_example_in_the_documents_is_right() -> None:
+    text = (Path(__file__).parents[3] / "docs/mqtt.md").read_text(encoding="utf-8")
+    block = text.split("## 5 A worked example", 1)[1].split("```")[1]
+    parts: dict[str, str] = {}
+    name = ""
+    for line in block.strip().splitlines():
+        name = line[:15].strip() or name
+        parts[name] = parts.get(name, "") + line[15:].strip()
+    batch = bytes.fromhex(parts["EPB1, head"] + parts["EPB1, record"] + parts["EPB1, MAC"])
+    pad = PinPad(TERMINAL, WorkingKeys(bytes(16), bytes.fromhex("0123456789ABCDEFFEDCBA9876543210"), None))
+    record = bytes.fromhex(parts["EPB1, record"])
+    assert pack_batch(TERMINAL, pad, 7, [record]) == batch
+    assert read_batch(batch).records == (record,)
+    receipt = "".join(parts[name] for name in parts if name.startswith("EPA1"))
+    body = receipt_body(TERMINAL.terminal_id, 7, batch, "00", record[59:63] + b"10")
+    assert body + bytes([5]) + pad.field64(body) == bytes.fromhex(receipt)
+    assert parts["SM3 of EPB1"] == sm3(batch).hex().upper()

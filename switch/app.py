@@ -9,6 +9,7 @@ import contextlib
 import gc
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
+from switch.domain.publishing import Publisher
 from switch.keys.opening import activate_proved, open_vault, unlock_secret
 from switch.keys.records import KeyRecord
 from switch.keys.software_vault import SoftwareVault
@@ -80,6 +82,8 @@ class Service:
         self.http_port = 0
         self.forwarders: dict[str, Forwarder] = {}
         self.tac_workers: TacWorkers | None = None
+        self.publisher: Publisher | None = None  # where there is a broker
+        self._drained_by_s = 0.0
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Service":
@@ -176,15 +180,14 @@ class Service:
     def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> None:
         """Serve terminals over MQTT. The broker may be away: nothing waits for it."""
         terms = mqtt_terms(self.settings, self.worker)
-        mqtt = MqttTerminals(reception.receive, batches.receive, terms, self.metrics)
+        mqtt = self.publisher = MqttTerminals(reception.receive, batches.receive, terms, self.metrics)
         self.metrics.watch("mqtt_connected", "Whether the line to the broker listens", lambda: mqtt.connected)
         self.metrics.watch("mqtt_in_flight", "Messages over MQTT not answered yet", lambda: mqtt.in_flight)
         self.readiness.notes["mqtt"] = lambda: mqtt.problem
         self._background(mqtt.run())
 
         async def drain() -> None:
-            self.readiness.draining = True
-            if left := await mqtt.drain(self.settings.terminals.drain_s):
+            if left := await mqtt.drain(self._drain_left()):
                 log.warning("stopped with messages over MQTT unanswered", count=left)
 
         self._stack.push_async_callback(drain)
@@ -228,9 +231,15 @@ class Service:
         )
         self._stack.push_async_callback(self._drain, listener)
 
-    async def _drain(self, listener: TerminalListener) -> None:
+    def _drain_left(self) -> float:
+        """Seconds that are left for draining, all lines together: it begins when this is first asked."""
         self.readiness.draining = True
-        left = await listener.drain(self.settings.terminals.drain_s)
+        now_s = time.monotonic()
+        self._drained_by_s = self._drained_by_s or now_s + self.settings.terminals.drain_s
+        return max(self._drained_by_s - now_s, 0.0)
+
+    async def _drain(self, listener: TerminalListener) -> None:
+        left = await listener.drain(self._drain_left())
         if left:
             log.warning("stopped with requests unanswered", count=left)
 

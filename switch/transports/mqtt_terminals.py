@@ -119,6 +119,11 @@ class MqttTerminals:
                 except LineLostError as error:
                     self._watch.mqtt_line_ended("connect")
                     reason = str(error)
+                except (
+                    Exception
+                ) as error:  # our own fault, and no reason to leave the terminals alone for ever
+                    log.exception("the line to the MQTT broker failed")
+                    reason = type(error).__name__
                 else:
                     self._watch.mqtt_line_ended("lost")
                     if time.monotonic() - began_s > STEADY_S:
@@ -155,15 +160,15 @@ class MqttTerminals:
         """Take nothing new, let what is in flight be answered and acknowledged, leave. Returns what was still unanswered."""
         self._stopping = True
         line = self._line
-        if line is None:
-            return self.in_flight
-        with contextlib.suppress(LineLostError):
-            await line.unsubscribe(self._topics)
-        deadline = time.monotonic() + within_s
-        # Looked at now and then, once in a process's life.
-        while (left := self.in_flight) and line.open and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        await line.leave()
+        left = self.in_flight
+        if line is not None:
+            with contextlib.suppress(LineLostError):
+                await line.unsubscribe(self._topics)
+            deadline = time.monotonic() + within_s
+            # Looked at now and then, once in a process's life.
+            while (left := self.in_flight) and line.open and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await line.leave()
         for task in self._batches:
             task.cancel()
         return left
@@ -232,7 +237,7 @@ class MqttTerminals:
 
     def _refuse(self, reason: str, incoming: Incoming, arrival: Arrival) -> None:
         self._watch.mqtt_refused(reason)
-        log.info("MQTT message refused", reason=reason, bytes=len(incoming.payload))
+        log.debug("MQTT message refused", reason=reason, bytes=len(incoming.payload))
         if incoming.qos:
             arrival.line.arrivals.finish(arrival)
 
@@ -240,6 +245,7 @@ class MqttTerminals:
         try:
             receipt = await self._take_batch(message.source.terminal_id, payload)
         except BaseException:  # cancelled: it comes again
+            message.finished = True
             self._forget(message.source)
             raise
         message.send(receipt)
@@ -262,6 +268,9 @@ class MqttTerminals:
 
     def finish(self, message: "_Message") -> None:
         """Nothing more is to be said to a message."""
+        if message.finished:
+            return
+        message.finished = True
         self._forget(message.source)
         if not message.arrival.done:
             message.arrival.line.arrivals.finish(message.arrival)  # of no consequence where that line is gone
@@ -319,12 +328,13 @@ async def publishing(terms: LineTerms) -> AsyncIterator[LinePublisher]:
 class _Message:
     """A message on its way through a room. The Peer of a frame."""
 
-    __slots__ = ("_channel", "arrival", "correlation", "source", "topic")
+    __slots__ = ("_channel", "arrival", "correlation", "finished", "source", "topic")
 
     def __init__(self, channel: MqttTerminals, source: Source, incoming: Incoming, arrival: Arrival) -> None:
         self._channel = channel
         self.source = source
         self.arrival = arrival
+        self.finished = False
         self.topic = down_topic(source, incoming.response_topic)
         correlation = incoming.correlation
         self.correlation = (

@@ -13,7 +13,7 @@ from psycopg import AsyncCursor
 from switch.domain.decisions import Outcome
 from switch.ledger.batch_messages import Keyed, Session, Stored, ask, outcome_of
 from switch.ledger.writer import Connection
-from switch.storage.arrays import int2s, int4s, int8s
+from switch.storage.arrays import dates, int2s, int4s, int8s
 from switch.storage.sql import load
 
 SQL: Final = load("switch.purse", "batches.sql")
@@ -48,17 +48,31 @@ class Batches:
         if not self._messages:
             return
         keys = {
-            "shards": int2s([self._session.shard_of(message) for message in self._messages]),
             "terminals": int4s([message.terminal_no for message in self._messages]),
             "serials": int8s([message.serial for message in self._messages]),
         }
         self._cursor = await ask(connection, SQL["find_batches"], keys)
 
-    async def received(self) -> None:
-        """Take the answer, after the pipeline."""
-        if self._cursor is not None:
-            for terminal_no, serial, *stored in await self._cursor.fetchall():
-                self._stored[terminal_no, serial] = Stored(*stored)
+    async def received(self, connection: Connection) -> None:
+        """Take the answer, after the pipeline. Only for serials that come again there is one more question."""
+        found = await self._cursor.fetchall() if self._cursor is not None else []
+        if not found:
+            return
+        days = [day for _, _, _, day in found]
+        shards = {message.terminal_no: self._session.shard_of(message) for message in self._messages}
+        keys = {
+            "shards": int2s([shards[terminal_no] for terminal_no, _, _, _ in found]),
+            "terminals": int4s([terminal_no for terminal_no, _, _, _ in found]),
+            "serials": int8s([serial for _, serial, _, _ in found]),
+            "batches": int4s([batch_no for _, _, batch_no, _ in found]),
+            "stans": int4s([stan_of(serial) for _, serial, _, _ in found]),
+            "days": dates(days),
+            "oldest": min(days),
+            "newest": max(days),
+        }
+        cursor = await ask(connection, SQL["read_answers"], keys)
+        for terminal_no, serial, *stored in await cursor.fetchall():
+            self._stored[terminal_no, serial] = Stored(*stored)
 
     def earlier(self, message: Numbered) -> Outcome | None:
         """The stored answer of a serial that came before; 94 when it came with other content; None for a new one."""

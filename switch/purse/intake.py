@@ -247,7 +247,7 @@ class IntakeWriter(MessageWriter[_Job]):
 
         asked = await session.begin(connection, messages, serials=batch.count + len(messages), more=more)
         assert asked is not None
-        await batches.received()
+        await batches.received(connection)
         known = await asked.received(batch)
         desk = Desk(session, batches, self._shards, messages, batch, known)
         outcomes = await desk.decide(connection)

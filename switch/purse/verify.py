@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import FormatError
 from switch.keys.purse import TacItem
+from switch.purse.chain import Loaded, follows
 from switch.purse.digest import NO_TAC_YET, TAC_BAD, TAC_GOOD, UNREADABLE, tac_item, unchecked, wants_tac
 from switch.purse.digest import tac_input as tac_input  # whoever checks a TAC by itself finds it here
 from switch.purse.record import LOCKED, RECORD_BYTES, TEST, Record, check_form, read_record
@@ -300,10 +301,13 @@ WAIT: Final = GreyVerdict("")
 CONTRADICTED: Final = GreyVerdict("", contradiction=True)
 
 
-def adjudicate(grey: Trace, accepted: Collection[Trace], greys: Sequence[Trace] = ()) -> GreyVerdict:
+def adjudicate(
+    grey: Trace, accepted: Collection[Trace], greys: Sequence[Trace] = (), loads: Collection[Loaded] = ()
+) -> GreyVerdict:
     """Decide by the earliest other trustworthy evidence of the same card, at most one accepted record for each ATC.
 
-    accepted: accepted records of the card. greys: its other grey records, which help to complete a balance chain.
+    accepted: accepted records of the card. greys: its other grey records, which help to complete a balance chain. loads: of the
+    card; credited ones in between explain that a balance is higher than the record before left it.
 
         evidence has the same ATC and the same balance before       never debited        94
         the next ATC and the balance less this amount               debited              00
@@ -315,13 +319,16 @@ def adjudicate(grey: Trace, accepted: Collection[Trace], greys: Sequence[Trace] 
         return WAIT
     first = min(later)
     if first.atc == grey.atc:
-        return GreyVerdict(REFUSED_GREY) if first.balance_fen == grey.balance_fen else CONTRADICTED
+        never = follows(grey.balance_fen, first.balance_fen, loads)
+        return GreyVerdict(REFUSED_GREY) if never else CONTRADICTED
     expected_fen = grey.balance_fen - grey.amount_fen
     for atc in range(grey.atc + 1, first.atc):
-        links = [other for other in greys if other.atc == atc and other.balance_fen == expected_fen]
+        links = [
+            other for other in greys if other.atc == atc and follows(expected_fen, other.balance_fen, loads)
+        ]
         if len(links) != 1:
             return WAIT
-        expected_fen -= links[0].amount_fen
-    if first.balance_fen == expected_fen:
+        expected_fen = links[0].balance_fen - links[0].amount_fen
+    if follows(expected_fen, first.balance_fen, loads):
         return GreyVerdict(ADJUSTED)
     return CONTRADICTED if first.atc == grey.atc + 1 else WAIT

@@ -6,7 +6,7 @@ all at once, every few seconds and before a day is closed. shadow.sql has the st
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 
 from switch.ledger.gate import GATE, PURSE_GATE_SHARD, TAKE_SHARED
 from switch.ledger.serials import BLOCK, Serials
+from switch.purse.chain import ALARMING, LOADS_MAX, Loaded, link
 from switch.purse.verify import ADJUSTED, GREY_DAYS_MAX, REFUSED_GREY, Trace
 from switch.purse.verify import adjudicate as adjudicate_one
 from switch.storage.sql import load
@@ -27,16 +28,21 @@ SQL: Final = load("switch.purse", "shadow.sql")
 Connection = AsyncConnection[Any]
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
+GAP_DAYS_MAX: Final = 30  # a hole that is older is reported
+GAPS_AT_ONCE: Final = 10_000  # reported by one fold
 _FOLD_STEPS = (
     "fold_spending",
     "fold_balances",
+    "report_reused_serials",
     "collect_arrivals",
     "add_sequences",
     "move_sequences",
     "move_purses",
+    "collect_holes",
+    "collect_closing",
+    "analyze_holes",
     "open_gaps",
     "close_gaps",
-    "report_chain_breaks",
     "report_negative",
 )
 
@@ -55,8 +61,39 @@ async def fold_purses(connection: Connection) -> int:
         if records:
             for step in _FOLD_STEPS:
                 await connection.execute(SQL[step].encode())
+            await _report_breaks(connection, await _all(connection, "find_mismatches"))
+        overdue = {"days": GAP_DAYS_MAX, "at_once": GAPS_AT_ONCE}
+        await connection.execute(SQL["report_overdue_gaps"].encode(), overdue)
         await connection.execute(SQL["move_watermark"].encode(), {"upto": upto})
     return records
+
+
+async def loads_of(connection: Connection, cards: Collection[int]) -> dict[int, list[Loaded]]:
+    """Loads of these cards (card_key), the newest few of each."""
+    found: dict[int, list[Loaded]] = defaultdict(list)
+    if cards:
+        asked = {"cards": sorted(cards), "loads_max": LOADS_MAX}
+        for card, *one in await _all(connection, "read_loads_of", asked):
+            found[card].append(Loaded(*one))
+    return found
+
+
+async def _report_breaks(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+    """Raise alarms for balances that neither the record before nor loads explain. rows: of find_mismatches."""
+    loads = await loads_of(connection, {row[2] for row in rows})
+    found: list[tuple[Any, ...]] = []
+    for entry_no, day, card, atc, expected_fen, found_fen in rows:
+        step = link(expected_fen, found_fen, loads[card])
+        if step.verdict in ALARMING:
+            text = f"balance before ATC {atc} is {found_fen} fen, expected {expected_fen}"
+            if step.loads:
+                named = ", ".join(str(one.load_no) for one in step.loads)
+                text += f": load {named} is on the card, and money went back"
+            found.append((entry_no, day, card, text))
+    if found:
+        names = ("entries", "dates", "cards", "details")
+        columns = dict(zip(names, map(list, zip(*found, strict=True)), strict=True))
+        await connection.execute(SQL["report_chain_breaks"].encode(), columns)
 
 
 async def keep_folding_purses(connect: Connect, every_s: float) -> None:
@@ -108,6 +145,7 @@ async def adjudicate(
             if row is None:
                 raise LookupError("no business day covers this instant: run `cardswitch doctor`")
             day = row[0]
+        await _report_breaks(connection, await _all(connection, "find_returned_rises", {"day": day}))
         greys = [_grey(row) for row in await _all(connection, "lock_greys", {"day": day})]
         if not greys:
             return Adjudication(0, 0, 0)
@@ -144,6 +182,7 @@ async def _decide(
         "serials": [grey.psam_serial for grey in greys],
     }
     used = set(await _all(connection, "find_used_serials", serials))
+    loads = await loads_of(connection, {grey.card for grey in greys})
     of_card: dict[int, list[_Grey]] = defaultdict(list)
     for grey in greys:
         of_card[grey.card].append(grey)
@@ -152,7 +191,7 @@ async def _decide(
     contradicted: list[int] = []
     for grey in greys:
         others = [other.trace for other in of_card[grey.card] if other is not grey]
-        result, contradiction = adjudicate_one(grey.trace, accepted[grey.card], others)
+        result, contradiction = adjudicate_one(grey.trace, accepted[grey.card], others, loads[grey.card])
         serial = (grey.psam, grey.psam_serial)
         if result == ADJUSTED and serial in used:
             result, contradiction = "", True

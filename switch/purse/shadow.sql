@@ -64,22 +64,49 @@ SELECT n.kind::smallint AS kind, n.owner, range_agg(int8range(n.number, n.number
         SELECT 4, terminal_no, serial FROM folding_batch) n
  GROUP BY n.kind, n.owner;
 
+-- name: report_reused_serials
+-- Before the counters move. A terminal that numbers two records alike was set back, or is two devices: its count says nothing more.
+-- One line a fold and terminal, however many there are.
+INSERT INTO purse_alarm (kind, entry_no, business_date, card, detail)
+SELECT DISTINCT ON (f.terminal_no) 'RECORD_SERIAL_REUSED', f.entry_no, f.business_date, f.card,
+       'record serial ' || f.record_serial || ' of this terminal has come before, with another record'
+  FROM folding f
+  LEFT JOIN purse_sequence s ON s.kind = 3 AND s.owner = f.terminal_no
+  LEFT JOIN (SELECT terminal_no, record_serial, min(entry_no) AS first_entry
+               FROM folding
+              WHERE original_entry IS NULL AND result IN ('10', '04', '11')
+              GROUP BY terminal_no, record_serial HAVING count(*) > 1) AS twice USING (terminal_no, record_serial)
+ WHERE f.original_entry IS NULL AND f.result IN ('10', '04', '11')
+   AND ((f.record_serial >= s.first_no AND f.record_serial < s.next_no AND NOT s.missing @> f.record_serial)
+        OR f.entry_no > twice.first_entry)
+ ORDER BY f.terminal_no, f.entry_no
+    ON CONFLICT DO NOTHING;
+
 -- name: add_sequences
--- A registered card starts where the registry says; everything else where it was first seen.
-INSERT INTO purse_sequence (kind, owner, next_no)
-SELECT a.kind, a.owner, coalesce(p.next_atc, a.lowest)
+-- A registered card begins where the registry says; everything else with the lowest number that has come.
+INSERT INTO purse_sequence (kind, owner, first_no, next_no)
+SELECT a.kind, a.owner, coalesce(p.next_atc, a.lowest), coalesce(p.next_atc, a.lowest)
   FROM arrived a
   LEFT JOIN card_route c ON a.kind = 1 AND c.pan = card_digits(a.owner)
+   AND NOT EXISTS (SELECT FROM purse_stray t WHERE t.card = a.owner)
   LEFT JOIN purse p ON p.shard = c.shard AND p.card_no = c.card_no
  ORDER BY a.kind, a.owner
     ON CONFLICT DO NOTHING;
 
 -- name: move_sequences
--- What lies between the number expected and the highest that came is missing, and what came is not.
+-- What lies between the numbers known and the lowest and highest that came is missing, and what came is not. A card that was registered
+-- before its records came keeps its beginning: what lies below was another's to account for.
 UPDATE purse_sequence s
-   SET next_no = greatest(s.next_no, a.highest + 1),
-       missing = s.missing + int8multirange(int8range(s.next_no, greatest(s.next_no, a.highest + 1))) - a.got
+   SET first_no = b.first_no,
+       next_no = greatest(s.next_no, a.highest + 1),
+       missing = s.missing + int8multirange(int8range(b.first_no, s.first_no))
+               + int8multirange(int8range(s.next_no, greatest(s.next_no, a.highest + 1))) - a.got
   FROM arrived a
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN a.kind = 1 AND NOT EXISTS (SELECT FROM purse_stray t WHERE t.card = a.owner) THEN NULL
+                   ELSE a.lowest END AS lowest) AS l
+ CROSS JOIN LATERAL (SELECT q.kind, q.owner, least(q.first_no, l.lowest) AS first_no
+                       FROM purse_sequence q WHERE q.kind = a.kind AND q.owner = a.owner) AS b
  WHERE s.kind = a.kind AND s.owner = a.owner;
 
 -- name: move_purses
@@ -89,49 +116,122 @@ UPDATE purse p
   JOIN purse_sequence s ON s.kind = 1 AND s.owner = f.card
  WHERE p.shard = f.shard AND p.card_no = f.card_no AND p.next_atc IS DISTINCT FROM s.next_no;
 
--- name: open_gaps
--- Before the old ones are closed: what remains of a hole keeps its age.
-INSERT INTO purse_gap (kind, owner, missing, opened_at)
-SELECT s.kind, s.owner, r.missing,
-       coalesce((SELECT min(g.opened_at) FROM purse_gap g
-                  WHERE g.kind = s.kind AND g.owner = s.owner AND g.closed_at IS NULL AND g.missing && r.missing),
-                clock_timestamp())
+-- name: collect_holes
+-- What these counters lack now. The steps that follow compare sets and sort, so that a terminal with thousands of holes costs no square.
+CREATE TEMP TABLE hole ON COMMIT DROP AS
+SELECT s.kind, s.owner, r.missing
   FROM arrived a
   JOIN purse_sequence s ON s.kind = a.kind AND s.owner = a.owner
- CROSS JOIN unnest(s.missing) AS r (missing)
- WHERE NOT EXISTS (
-       SELECT FROM purse_gap g
-        WHERE g.kind = s.kind AND g.owner = s.owner AND g.closed_at IS NULL AND g.missing = r.missing);
+ CROSS JOIN unnest(s.missing) AS r (missing);
+
+-- name: collect_closing
+CREATE TEMP TABLE closing ON COMMIT DROP AS
+SELECT g.gap_no, g.kind, g.owner, g.missing, g.opened_at, g.reported_at
+  FROM arrived a
+  JOIN purse_gap g ON g.kind = a.kind AND g.owner = a.owner AND g.closed_at IS NULL
+  LEFT JOIN hole h ON h.kind = g.kind AND h.owner = g.owner AND h.missing = g.missing
+ WHERE h.kind IS NULL;
+
+-- name: analyze_holes
+ANALYZE hole, closing;
+
+-- name: open_gaps
+-- Before the old ones are closed: what remains of a hole keeps its age, and was reported if the whole was. Holes of one counter do not
+-- overlap, so the whole of a part is the one that begins last before it.
+WITH fresh AS (
+    SELECT h.kind, h.owner, h.missing
+      FROM hole h
+      LEFT JOIN purse_gap g ON g.kind = h.kind AND g.owner = h.owner AND g.missing = h.missing AND g.closed_at IS NULL
+     WHERE g.gap_no IS NULL
+), placed AS (
+    SELECT kind, owner, missing, is_fresh,
+           max(CASE WHEN NOT is_fresh THEN lower(missing) END)
+               OVER (PARTITION BY kind, owner ORDER BY lower(missing), is_fresh ROWS UNBOUNDED PRECEDING) AS whole_from
+      FROM (SELECT kind, owner, missing, true AS is_fresh FROM fresh
+            UNION ALL
+            SELECT kind, owner, missing, false FROM closing) AS every
+)
+INSERT INTO purse_gap (kind, owner, missing, opened_at, reported_at)
+SELECT p.kind, p.owner, p.missing, coalesce(c.opened_at, clock_timestamp()), c.reported_at
+  FROM placed p
+  LEFT JOIN closing c ON c.kind = p.kind AND c.owner = p.owner AND lower(c.missing) = p.whole_from AND c.missing @> p.missing
+ WHERE p.is_fresh
+ ORDER BY p.kind, p.owner, p.missing;
 
 -- name: close_gaps
-UPDATE purse_gap g
-   SET closed_at = clock_timestamp()
-  FROM arrived a
-  JOIN purse_sequence s ON s.kind = a.kind AND s.owner = a.owner
- WHERE g.kind = a.kind AND g.owner = a.owner AND g.closed_at IS NULL
-   AND NOT EXISTS (SELECT FROM unnest(s.missing) AS r (missing) WHERE r.missing = g.missing);
+UPDATE purse_gap g SET closed_at = clock_timestamp() FROM closing c WHERE g.gap_no = c.gap_no;
 
--- name: report_chain_breaks
--- Neighbours by ATC whose balances do not follow from each other. A load in between explains a rise.
-INSERT INTO purse_alarm (kind, entry_no, business_date, card, detail)
-SELECT DISTINCT 'CHAIN_BREAK', later.entry_no, later.business_date, later.card,
-       'balance before ATC ' || later.atc || ' is ' || later.balance_fen || ' fen, expected '
-       || earlier.balance_fen - earlier.amount_fen
+-- name: report_overdue_gaps
+-- Each once, those of one counter by one alarm. An operator acknowledges the alarm of what will not come any more.
+WITH overdue AS (
+    UPDATE purse_gap g
+       SET reported_at = n.at
+      FROM (SELECT now() AS at) AS n, business_day d
+     WHERE d.begins_at <= n.at AND n.at < d.ends_at
+       AND g.gap_no IN (SELECT gap_no FROM purse_gap
+                         WHERE closed_at IS NULL AND reported_at IS NULL AND opened_at < n.at - make_interval(days => %(days)s)
+                         ORDER BY opened_at LIMIT %(at_once)s)
+    RETURNING g.gap_no, g.kind, g.owner, g.missing, g.opened_at, n.at, d.business_date
+)
+INSERT INTO purse_alarm (at, kind, gap_no, business_date, card, detail)
+SELECT min(at), 'GAP_OVERDUE', min(gap_no), min(business_date), CASE kind WHEN 1 THEN owner END,
+       format('%%s to %%s%%s have not come since %%s', min(lower(missing)), max(upper(missing)) - 1,
+              CASE WHEN count(*) > 1 THEN format(', in %%s holes,', count(*)) END,
+              to_char(min(opened_at) AT TIME ZONE INTERVAL '8 hours', 'YYYY-MM-DD'))
+  FROM overdue
+ GROUP BY kind, owner;
+
+-- name: find_mismatches
+-- Neighbours by counter, at least one of them new, whose balances do not follow from each other by themselves.
+SELECT DISTINCT later.entry_no, later.business_date, later.card, later.atc, earlier.balance_fen - earlier.amount_fen, later.balance_fen
   FROM (SELECT card, atc FROM folding WHERE result IN ('10', '00') AND record_kind <> 2
          UNION
         SELECT card, atc + 1 FROM folding WHERE result IN ('10', '00') AND record_kind <> 2) f
   JOIN purse_atc later ON later.card = f.card AND later.atc = f.atc
   JOIN purse_atc earlier ON earlier.card = f.card AND earlier.atc = f.atc - 1
- WHERE later.balance_fen <> earlier.balance_fen - earlier.amount_fen
+ WHERE later.balance_fen <> earlier.balance_fen - earlier.amount_fen;
+
+-- name: find_returned_rises
+-- Rises that begin where a load began whose money went back on the day or the day before.
+SELECT DISTINCT later.entry_no, later.business_date, later.card, later.atc, earlier.balance_fen - earlier.amount_fen, later.balance_fen
+  FROM purse_load_move m
+  JOIN purse_load l ON l.shard = m.shard AND l.entry_no = m.load_no
+  JOIN purse p ON p.shard = l.shard AND p.card_no = l.card_no
+  JOIN purse_atc earlier ON earlier.card = card_key(p.asn)
+  JOIN purse_atc later ON later.card = earlier.card AND later.atc = earlier.atc + 1
+ WHERE m.business_date BETWEEN %(day)s::date - 1 AND %(day)s AND m.to_state IN (3, 6)
+   AND later.balance_fen > earlier.balance_fen - earlier.amount_fen;
+
+-- name: read_loads_of
+-- The newest loads of each card.
+SELECT k.card, l.entry_no, l.online_atc, l.amount_fen, l.balance_before_fen, l.state
+  FROM unnest(%(cards)s::bigint[]) AS k (card)
+ CROSS JOIN LATERAL (SELECT shard, card_no FROM card_route WHERE pan = card_digits(k.card) LIMIT 1) AS r
+ CROSS JOIN LATERAL (
+       SELECT entry_no, online_atc, amount_fen, balance_before_fen, state FROM purse_load
+        WHERE purse_load.shard = r.shard AND purse_load.card_no = r.card_no
+        ORDER BY online_atc DESC, entry_no DESC LIMIT %(loads_max)s) AS l;
+
+-- name: report_chain_breaks
+INSERT INTO purse_alarm (kind, entry_no, business_date, card, detail)
+SELECT 'CHAIN_BREAK', n.entry_no, n.business_date, n.card, n.detail
+  FROM unnest(%(entries)s::bigint[], %(dates)s::date[], %(cards)s::bigint[], %(details)s::text[])
+       AS n (entry_no, business_date, card, detail)
+ ORDER BY n.entry_no
     ON CONFLICT DO NOTHING;
 
 -- name: report_negative
+-- When a shadow goes below zero, not for every ride that follows: of a card that nobody knows all would be below.
 INSERT INTO purse_alarm (kind, entry_no, business_date, card, detail)
 SELECT 'SHADOW_NEGATIVE', f.entry_no, f.business_date, f.card, 'shadow balance is ' || p.balance_fen || ' fen'
-  FROM (SELECT DISTINCT ON (shard, card_no) * FROM folding
+  FROM (SELECT DISTINCT ON (shard, card_no) shard, card_no, entry_no, business_date, card,
+               sum(amount_fen) OVER (PARTITION BY shard, card_no) AS spent_fen
+          FROM folding
          WHERE result IN ('10', '00') ORDER BY shard, card_no, entry_no DESC) f
   JOIN purse p ON p.shard = f.shard AND p.card_no = f.card_no
  WHERE p.balance_fen < 0
+   AND (p.balance_fen + f.spent_fen >= 0
+        OR NOT EXISTS (SELECT FROM purse_alarm a WHERE a.card = f.card AND a.kind = 'SHADOW_NEGATIVE'))
     ON CONFLICT DO NOTHING;
 
 -- name: move_watermark

@@ -115,7 +115,8 @@ SELECT %(actor)s, 'card ' || card_no,
        jsonb_build_object('before', NULL, 'after', jsonb_strip_nulls(jsonb_build_object(
            'holder_id', holder_id, 'state', state, 'valid_from', valid_from, 'valid_through', valid_through,
            'online_opening_fen', online_opening_fen, 'medical_opening_fen', medical_opening_fen,
-           'purse_opening_fen', purse_opening_fen, 'purse_online_atc', purse_online_atc)))
+           'purse_opening_fen', purse_opening_fen, 'purse_online_atc', purse_online_atc,
+           'purse_offline_atc', purse_offline_atc)))
   FROM planned_card
  WHERE known_card_no IS NULL
 

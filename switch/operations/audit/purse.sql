@@ -210,14 +210,45 @@ SELECT CASE WHEN q.entry_no IS NULL THEN 'purse_record' ELSE 'purse_quarantine' 
             ELSE (q.terminal_no, q.received_at, q.raw) IS DISTINCT FROM (r.terminal_no, r.received_at, r.raw) END
 
 -- name: alarms
--- says: an alarm is about a record that is there, of its card and day
--- rows: purse_alarm, purse_record
-SELECT 'purse_alarm', format('alarm_no %%s', a.alarm_no), 'a record of this card and day',
-       CASE WHEN r.entry_no IS NULL THEN format('%%s, no entry %%s', a.kind, a.entry_no)
+-- says: an alarm is about a record that is there, of its card and day, or about a hole that had been open for 30 days
+-- rows: purse_alarm, purse_record, purse_gap
+SELECT 'purse_alarm', format('alarm_no %%s', a.alarm_no),
+       CASE WHEN a.gap_no IS NULL THEN 'a record of this card and day'
+            ELSE format('a gap that was reported at %%s, after 30 days', g.reported_at) END,
+       CASE WHEN a.gap_no IS NOT NULL THEN format('%%s, gap_no %%s opened at %%s, alarm at %%s', a.kind, a.gap_no, g.opened_at, a.at)
+            WHEN r.entry_no IS NULL THEN format('%%s, no entry %%s', a.kind, a.entry_no)
             ELSE format('%%s, entry %%s of %%s', a.kind, r.entry_no, r.business_date) END
   FROM purse_alarm a
   LEFT JOIN purse_record r ON r.entry_no = a.entry_no
- WHERE r.entry_no IS NULL OR (a.card, a.business_date) IS DISTINCT FROM (r.card, r.business_date)
+  LEFT JOIN purse_gap g ON g.gap_no = a.gap_no
+ WHERE CASE WHEN a.gap_no IS NULL THEN r.entry_no IS NULL OR (a.card, a.business_date) IS DISTINCT FROM (r.card, r.business_date)
+            ELSE a.entry_no IS NOT NULL OR g.gap_no IS NULL OR a.kind <> 'GAP_OVERDUE' OR g.reported_at IS DISTINCT FROM a.at
+                 OR a.at < g.opened_at + interval '30 days' OR a.card IS DISTINCT FROM CASE g.kind WHEN 1 THEN g.owner END END
+
+-- name: reported_gaps
+-- says: a hole that is marked as reported has an alarm of that instant about its counter
+-- rows: purse_gap, purse_alarm
+SELECT 'purse_gap', 'gap_no ' || g.gap_no, 'an alarm of that instant about its counter',
+       format('reported at %%s, missing %%s', g.reported_at, g.missing)
+  FROM purse_gap g
+ WHERE g.reported_at IS NOT NULL
+   AND NOT EXISTS (SELECT FROM purse_gap w JOIN purse_alarm a ON a.gap_no = w.gap_no
+                    WHERE w.kind = g.kind AND w.owner = g.owner AND a.at = g.reported_at)
+
+-- name: alarm_notes
+-- says: what people said about an alarm came after it, by somebody, with a reason, and opens and closes it by turns
+-- rows: purse_alarm_note, purse_alarm
+SELECT 'purse_alarm_note', format('note_no %%s', n.note_no),
+       CASE WHEN a.alarm_no IS NULL THEN 'an alarm of this number'
+            WHEN n.acknowledged = n.before THEN CASE WHEN n.before THEN 'opened again' ELSE 'acknowledged' END
+            ELSE format('a name, a reason, not before %%s', greatest(a.at, n.said_at)) END,
+       format('alarm_no %%s, %%s at %%s by %%s', n.alarm_no, CASE WHEN n.acknowledged THEN 'acknowledged' ELSE 'opened again' END, n.at,
+              CASE WHEN n.actor = '' THEN 'nobody' ELSE n.actor END)
+  FROM (SELECT *, lag(acknowledged, 1, false) OVER told AS before, lag(at) OVER told AS said_at
+          FROM purse_alarm_note WINDOW told AS (PARTITION BY alarm_no ORDER BY note_no)) AS n
+  LEFT JOIN purse_alarm a ON a.alarm_no = n.alarm_no
+ WHERE a.alarm_no IS NULL OR n.acknowledged = n.before OR n.at < a.at OR n.at < n.said_at OR n.at > clock_timestamp()
+    OR n.actor = '' OR n.reason = ''
 
 -- name: purses
 -- says: the shadow of a purse is what was loaded and, behind the watermark, spent; every purse with money has a card
@@ -276,42 +307,44 @@ SELECT 'purse', 'all', format('2002 holds %%s fen', l.fen - r.fen),
 -- says: of each counter everything from where it began to the next number has come, but what is noted as missing
 -- rows: purse_sequence, purse_record, purse_batch
 WITH came AS MATERIALIZED (
-    SELECT n.kind, n.owner, n.number, n.txid
+    SELECT n.kind, n.owner, n.number
       FROM purse_record r
       JOIN purse_watermark w ON r.txid < w.folded_to
      CROSS JOIN LATERAL (
-           SELECT 1 AS kind, r.card AS owner, r.atc::bigint AS number, r.txid
-            WHERE r.result IN ('10', '00') AND r.record_kind <> 2
+           SELECT 1 AS kind, r.card AS owner, r.atc::bigint AS number WHERE r.result IN ('10', '00') AND r.record_kind <> 2
            UNION ALL
-           SELECT 2, r.psam, r.psam_serial, r.txid WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02'
+           SELECT 2, r.psam, r.psam_serial WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02'
            UNION ALL
-           SELECT 3, r.terminal_no, r.record_serial, r.txid WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL) AS n
+           SELECT 3, r.terminal_no, r.record_serial WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL) AS n
     UNION ALL
-    SELECT 4, b.terminal_no, b.serial, b.txid FROM purse_batch b JOIN purse_watermark w ON b.txid < w.folded_to
+    SELECT 4, b.terminal_no, b.serial FROM purse_batch b JOIN purse_watermark w ON b.txid < w.folded_to
+), noted AS (
+    SELECT DISTINCT ON (subject) subject, (change -> 'after' ->> 'purse_offline_atc')::bigint AS begins
+      FROM registry_change WHERE change -> 'after' ? 'purse_offline_atc' ORDER BY subject, change_no
 ), got AS (
-    SELECT c.kind, c.owner, range_agg(int8range(c.number, c.number + 1)) AS numbers, max(c.number) AS highest,
-           -- The first fold took the oldest record in, so no counter began after that.
-           min(c.number) FILTER (WHERE c.txid = c.first_txid) AS began_by, bool_or(r.card_no IS NOT NULL AND c.kind = 1) AS registered
-      FROM (SELECT *, min(txid) OVER (PARTITION BY kind, owner) AS first_txid FROM came) AS c
+    SELECT c.kind, c.owner, c.numbers, c.lowest, c.highest, r.card_no IS NOT NULL AND t.card IS NULL AS registered, n.begins
+      FROM (SELECT kind, owner, range_agg(int8range(number, number + 1)) AS numbers, min(number) AS lowest, max(number) AS highest
+              FROM came GROUP BY kind, owner) AS c
       LEFT JOIN card_route r ON c.kind = 1
        AND r.pan = lpad((CASE WHEN c.owner < 0 THEN c.owner + 18446744073709551616 ELSE c.owner END)::text, 19, '0')
-     GROUP BY c.kind, c.owner
+      LEFT JOIN purse_stray t ON c.kind = 1 AND t.card = c.owner
+      LEFT JOIN noted n ON n.subject = 'card ' || r.card_no
+), due AS (
+    -- A card that was registered before its records came begins where the registry says; from older versions nothing says where that was.
+    SELECT kind, owner, numbers, highest, CASE WHEN registered THEN begins ELSE lowest END AS first_no FROM got
 )
 SELECT 'purse_sequence', format('kind %%s, %%s', coalesce(s.kind, g.kind),
               CASE coalesce(s.kind, g.kind) WHEN 1 THEN 'card ending in ' || right((CASE WHEN coalesce(s.owner, g.owner) < 0
                    THEN coalesce(s.owner, g.owner) + 18446744073709551616 ELSE coalesce(s.owner, g.owner) END)::text, 4)
                    WHEN 2 THEN 'PSAM ' || lpad(coalesce(s.owner, g.owner)::text, 12, '0') ELSE 'terminal_no ' || coalesce(s.owner, g.owner) END),
        CASE WHEN g.kind IS NULL THEN 'no row'
-            ELSE format('next %%s, missing all else from %%s on', g.highest + 1, least(g.began_by, lower(s.missing))) END,
-       CASE WHEN s.kind IS NULL THEN 'no row' ELSE format('next %%s, missing %%s', s.next_no, s.missing) END
-  FROM (SELECT kind::integer AS kind, owner, next_no, missing FROM purse_sequence) AS s
-  FULL JOIN got g ON g.kind = s.kind AND g.owner = s.owner
- WHERE s.kind IS NULL OR g.kind IS NULL
-    OR (NOT g.registered AND s.next_no <> g.highest + 1) OR s.next_no <= g.highest
-    OR s.missing && g.numbers
-    -- A registered card began where the registry said, which may be later.
-    OR int8multirange(int8range(CASE WHEN g.registered THEN coalesce(lower(s.missing), s.next_no)
-                                     ELSE least(g.began_by, lower(s.missing)) END, s.next_no)) - g.numbers <> s.missing
+            ELSE format('from %%s, next %%s, missing all else', coalesce(g.first_no, s.first_no),
+                        greatest(g.highest + 1, g.first_no, s.first_no)) END,
+       CASE WHEN s.kind IS NULL THEN 'no row' ELSE format('from %%s, next %%s, missing %%s', s.first_no, s.next_no, s.missing) END
+  FROM (SELECT kind::integer AS kind, owner, first_no, next_no, missing FROM purse_sequence WHERE kind <= 3) AS s
+  FULL JOIN due g ON g.kind = s.kind AND g.owner = s.owner
+ WHERE s.kind IS NULL OR g.kind IS NULL OR s.first_no <> g.first_no OR s.next_no <> greatest(g.highest + 1, s.first_no)
+    OR int8multirange(int8range(least(s.first_no, s.next_no), s.next_no)) - g.numbers <> s.missing
 
 -- name: next_counters
 -- says: a card's next counter is the one that its records lead to

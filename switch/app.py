@@ -37,6 +37,7 @@ from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
 from switch.operations.http import Readiness, health_app, start_http
+from switch.purse.completeness import keep_counting_gaps
 from switch.purse.intake import IntakeLanes, IntakeWriter, inline_tacs, pooled_tacs
 from switch.purse.shadow import keep_folding_purses
 from switch.registry.bindings import BindingDirectory
@@ -172,6 +173,7 @@ class Service:
                 )
             )
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
+            self._background(keep_counting_gaps(pool.connection, metrics))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
         if settings.mqtt.host:

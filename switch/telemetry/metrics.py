@@ -47,7 +47,7 @@ class _Histogram:
 
 
 class Metrics:
-    """Counters of one process. Also the Watch of the reception, the LineWatch of the listener, the HostsWatch of links."""
+    """Counters of one process. Also what rooms declare: Watch, LineWatch, HostsWatch, CompletenessWatch."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
@@ -76,6 +76,8 @@ class Metrics:
         self.host_told: Counter[tuple[str, str]] = Counter()
         self.host_late_answers: Counter[tuple[str, str]] = Counter()
         self.host_outbox: dict[str, tuple[int, int, float]] = {}
+        self.purse_gaps: dict[str, tuple[int, int, float]] = {}
+        self.purse_alarms: dict[str, int] = {}
         self._started = time()
         self.registry.register(self)
 
@@ -163,6 +165,11 @@ class Metrics:
         """An answer found no way to the broker."""
         self.mqtt_answers_undelivered[channel] += 1
 
+    def completeness(self, gaps: Mapping[str, tuple[int, int, float]], alarms: Mapping[str, int]) -> None:
+        """By counter: open gaps, numbers missing in them, age of the oldest in seconds. By kind: alarms that nobody has acknowledged."""
+        self.purse_gaps = dict(gaps)
+        self.purse_alarms = dict.fromkeys(self.purse_alarms, 0) | dict(alarms)
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -202,6 +209,7 @@ class Metrics:
         yield from self._of_loads()
         yield from self._of_hosts()
         yield from self._of_mqtt()
+        yield from self._of_purses()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
 
@@ -248,6 +256,26 @@ class Metrics:
                 counter.add_metric([value], count)
             yield counter
         yield self.mqtt_seconds.family("cardswitch_mqtt_seconds", "From a message's arrival to its PUBACK")
+
+    def _of_purses(self) -> Iterator[Metric]:
+        gauges = [
+            GaugeMetricFamily(f"cardswitch_purse_{name}", text, labels=["counter"])
+            for name, text in (
+                ("gaps", "Holes in counters that are open"),
+                ("missing", "Numbers that have not come"),
+                ("gap_age_seconds", "Age of the oldest open hole"),
+            )
+        ]
+        for counter, figures in self.purse_gaps.items():
+            for gauge, figure in zip(gauges, figures, strict=True):
+                gauge.add_metric([counter], figure)
+        yield from gauges
+        alarms = GaugeMetricFamily(
+            "cardswitch_purse_alarms", "Alarms that nobody has acknowledged", labels=["kind"]
+        )
+        for kind, count in self.purse_alarms.items():
+            alarms.add_metric([kind], count)
+        yield alarms
 
     def _of_hosts(self) -> Iterator[Metric]:
         for name, text, label, counts in (

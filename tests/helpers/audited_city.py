@@ -54,6 +54,7 @@ from switch.ledger.medical_desk import set_policy
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
 from switch.messages.answers import DE39
 from switch.operations.commands.registry import enter_day
+from switch.purse.alarms import list_alarms, note
 from switch.purse.intake import IntakeWriter, Upload, inline_tacs
 from switch.purse.shadow import fold_purses
 from switch.registry.importing import import_registry
@@ -280,13 +281,16 @@ class City:
         *,
         source: LoadSource = LoadSource.CASH,
         terminal_no: int = 1,
+        balance_fen: int = 0,
     ) -> tuple[int, Outcome]:
-        """A load of the card at this counter, or with None one of the online account."""
+        """A load of the card at this counter and balance, or with counter None one of the online account."""
         number, data = CardNumber(pan_of(card)), None
         if atc is not None:
             random = next(self._stans).to_bytes(4)
             psam = psam_of(terminal_no)
-            data = PurseLoadData(asn_of(number), ISSUER, 1, 1, 0, Fen(0), atc, random, bytes(4), psam)
+            data = PurseLoadData(
+                asn_of(number), ISSUER, 1, 1, 0, Fen(balance_fen), atc, random, bytes(4), psam
+            )
         agent = int(CITY if merchant_of(terminal_no) == 3 else OWN)
         loading = Loading(agent, takes_cash=True, card_proven=True, credit=lambda _at: b"field 55")
         return await self.ask(
@@ -303,8 +307,9 @@ class City:
         good: bool | None = True,
         source: LoadSource = LoadSource.CASH,
         terminal_no: int = 1,
+        balance_fen: int = 0,
     ) -> tuple[int, Outcome]:
-        """What a terminal says about the end of a load; good None: the card is gone."""
+        """What a terminal says about the end of a load; good None: the card is gone. balance_fen: before it."""
         stan, outcome = of
         day = outcome.clearing_date
         assert day is not None
@@ -316,7 +321,7 @@ class City:
             bytes(4),
             bytes(3),
             None if gone else bytes(4),
-            None if gone else Fen(fen),
+            None if gone else Fen(balance_fen + fen),
             0 if gone else 0x9000,
         )
         original = Original(1, stan, day.month, day.day)
@@ -408,6 +413,14 @@ class City:
         async with await connect(self.url) as connection:
             await fold_all(connection, range(SHARDS))
             await fold_purses(connection)
+
+    async def look_into(self, kind: str) -> None:
+        """Somebody acknowledges an alarm of this kind, and somebody else opens it again."""
+        async with await connect(self.url) as connection:
+            (alarm,) = await list_alarms(connection, kinds=[kind])
+            about = [alarm.alarm_no]
+            await note(connection, about, acknowledged=True, actor="li wei", reason="the bus has burnt")
+            await note(connection, about, acknowledged=False, actor="wang fang", reason="it was another bus")
 
     async def close(self) -> date:
         """Close the open day; the next begins."""

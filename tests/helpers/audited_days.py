@@ -283,7 +283,13 @@ async def third_day(city: City, divided: tuple[int, Outcome]) -> None:
     bought = await city.buy(1, 1_111)
     assert await city.suspend() == 3  # the open loads of the first day: two days are over
     await city.bring(Ride(card=5, atc=1, amount_fen=120, balance_fen=99_800))
+    with psycopg.connect(city.url, autocommit=True) as plain:
+        plain.execute(
+            "UPDATE purse_gap SET opened_at = opened_at - interval '31 days'"
+            " WHERE gap_no = (SELECT min(gap_no) FROM purse_gap WHERE kind = 1 AND closed_at IS NULL)"
+        )
     await city.fold()
+    await city.look_into("GAP_OVERDUE")
     await city.undo(Void, 1, 1_111, bought)
     await city.buy(11, 640)
     hosts = Hosts(city)

@@ -89,6 +89,7 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.mqtt_acknowledged(0.01)
     metrics.mqtt_line_ended("lost")
     metrics.mqtt_undelivered("iso")
+    metrics.completeness({"card_atc": (1, 2, 3.0)}, {"ATC_COLLISION": 1})
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

@@ -51,6 +51,8 @@ LOST = [
     ("purse_stray", "true"),
     ("purse_sequence", "kind = 3"),
     ("purse_gap", "closed_at IS NULL"),
+    ("purse_alarm", "gap_no IS NOT NULL"),
+    ("purse_alarm_note", "acknowledged"),
     ("card_route", "card_no = 2"),
     ("terminal_batch_difference", "matter = 'AMOUNT'"),
     ("terminal_batch_detail", "line = 5"),

@@ -70,6 +70,7 @@ KEY_TYPES = {
     "ZAK": TypeRule((KeyLevel.ZONE,), _BLOCK, "MACs exchanged with a partner"),
     "PVK": TypeRule((KeyLevel.LOCAL,), ("SM3",), "PIN verifiers, HMAC-SM3"),
     "SM2": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the key centre and of files"),
+    "LSK": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of terminals' lists 名單簽名"),
 }
 
 _FIXED_OWNERS = {KeyLevel.ROOT: ROOT_OWNER, KeyLevel.LOCAL: LOCAL_OWNER}

@@ -365,7 +365,7 @@ class SoftwareVault:
         return WrappingKey(self._clear(record), algorithm_named(record.algorithm))
 
     def _pair(self, name: str, states: frozenset[KeyState]) -> sm2.KeyPair:
-        clear = self._clear(self._record(name, ("SM2",), states))
+        clear = self._clear(self._record(name, ("SM2", "LSK"), states))
         return sm2.KeyPair(clear[:32], clear[32:])
 
     def sign(self, key_name: str, message: bytes) -> bytes:

@@ -17,6 +17,7 @@ from switch.keys.tac_columns import Flags, TacColumns
 VERIFIER_BYTES = 16
 VERIFIER_KEY = "PVK/SM3/v1/local"  # made with the vault; all PIN verifiers depend on it
 CENTRE_SIGNING_KEY = "SM2/SM2/v1/local"  # made with the vault; signs key envelopes and clearing files
+LIST_SIGNING_KEY = "LSK/SM2/v1/local"  # made with the vault; terminals are given its public half, and check their lists by it
 
 
 class WorkingKeySet(NamedTuple):

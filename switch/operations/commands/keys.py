@@ -333,7 +333,7 @@ def list_keys(
 
 
 def _signs(record: KeyRecord) -> bool:
-    return record.key_type == "SM2" and record.state is not KeyState.RETIRED
+    return record.key_type in ("SM2", "LSK") and record.state is not KeyState.RETIRED
 
 
 def _public(key: str | None) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What a terminal fetches and reports: parameters and hot list block by block, and its status. The conversation only; a client sends and waits."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from switch.domain.errors import FormatError
@@ -13,9 +15,13 @@ BEGINNINGS_MAX: Final = 4  # a list that changes under the download is begun ane
 
 
 class Holdings:
-    """What one terminal works by. A download counts when it is whole: until then the old one stays in force."""
+    """What one terminal works by. A download counts when it is whole: until then the old one stays in force.
 
-    def __init__(self) -> None:
+    more: further tags of its status, such as those of lists by topic.
+    """
+
+    def __init__(self, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.more = more
         self.parameters: dict[str, str] = {}
         self.hot_list: dict[str, int] = {}
         self.hot_list_version = 0
@@ -26,6 +32,7 @@ class Holdings:
             "31": parameter_text("31", self.hot_list_version),
             "32": parameter_text("32", unsent),
         }
+        said |= self.more
         return "".join(tag + value for tag, value in sorted(said.items())).encode("ascii")
 
 
@@ -52,6 +59,8 @@ async def fetch_hot_list(client: PosClient, holdings: Holdings, mode: str = "") 
     mode = mode or (INCREMENT if holdings.hot_list_version else FULL)
     for _ in range(BEGINNINGS_MAX):
         blocks = await _whole_list(client, mode, holdings.hot_list_version)
+        if blocks and blocks[0].version < holdings.hot_list_version:
+            return blocks  # versions only grow: this one has been replaced, and what is held stays
         if blocks and applies(blocks[0], holdings.hot_list_version):
             holdings.hot_list = apply_blocks(holdings.hot_list, blocks)
             holdings.hot_list_version = blocks[0].version

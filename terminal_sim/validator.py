@@ -44,13 +44,19 @@ _RIDE_KIND = {
 
 @dataclass(slots=True)
 class Rules:
-    """Whom the validator lets ride. hot_list: ASN -> level, 0 refuse, 1 lock the purse application."""
+    """Whom the validator lets ride. hot_list: ASN -> level, 0 refuse, 1 lock the purse application.
+
+    list_fresh_at: when the switch last said that this hot list is in force; None: a device without that rule. list_days: how long
+    that is believed (tag 30).
+    """
 
     issuers: Collection[bytes]
     own_city: bytes = bytes.fromhex("3350")
     known_cities: Collection[bytes] = ()
     hot_list: Mapping[str, int] = field(default_factory=dict)
     key_indexes: tuple[int, ...] = (0x41, 0x01)  # in order of preference
+    list_fresh_at: datetime | None = None
+    list_days: int = 7
 
 
 class Ride(NamedTuple):
@@ -171,8 +177,10 @@ class Validator:
     # --- the card's papers --------------------------------------------------------------------------------------
 
     def _accepted(self, card: Reader, when: datetime) -> CardFacts:
-        facts = read_facts(card)
         rules = self.rules
+        if rules.list_fresh_at is not None and when - rules.list_fresh_at > timedelta(days=rules.list_days):
+            raise NotNowError("hot list is too old: fetch it first")
+        facts = read_facts(card)
         if facts.enabled != ENABLED:
             raise CardRejectedError("card is not enabled")
         if not facts.valid_from <= f"{when:%Y%m%d}" <= facts.valid_to:

@@ -53,5 +53,5 @@ def read_parameter_block(raw: bytes) -> ParameterBlock:
         raise FormatError("not ASCII", field="62")
     values = read_parameters(raw[1:].decode("ascii"))
     if any(tag in STATUS_ONLY for tag, _ in values):
-        raise FormatError("tags 31 and 32 are never sent to a terminal", field="62")
+        raise FormatError("tags 31 to 36 are never sent to a terminal", field="62")
     return ParameterBlock(raw[:1] == b"1", values)

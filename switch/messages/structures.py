@@ -221,9 +221,13 @@ PARAMETERS: Mapping[str, Part] = MappingProxyType(
         "30": Part("maximum hot list age, days", "黑名單有效天數", 2),
         "31": Part("hot list version", "黑名單版本", 8),
         "32": Part("unsent record count", "未上送筆數", 6),
+        "33": Part("city list version", "白名單版本", 8),
+        "34": Part("parameter set version", "參數版本", 8),
+        "35": Part("terminal clock YYYYMMDDhhmmss", "終端時鐘", 14),
+        "36": Part("list refused: which, why", "名單拒收原因", 2),
     }
 )
-STATUS_ONLY = frozenset({"31", "32"})  # reported by a terminal, never sent to one
+STATUS_ONLY = frozenset({"31", "32", "33", "34", "35", "36"})  # reported by a terminal, never sent to one
 SERIAL_MARK = b"Sequence No"
 PUBLIC_KEY_BYTES = 65
 WORKING_KEY_BYTES = 16

@@ -12,6 +12,7 @@ from terminal_sim.apdu import ApduDevice
 from terminal_sim.card import Lock, PurseCard
 from terminal_sim.crypto import KeyKind
 from terminal_sim.personalisation import NOT_ENABLED, CardProfile
+from terminal_sim.pos_batch import NotNowError
 from terminal_sim.psam import Psam
 from terminal_sim.reading import CardGoneError, CardRejectedError, FlakyReader
 from terminal_sim.records import (
@@ -361,3 +362,14 @@ def test_nothing_prints_an_asn() -> None:
     assert ASN not in repr(ride)
     assert isinstance(validator.psam, Psam)
     assert "335000000017" in repr(validator.psam)
+
+
+def test_a_validator_whose_hot_list_nobody_has_confirmed_for_days_takes_no_purse() -> None:
+    validator = make_validator(list_fresh_at=WHEN - timedelta(days=7), list_days=7)
+    assert validator.ride(make_card(), 200, WHEN).record.amount_fen == 200
+    card = make_card()
+    with pytest.raises(NotNowError, match="hot list is too old"):
+        validator.ride(card, 200, WHEN + timedelta(seconds=1))
+    assert validator.records_waiting == 1
+    validator.rules.list_fresh_at = WHEN  # a manifest says that it is still in force
+    assert validator.ride(card, 200, WHEN + timedelta(seconds=1)).record.amount_fen == 200

@@ -14,14 +14,16 @@ import psycopg
 
 from switch.domain.errors import InputRefused
 from switch.messages.hot_list import LEVEL_MAX
+from switch.messages.list_blocks import LIST_ENTRIES_MAX
 from switch.messages.structures import HOT_LIST_ENTRIES_MAX
+from switch.registry.list_rollout import Plan, begin, begin_back, newest_of, require_finished
 from switch.storage.sql import load
 
 _SQL = load("switch.registry", "hot_list.sql")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-LIST_MAX: Final = 9_999 * HOT_LIST_ENTRIES_MAX  # four digits of block number
+LINE_MAX: Final = 9_999 * HOT_LIST_ENTRIES_MAX  # by 0800/390: four digits of block number
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 LISTED_FAULTS_MAX: Final = 20
 COLUMNS: Final = ("operation", "asn", "level", "reason")
@@ -142,25 +144,54 @@ def draft_of(connection: Connection) -> Draft:
     return Draft(*_rows(connection, "count_draft")[0])
 
 
-def publish(connection: Connection, actor: str) -> Version | None:
-    """Make the draft the next version; None when it would change nothing. Serving processes hear of it at the commit."""
+def publish(
+    connection: Connection, actor: str, plan: Plan | None = None, *, beyond_line: bool = False
+) -> Version | None:
+    """Make the draft the next version; None when it would change nothing. Serving processes hear of it at the commit.
+
+    plan: how it is rolled out; at once to everybody by default. beyond_line: it may be longer than terminals that fetch it by 0800/390
+    can be sent.
+    """
     with connection.transaction():
         _run(connection, "lock_hot_list")
+        before = require_finished(connection, "HOT")
         _run(connection, "drop_idle_draft")
         draft = draft_of(connection)
         if draft == (0, 0):
             return None
         newest, entries = _rows(connection, "newest")[0]
         made = {"version": newest + 1, "entries": entries + draft.added - draft.removed}
-        if made["entries"] > LIST_MAX:
-            raise InputRefused(f"the list would be longer than {LIST_MAX} cards")
+        most = LIST_ENTRIES_MAX if beyond_line else LINE_MAX
+        if made["entries"] > most:
+            raise InputRefused(f"the list would be longer than {most} cards")
         _run(connection, "add_version", **made, added=draft.added, removed=draft.removed, actor=actor)
         _run(connection, "end_entries", version=made["version"])
         _run(connection, "begin_entries", version=made["version"])
         _run(connection, "clear_draft")
-        connection.execute(
-            b"SELECT pg_notify('registry', 'all')"
-        )  # every terminal's entry says what it needs
+        # Serving processes are told: every terminal's entry says what it needs.
+        begin(connection, "HOT", made["version"], plan or Plan(), actor, before=before)
+        return newest_versions(connection, 1)[0]
+
+
+def roll_back(connection: Connection, actor: str) -> Version:
+    """Publish what was in force before the newest version, as the next one, to everybody at once. The draft stays.
+
+    InputRefused when there is nothing before it.
+    """
+    with connection.transaction():
+        _run(connection, "lock_hot_list")
+        connection.execute(b"LOCK TABLE list_rollout IN SHARE ROW EXCLUSIVE MODE")
+        before = newest_of(connection, "HOT")
+        if not before.version:
+            raise InputRefused("there is no version to take back")
+        base = before.version - 1 if before.previous is None else before.previous
+        made = {"version": before.version + 1, "base": base, "newest": before.version}
+        added, removed, entries = _rows(connection, "count_back", **made)[0]
+        figures = {"version": made["version"], "entries": entries, "added": added, "removed": removed}
+        _run(connection, "add_version", **figures, actor=actor)
+        _run(connection, "end_back", **made)
+        _run(connection, "begin_back", **made)
+        begin_back(connection, "HOT", made["version"], actor, before=before, base=base)
         return newest_versions(connection, 1)[0]
 
 

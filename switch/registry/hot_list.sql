@@ -93,7 +93,37 @@ SELECT hot_list_base, hot_list_offered
    AND hot_list_offered IS NOT NULL
 
 -- name: confirm_list
-UPDATE terminal_status
-   SET seen_at = clock_timestamp(), hot_list_held = coalesce(hot_list_offered, hot_list_held), hot_list_asked_mode = NULL,
-       hot_list_asked_held = NULL, hot_list_base = NULL, hot_list_offered = NULL
- WHERE terminal_no = %(terminal_no)s
+-- Its receipt is of the same statement: a crash leaves both or neither.
+WITH confirmed AS (
+    UPDATE terminal_status
+       SET seen_at = clock_timestamp(), hot_list_held = coalesce(hot_list_offered, hot_list_held), hot_list_asked_mode = NULL,
+           hot_list_asked_held = NULL, hot_list_base = NULL, hot_list_offered = NULL
+     WHERE terminal_no = %(terminal_no)s
+    RETURNING terminal_no, hot_list_held)
+INSERT INTO list_receipt (rollout_no, terminal_no, held_at)
+SELECT r.rollout_no, c.terminal_no, clock_timestamp()
+  FROM confirmed c JOIN list_rollout r ON r.kind = 'HOT' AND r.version = c.hot_list_held
+    ON CONFLICT (rollout_no, terminal_no) DO UPDATE SET held_at = coalesce(list_receipt.held_at, excluded.held_at)
+
+-- name: count_back
+-- What leads from the newest version back to the content of an older one, and how long that one is.
+SELECT count(o.asn) FILTER (WHERE o.level IS DISTINCT FROM n.level), count(n.asn) FILTER (WHERE o.level IS DISTINCT FROM n.level), count(o.asn)
+  FROM hot_list_at(%(base)s) o
+  FULL JOIN hot_list_at(%(newest)s) n ON n.asn = o.asn
+
+-- name: end_back
+UPDATE hot_list_entry e SET until_version = %(version)s
+ WHERE e.until_version IS NULL
+   AND NOT EXISTS (SELECT FROM hot_list_at(%(base)s) o WHERE o.asn = e.asn AND o.level = e.level)
+
+-- name: begin_back
+INSERT INTO hot_list_entry (asn, level, reason, from_version)
+SELECT e.asn, e.level, e.reason, %(version)s
+  FROM hot_list_entry e
+ WHERE e.from_version <= %(base)s AND (e.until_version IS NULL OR e.until_version > %(base)s)
+   AND NOT EXISTS (SELECT FROM hot_list_entry l WHERE l.asn = e.asn AND l.until_version IS NULL)
+
+-- name: wanted
+-- What a terminal is given, by how far the newest version has been rolled out.
+SELECT w.version, coalesce((SELECT v.entries FROM hot_list_version v WHERE v.version = w.version), 0)
+  FROM list_wanted('HOT', %(terminal_no)s, %(held)s) AS w (version)

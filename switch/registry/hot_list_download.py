@@ -13,12 +13,14 @@ from psycopg import AsyncConnection
 from switch.domain.transactions import HotListDownload
 from switch.messages.hot_list import FULL, INCREMENT, pack_packed_block
 from switch.messages.structures import HOT_LIST_ENTRIES_MAX, HOT_LIST_ENTRY_BYTES
+from switch.registry.list_rollout import SQL as LISTS
 from switch.storage.sql import load
 
 _SQL = load("switch.registry", "hot_list.sql")
 
 Connection = AsyncConnection[Any]
-LISTS_MAX: Final = 8  # kept packed, per process; the longest has 4.8 MB
+LISTS_MAX: Final = 8  # kept packed, per process; the longest has 12 MB
+LINE_BYTES_MAX: Final = 9_999 * HOT_LIST_ENTRIES_MAX * HOT_LIST_ENTRY_BYTES  # four digits of block number
 _BLOCK_BYTES: Final = HOT_LIST_ENTRIES_MAX * HOT_LIST_ENTRY_BYTES
 
 
@@ -40,7 +42,10 @@ class HotLists:
         """Field 62 of the answer; None when there is no block of this number, or no download was begun with these words."""
         assert asked.block is not None
         if asked.block == 1:
-            chosen = await self._choose(connection, asked)
+            chosen = await self._choose(connection, terminal_no, asked)
+            if chosen.version and chosen.base != chosen.version:
+                fetched = {"kind": "HOT", "version": chosen.version, "terminal_no": terminal_no}
+                await connection.execute(LISTS["note_fetch"], fetched, prepare=True)
             await _run(
                 connection,
                 "offer_list",
@@ -59,6 +64,8 @@ class HotLists:
                 return None
             chosen = _List(*row)
         packed = await self._read(connection, chosen)
+        if len(packed) > LINE_BYTES_MAX:  # it was published for topics only
+            return None
         start = (asked.block - 1) * _BLOCK_BYTES
         if start and start >= len(packed):
             return None
@@ -73,9 +80,12 @@ class HotLists:
             block_no=asked.block,
         )
 
-    async def _choose(self, connection: Connection, asked: HotListDownload) -> _List:
-        """The full list where it was asked for, where an increment has nothing to stand on, and where one would be longer."""
-        cursor = await _run(connection, "newest")
+    async def _choose(self, connection: Connection, terminal_no: int, asked: HotListDownload) -> _List:
+        """The version that the roll-out has for this terminal.
+
+        The full list where it was asked for, where an increment has nothing to stand on, and where one would be longer.
+        """
+        cursor = await _run(connection, "wanted", terminal_no=terminal_no, held=asked.held_version)
         row = await cursor.fetchone()
         assert row is not None
         version, entries = row

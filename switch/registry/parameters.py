@@ -15,6 +15,8 @@ from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import ConfigurationError, InputRefused
 from switch.messages.parameters import parameter_text
 from switch.messages.structures import PARAMETERS, RECORDS_MAX
+from switch.registry.list_rollout import SQL as LISTS
+from switch.registry.list_rollout import Newest, Plan, begin, begin_back, newest_of, require_finished
 from switch.storage.sql import load
 
 _SQL = load("switch.registry", "upkeep.sql")
@@ -131,15 +133,22 @@ def show_parameters(connection: Connection, scope: Scope) -> list[InForce]:
 
 
 def set_parameters(
-    connection: Connection, scope: Scope, wanted: Mapping[Rule, int | None], actor: str
+    connection: Connection,
+    scope: Scope,
+    wanted: Mapping[Rule, int | None],
+    actor: str,
+    plan: Plan | None = None,
 ) -> list[Rule]:
-    """Set all of them or none; returns those that were not so before. Serving processes hear of it at the commit.
+    """Set all of them or none; returns those that were not so before.
 
-    connection: not in a transaction. InputRefused for an unknown terminal, and for `inherit` where there is nothing wider.
+    What is changed is the next version of the parameter set, and serving processes hear of it at the commit.
+    plan: how it is rolled out; at once by default. connection: not in a transaction. InputRefused for an unknown terminal, for `inherit`
+    where there is nothing wider, and while terminals are kept on two versions.
     """
     changed = []
     with connection.transaction():
         connection.execute(_SQL["lock_parameters"].encode())
+        before = require_finished(connection, "PARAM")
         terminal_no, category = _named(connection, scope)
         target = {"terminal_no": terminal_no, "category": None if scope.terminal_id else category}
         for rule, value in wanted.items():
@@ -152,9 +161,33 @@ def set_parameters(
             connection.execute(_SQL["add_parameter"].encode(), added)
             changed.append(rule)
         if changed:
-            payload = f"terminal:{scope.terminal_id}" if scope.terminal_id else "all"
-            connection.execute(_SQL["announce"].encode(), {"payload": payload})
+            version = _add_version(connection, before, actor)
+            begin(connection, "PARAM", version, plan or Plan(), actor, before=before)
     return changed
+
+
+def roll_back(connection: Connection, actor: str) -> int:
+    """Say again what was said before the newest version of the set, to everybody at once; the new version's number."""
+    with connection.transaction():
+        connection.execute(_SQL["lock_parameters"].encode())
+        connection.execute(LISTS["lock_lists"].encode())
+        before = newest_of(connection, "PARAM")
+        if before.previous is None:
+            raise InputRefused("there is no version to take back")
+        values = {"version": before.previous, "actor": actor}
+        connection.execute(LISTS["restore_parameters"].encode(), values)
+        version = _add_version(connection, before, actor)
+        begin_back(connection, "PARAM", version, actor, before=before, base=before.previous)
+        return version
+
+
+def _add_version(connection: Connection, before: Newest, actor: str) -> int:
+    row = connection.execute(LISTS["parameter_set_state"].encode()).fetchone()
+    assert row is not None
+    version = before.version + 1
+    values = {"kind": "PARAM", "version": version, "actor": actor, "through": row[0], "entries": row[1]}
+    connection.execute(LISTS["add_list_version"].encode(), values)
+    return version
 
 
 def parameter_log(connection: Connection, most: int) -> list[Change]:

@@ -9,7 +9,7 @@ SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id
        coalesce(s.batch_no, 0), b.opened_on, coalesce(s.generation, 0),
        k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8, m.category,
        nullif(parameters_version(t.terminal_no, m.category), u.parameters_held),
-       nullif((SELECT coalesce(max(version), 0) FROM hot_list_version), coalesce(u.hot_list_held, 0)),
+       nullif(list_wanted('HOT', t.terminal_no, coalesce(u.hot_list_held, 0)), coalesce(u.hot_list_held, 0)),
        CASE WHEN u.reported_at IS NULL OR u.reported_at < clock_timestamp() - interval '20 hours'
             THEN coalesce(extract(epoch FROM u.reported_at), 0)::bigint END,
        t.cash_loads

@@ -4,12 +4,14 @@ Every step may come again, late or never: an offer stands until it is confirmed 
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from switch.domain.errors import ConfigurationError
+from switch.registry.list_rollout import SQL as LISTS
 from switch.registry.parameters import on_the_line
 from switch.storage.sql import load
 
@@ -17,6 +19,11 @@ _SQL = load("switch.registry", "upkeep.sql")
 
 Connection = AsyncConnection[Any]
 HOT_LIST_VERSION = "31"
+LIST_REFUSED = "36"
+VERSION_TAGS: Mapping[str, str] = MappingProxyType({"31": "HOT", "33": "CITY", "34": "PARAM"})
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {"1": "HOT", "2": "CITY", "3": "PARAM"}
+)  # first digit of tag 36
 
 
 class Wanted(NamedTuple):
@@ -48,6 +55,7 @@ async def offer_parameters(connection: Connection, terminal_no: int) -> tuple[tu
 async def confirm_parameters(connection: Connection, terminal_no: int) -> None:
     """The terminal has what it was sent last."""
     await connection.execute(_SQL["confirm_parameters"], {"terminal_no": terminal_no}, prepare=True)
+    await connection.execute(_SQL["receive_parameters"], {"terminal_no": terminal_no}, prepare=True)
 
 
 async def store_status(connection: Connection, terminal_no: int, reported: Sequence[tuple[str, str]]) -> None:
@@ -61,7 +69,17 @@ async def store_status(connection: Connection, terminal_no: int, reported: Seque
         "hot_list": int(said[HOT_LIST_VERSION]) if HOT_LIST_VERSION in said else None,
         "reported": Jsonb(said),
     }
-    await connection.execute(_SQL["store_status"], row, prepare=True)
+    async with connection.transaction():
+        await connection.execute(_SQL["store_status"], row, prepare=True)
+        await connection.execute(_SQL["receive_parameters"], {"terminal_no": terminal_no}, prepare=True)
+        for tag, kind in VERSION_TAGS.items():
+            if tag in said:
+                held = {"terminal_no": terminal_no, "kind": kind, "version": int(said[tag])}
+                await connection.execute(LISTS["receive"], held, prepare=True)
+        refused = REFUSED.get(said.get(LIST_REFUSED, "")[:1])
+        if refused is not None:
+            refusal = {"terminal_no": terminal_no, "kind": refused, "refusal": said[LIST_REFUSED]}
+            await connection.execute(LISTS["note_refusal"], refusal, prepare=True)
 
 
 def _judged(said: Mapping[str, str], wanted: Wanted) -> int:

@@ -24,6 +24,18 @@ UPDATE terminal_status
        parameters_offered = NULL
  WHERE terminal_no = %(terminal_no)s
 
+-- name: receive_parameters
+-- The newest version of the set has come to a terminal that works by all that it says for it.
+INSERT INTO list_receipt (rollout_no, terminal_no, held_at)
+SELECT r.rollout_no, u.terminal_no, clock_timestamp()
+  FROM terminal_status u
+  JOIN terminal t ON t.terminal_no = u.terminal_no
+  JOIN merchant m ON m.merchant_no = t.merchant_no
+ CROSS JOIN (SELECT * FROM list_rollout WHERE kind = 'PARAM' ORDER BY version DESC LIMIT 1) r
+ WHERE u.terminal_no = %(terminal_no)s AND u.parameters_held = parameters_version(t.terminal_no, m.category)
+   AND (r.state IN ('COMPLETE', 'SUPERSEDED') OR list_reaches(r.rollout_no, r.stage, r.percent, t.terminal_no))
+    ON CONFLICT (rollout_no, terminal_no) DO UPDATE SET held_at = coalesce(list_receipt.held_at, excluded.held_at)
+
 -- name: store_status
 -- judged: 1 it holds the version, -1 it holds other values, 0 it did not say.
 INSERT INTO terminal_status (terminal_no, parameters_held, hot_list_held, reported_at, reported)
@@ -57,9 +69,6 @@ SELECT value
 INSERT INTO terminal_parameter (actor, tag, category, terminal_no, value)
 VALUES (%(actor)s, %(tag)s, %(category)s, %(terminal_no)s, %(value)s)
 
--- name: announce
-SELECT pg_notify('registry', %(payload)s)
-
 -- name: parameter_log
 SELECT p.parameter_no, p.set_at, p.actor, p.tag, p.category, t.terminal_id, p.value
   FROM terminal_parameter p LEFT JOIN terminal t ON t.terminal_no = p.terminal_no
@@ -70,7 +79,7 @@ SELECT p.parameter_no, p.set_at, p.actor, p.tag, p.category, t.terminal_id, p.va
 SELECT t.terminal_id, m.merchant_id, s.signed_on_at, u.seen_at, u.reported_at, u.reported, u.hot_list_held,
        u.parameters_held = parameters_version(t.terminal_no, m.category),
        (SELECT jsonb_object_agg(p.tag, p.value) FROM parameters_in_force(t.terminal_no, m.category) p),
-       (SELECT coalesce(max(version), 0) FROM hot_list_version)
+       list_wanted('HOT', t.terminal_no, coalesce(u.hot_list_held, 0))
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session s ON s.terminal_no = t.terminal_no

@@ -299,3 +299,24 @@ def test_two_publish_at_once_and_one_version_comes_of_it(take: Take, connection:
         slow.commit()
     assert publish(connection, "late") is None
     assert [row.actor for row in newest_versions(connection, 5)] == ["slow"]
+
+
+async def test_a_list_too_long_for_the_line_is_published_for_topics_only_and_no_block_of_it_is_sent(
+    take: Take, connection: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switch.registry.hot_list.LINE_MAX", 40)
+    monkeypatch.setattr("switch.registry.hot_list_download.LINE_BYTES_MAX", 40 * 12)
+    take(added(*range(40)))
+    version(connection)
+    reader, lists = await connect(), HotLists()
+    assert [block.version for block in await download(reader, "F", 0)] == [1]
+    take(added(40))
+    with pytest.raises(InputRefused, match="longer than 40 cards"):
+        publish(connection, "li wei")
+    assert publish(connection, "li wei", beyond_line=True) is not None
+    assert await lists.block(reader, 1, HotListDownload("F", 0, 1)) is None
+    assert (await download(reader, "I", 1))[0][1:4] == (
+        "I",
+        1,
+        2,
+    )  # who held the one before needs one card only

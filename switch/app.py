@@ -43,6 +43,7 @@ from switch.purse.shadow import keep_folding_purses
 from switch.registry.bindings import BindingDirectory
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
+from switch.registry.list_keeping import LastSeen, keep_noting, keep_rolling
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.forwarding import Forwarder, keep_counting
@@ -136,7 +137,9 @@ class Service:
         books.start()
         self._stack.push_async_callback(books.stop)
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
-        desk = self._desk(vault)
+        seen = LastSeen()
+        self._background(keep_noting(pool.connection, seen, time.monotonic))
+        desk = self._desk(vault, seen)
         await self._join_hosts(vault, books, pool)
         names = self.host_desk.names
         routes.join(has=self.host_desk.has, usable=self.host_desk.usable, hosts_of=names.of_institution)
@@ -154,6 +157,7 @@ class Service:
             watch=metrics,
             acquirer=settings.institution.acquirer_code,
             log_answers=settings.telemetry.log_transactions,
+            seen=seen,
         )
         await reception.start()
         self._stack.push_async_callback(reception.close)
@@ -163,6 +167,7 @@ class Service:
             self._background(keep_sweeping(pool.connection, shards))
             self._background(self.host_desk.keep_ending(pool.connection))
             self._background(keep_counting(pool.connection, shards, metrics))
+            self._background(keep_rolling(pool.connection, metrics.rollouts))
             self._background(
                 keep_sweeping_loads(
                     pool.connection,
@@ -245,7 +250,7 @@ class Service:
         if left:
             log.warning("stopped with requests unanswered", count=left)
 
-    def _desk(self, vault: Vault) -> BatchDesk:
+    def _desk(self, vault: Vault, seen: LastSeen) -> BatchDesk:
         settings = self.settings
         shards = settings.database.shards
         lanes = settings.purse.lanes
@@ -268,7 +273,7 @@ class Service:
             task = asyncio.get_running_loop().create_task(writer.run())
             self._stack.push_async_callback(_finish, writer, task)
         self.metrics.watch("intake_depth", "Offline records waiting", lambda: intake.depth)
-        return BatchDesk(intake, batches, self.metrics.taken_in)
+        return BatchDesk(intake, batches, self.metrics.taken_in, seen)
 
     async def _join_hosts(self, vault: SoftwareVault, books: Books, pool: AsyncConnectionPool[Any]) -> None:
         """Connect to the hosts of the settings. They may be away: nothing waits for them."""

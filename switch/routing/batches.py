@@ -1,5 +1,6 @@
 """Messages about a terminal's batch: uploads, settlement, details, batch ends. Where they go, and what a trainee is told."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
@@ -10,6 +11,7 @@ from switch.ledger.batch_report import BALANCED, digits_of
 from switch.ledger.items import Key
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
 from switch.purse.intake import IntakeLanes, Upload
+from switch.registry.list_keeping import LastSeen
 from switch.registry.terminals import TerminalEntry
 
 TEST_RECORD = b"06"
@@ -23,7 +25,9 @@ class BatchDesk:
         intake: IntakeLanes,
         batches: TerminalBatches,
         on_results: Callable[[Counter[str]], None] = lambda _results: None,
+        seen: LastSeen | None = None,
     ) -> None:
+        self._seen = seen  # told of each upload that was answered
         self._intake = intake
         self._batches = batches
         self._on_results = on_results  # told the results of each upload that was answered, repeats too
@@ -71,6 +75,8 @@ class BatchDesk:
         head = 2 if upload.bulk else 1  # bytes of the count before the results
 
         def answered(outcome: Outcome | None) -> None:
+            if outcome is not None and self._seen is not None:
+                self._seen.uploaded(upload.terminal_no, time.monotonic(), upload.records[-1])
             if outcome is not None and outcome.field62:
                 results = outcome.field62[head:]
                 self._on_results(

@@ -55,6 +55,7 @@ from switch.messages.mapping import read_request
 from switch.messages.message import Message
 from switch.registry.bindings import Binding, BindingDirectory
 from switch.registry.cards import CardDirectory, CardRoute
+from switch.registry.list_keeping import LastSeen
 from switch.registry.sessions import promote
 from switch.registry.terminals import KeySet, TerminalDirectory, TerminalEntry
 from switch.routing.answering import Answers, Connect, Peer, Visit, Watch
@@ -109,7 +110,10 @@ class Reception:
         acquirer: str,
         slow_max: int = 2_000,
         log_answers: bool = False,
+        seen: LastSeen | None = None,
     ) -> None:
+        """seen: is told of every terminal that is heard."""
+        self._seen = seen or LastSeen()
         self._vault = vault
         self._terminals = terminals
         self._cards = cards
@@ -217,6 +221,7 @@ class Reception:
             log.info("request refused", terminal=envelope.terminal_id, rule=str(error))
             content = Refused(_card_named(message), Fen(0), Code.FORMAT, error.rule)
         visit.content = content
+        self._seen.heard(visit.entry.terminal_no, visit.started_s)
         if envelope.training and not isinstance(content, FETCHED_IN_TRAINING):
             self._answers.reply(visit, self._answers.training(content))
         elif envelope.request_class is None:

@@ -4,9 +4,10 @@ The hot path adds to plain dictionaries, a tenth of a microsecond each; a collec
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import time
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -46,6 +47,42 @@ class _Histogram:
         return buckets
 
 
+class Rollout(Protocol):
+    """What is shown of a list that is being rolled out."""
+
+    @property
+    def kind(self) -> str:
+        """HOT, CITY or PARAM."""
+
+    @property
+    def version(self) -> int:
+        """The newest."""
+
+    @property
+    def percent(self) -> int:
+        """Of the terminals that it is offered to, beside those of groups."""
+
+    @property
+    def reached(self) -> int:
+        """Terminals that it is offered to."""
+
+    @property
+    def held(self) -> int:
+        """Of these, those that have it."""
+
+    @property
+    def refused(self) -> int:
+        """Terminals that refused it."""
+
+    @property
+    def silent(self) -> int:
+        """Terminals that fetched it and were not heard since."""
+
+    @property
+    def state(self) -> str:
+        """RUNNING, STOPPED, COMPLETE or SUPERSEDED."""
+
+
 class Metrics:
     """Counters of one process. Also what rooms declare: Watch, LineWatch, HostsWatch, CompletenessWatch."""
 
@@ -78,6 +115,7 @@ class Metrics:
         self.host_outbox: dict[str, tuple[int, int, float]] = {}
         self.purse_gaps: dict[str, tuple[int, int, float]] = {}
         self.purse_alarms: dict[str, int] = {}
+        self.lists: dict[str, Rollout] = {}
         self._started = time()
         self.registry.register(self)
 
@@ -170,6 +208,10 @@ class Metrics:
         self.purse_gaps = dict(gaps)
         self.purse_alarms = dict.fromkeys(self.purse_alarms, 0) | dict(alarms)
 
+    def rollouts(self, newest: Sequence[Rollout]) -> None:
+        """The newest roll-out of each kind of list."""
+        self.lists |= {rollout.kind: rollout for rollout in newest}
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -210,6 +252,7 @@ class Metrics:
         yield from self._of_hosts()
         yield from self._of_mqtt()
         yield from self._of_purses()
+        yield from self._of_lists()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
 
@@ -276,6 +319,21 @@ class Metrics:
         for kind, count in self.purse_alarms.items():
             alarms.add_metric([kind], count)
         yield alarms
+
+    def _of_lists(self) -> Iterator[Metric]:
+        for name, text, read in (
+            ("version", "Newest version", lambda at: at.version),
+            ("percent", "Per cent of all terminals that a roll-out has come to", lambda at: at.percent),
+            ("reached", "Terminals that it is offered to", lambda at: at.reached),
+            ("held", "Of these, those that have it", lambda at: at.held),
+            ("refused", "Terminals that refused it", lambda at: at.refused),
+            ("silent", "Terminals that fetched it and were not heard since", lambda at: at.silent),
+            ("stopped", "1: its roll-out is stopped", lambda at: float(at.state == "STOPPED")),
+        ):
+            gauge = GaugeMetricFamily(f"cardswitch_list_{name}", text, labels=["list"])
+            for kind, rollout in self.lists.items():
+                gauge.add_metric([kind.lower()], read(rollout))
+            yield gauge
 
     def _of_hosts(self) -> Iterator[Metric]:
         for name, text, label, counts in (

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from switch.domain.calendar import SHANGHAI
 from switch.messages.answers import Processing
 from switch.messages.hot_list import read_block
+from terminal_sim.lists import ListKeeper
 from terminal_sim.pos import Pos
 from terminal_sim.pos_client import PosClient
 from terminal_sim.pos_downloads import Holdings, fetch_hot_list, fetch_parameters, upload_status
@@ -134,3 +137,76 @@ async def test_terminals_that_fetch_all_at_once_do_not_hold_up_a_till(city: Two)
     assert (await till.buy(city.town.new_card(), 100)).fields[39] == "00"
     for _ in range(400):
         await wire.body()
+
+
+async def test_a_staged_list_is_given_by_every_process_to_whom_it_is_meant_for_over_the_line_and_by_topic(
+    city: Two,
+) -> None:
+    terminals = [city.town.new_terminal() for _ in range(2)]
+    clients = [
+        PosClient(Pos(terminal), line)
+        for terminal, line in zip(terminals, (city.one.line, city.other.line), strict=True)
+    ]
+    held = [Holdings(), Holdings()]
+    for client, holdings in zip(clients, held, strict=True):
+        await fetch_parameters(client, holdings)
+        await fetch_hot_list(client, holdings)
+        await upload_status(client, holdings)
+    before = held[0].hot_list_version
+    pilot = terminals[0].terminal_id
+    city.town.run("lists", "group", "pilot", "--add", pilot)
+    file: Path = city.town.folder / "list.csv"
+    file.write_text(f"operation,asn,level,reason\nA,{asn(7_000)},00,COUNTERFEIT\n", encoding="utf-8")
+    city.town.run("hotlist", "import", str(file))
+    published = city.town.run("lists", "publish", "hot", "--stages", "pilot,100", "--soak", "86400", "--json")
+    staged: int = json.loads(published)["published"]
+    assert staged == before + 1
+
+    asked = [(await client.balance(city.town.new_card())).processing for client in clients]
+    assert asked == [Processing.FETCH_HOT_LIST, Processing.NONE]
+    clients[0].line, clients[1].line = clients[1].line, clients[0].line
+    for client in clients:
+        client.close()
+    for client, holdings in zip(clients, held, strict=True):
+        await fetch_hot_list(client, holdings)
+    assert [holdings.hot_list_version for holdings in held] == [staged, before]
+    assert [asn(7_000) in holdings.hot_list for holdings in held] == [True, False]
+
+    keys = json.loads(city.town.run("keys", "list", "--json"))["keys"]
+    public = next(bytes.fromhex(key["public_key"]) for key in keys if key["name"] == "LSK/SM2/v1/local")
+    folder = city.town.folder / "topics"
+    city.town.run("lists", "export", str(folder))
+    keepers = [ListKeeper(terminal.terminal_id, {1: public}, "5411") for terminal in terminals]
+    for keeper in keepers:
+        for _ in range(2):  # the manifests, then the blocks
+            for topic in keeper.wanted_topics():
+                if (folder / topic).exists():
+                    keeper.take(topic, (folder / topic).read_bytes())
+    for keeper, holdings in zip(keepers, held, strict=True):
+        assert (keeper.lists["hot"].version, keeper.hot_list()) == (
+            holdings.hot_list_version,
+            holdings.hot_list,
+        )
+        said = keeper.status()
+        del said["31"]  # from here on the line brings its hot lists
+        holdings.more = said | {"35": f"{datetime.now(SHANGHAI):%Y%m%d%H%M%S}"}
+
+    # The report that a terminal sends by any channel; what it cannot use stops the list for all others.
+    city.town.run("lists", "stop", "hot", "--reason", "a gate rejects cards")
+    for client, holdings in zip(clients, held, strict=True):
+        assert (await upload_status(client, holdings)).processing == Processing.NONE
+    (status,) = json.loads(city.town.run("lists", "status", "hot", "--json"))["lists"]
+    assert (status["state"], status["held"], status["reached"], status["fetched"]) == ("STOPPED", 1, 1, 1)
+    back = json.loads(city.town.run("lists", "rollback", "hot", "--json"))["published"]
+    for client, holdings in zip(clients, held, strict=True):
+        assert (await upload_status(client, holdings)).processing == Processing.FETCH_HOT_LIST
+        await fetch_hot_list(client, holdings)
+        assert (holdings.hot_list_version, asn(7_000) in holdings.hot_list) == (back, False)
+        assert (await upload_status(client, holdings)).processing == Processing.NONE
+        client.close()
+    fleet = json.loads(city.town.run("fleet", "--json"))
+    shown = {row["terminal_id"]: row for row in fleet["shown"]}
+    for terminal in terminals:
+        row = shown[terminal.terminal_id]
+        assert (row["hot_held"], row["hot_behind"], row["parameters_current"]) == (back, 0, True)
+        assert abs(row["skew_s"]) < 3_600

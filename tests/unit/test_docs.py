@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from datetime import time
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from prometheus_client.samples import Sample
 
 from switch.__main__ import cli
 from switch.operations.commands.config import flattened
+from switch.registry.list_rollout import Figures
 from switch.settings import Settings
 from switch.telemetry.metrics import Metrics
 
+NOW = datetime(2024, 3, 15, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted(
@@ -90,6 +92,9 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.mqtt_line_ended("lost")
     metrics.mqtt_undelivered("iso")
     metrics.completeness({"card_atc": (1, 2, 3.0)}, {"ATC_COLLISION": 1})
+    metrics.rollouts(
+        [Figures(1, "HOT", 2, 1, ("100",), 1, 100, "RUNNING", 95, 0, NOW, NOW, 0.0, *(9,) * 8, None)]
+    )
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

@@ -14,6 +14,7 @@ from switch.operations.commands import (
     iso8583,
     keys,
     limits,
+    lists,
     loads,
     medical,
     mqtt,
@@ -27,6 +28,7 @@ from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
 from switch.operations.commands.doctor import doctor
 from switch.operations.commands.files import app as files
+from switch.operations.commands.fleet import fleet
 from switch.operations.commands.setup import init, migrate
 from switch.operations.commands.vectors import vectors
 
@@ -37,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "vectors": vectors,
     "close": close,
     "audit": audit,
+    "fleet": fleet,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
     "bindings": bindings.app,
@@ -46,6 +49,7 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "iso8583": iso8583.app,
     "keys": keys.app,
     "limits": limits.app,
+    "lists": lists.app,
     "loads": loads.app,
     "medical": medical.app,
     "mqtt": mqtt.app,

@@ -12,12 +12,19 @@ from typer.testing import CliRunner, Result
 from switch.__main__ import cli
 from switch.domain.errors import InputRefused
 from switch.domain.identifiers import mask_asn
+from switch.keys import sm2
+from switch.keys.opening import create_vault
+from switch.keys.sealing import UnlockSecret
+from switch.keys.stores import DatabaseKeyStore
+from switch.keys.vault import LIST_SIGNING_KEY
 from switch.registry.upkeep import store_status, wanted_parameters
 from tests.unit.registry.helpers import city, open_day, run_import, write
 
 pytestmark = pytest.mark.server
 
 Run = Callable[..., Result]
+HEAD = "operation,asn,level,reason\n"
+CARD = "03133500190000000001"
 
 
 @pytest.fixture
@@ -119,3 +126,61 @@ def test_a_hot_list_is_drawn_published_and_shown_masked(run: Run, tmp_path: Path
     assert card not in text
     run("hotlist", "discard")
     assert json.loads(run("hotlist", "publish", "--json").output) == {"published": None}
+
+
+def test_lists_are_published_moved_stopped_taken_back_exported_and_shown(
+    run: Run, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARDSWITCH_VAULT__PASSPHRASE", "a passphrase for the tests")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        secret = UnlockSecret.passphrase("a passphrase for the tests")
+        vault = create_vault(DatabaseKeyStore(connection), secret, rehearsal=True)
+    assert json.loads(run("lists", "group", "pilot", "--add", "33500001", "--json").output) == {
+        "groups": {"pilot": ["33500001"]}
+    }
+    with pytest.raises(InputRefused, match="99999999"):
+        run("lists", "group", "pilot", "--add", "99999999")
+    with pytest.raises(InputRefused, match="no group"):
+        run("lists", "publish", "param", "resends=1", "--stages", "nobody,100")
+    assert "nothing was published" in run("lists", "publish", "hot").output
+    (tmp_path / "list.csv").write_text(HEAD + f"A,{CARD},01,COUNTERFEIT\n", encoding="utf-8")
+    run("hotlist", "import", "list.csv")
+    assert (
+        "hot version 1: pilot > 100"
+        in run("lists", "publish", "hot", "--stages", "pilot,100", "--actor", "li wei").output
+    )
+    (tmp_path / "city.csv").write_text("what,value,use\nissuer,99993350FFFFFFFF,own\n", encoding="utf-8")
+    assert json.loads(run("lists", "publish", "city", "city.csv", "--json").output) == {
+        "list": "city",
+        "published": 1,
+    }
+    assert json.loads(run("lists", "publish", "param", "resends=1", "--json").output)["published"] == 2
+    assert run("lists", "publish", "city").exit_code == 2
+    assert run("lists", "publish", "param").exit_code == 2
+    assert run("lists", "publish", "hot", "x").exit_code == 2
+    shown = json.loads(run("lists", "status", "--json").output)["lists"]
+    assert [(row["kind"], row["version"], row["stage"], row["state"]) for row in shown] == [
+        ("CITY", 1, 1, "RUNNING"),
+        ("HOT", 1, 1, "RUNNING"),
+        ("PARAM", 2, 1, "RUNNING"),
+    ]
+    assert "pilot (1 of 2)" in run("lists", "status", "hot").output
+    assert "files below" in run("lists", "export", "out").output
+    manifest = (tmp_path / "out/ccs/v1/list/hot/now").read_bytes()
+    sm2.verify(vault.public_key(LIST_SIGNING_KEY), manifest[:-64], manifest[-64:])
+    assert (tmp_path / "out/ccs/v1/list/hot/1/F/1").stat().st_size == 24 + 12 + 32
+    assert CARD not in run("lists", "status").output
+    stopped = json.loads(run("lists", "stop", "hot", "--reason", "gates", "--json").output)
+    assert stopped == {"list": "hot", "version": 1, "stage": 1, "state": "STOPPED"}
+    assert "running" in run("lists", "rollout", "hot", "--resume").output
+    assert "stage 2 of 2" in run("lists", "rollout", "hot").output
+    assert "version 2" in run("lists", "rollback", "hot", "--actor", "wang fang").output
+    history = run("lists", "history", "hot").output
+    assert all(word in history for word in ("wang fang", "gates", "supersede", "resume", "by hand"))
+    assert len(json.loads(run("lists", "history", "--most", "2", "--json").output)["events"]) == 2
+    fleet = json.loads(run("fleet", "--json").output)
+    assert [row["terminal_id"] for row in fleet["shown"]] == ["33500001", "33500005"]
+    assert "2 of 2 terminals; 0 buses not home" in run("fleet", "--order", "seen").output
+    assert "0 of 2 terminals" in run("fleet", "--only", "away").output
+    with pytest.raises(InputRefused, match="evening"):
+        run("fleet", "--evening", "late")

@@ -38,6 +38,7 @@ CHECKS: Final = tuple(
             "batches",
             "clearing",
             "settlement",
+            "lists",
         )
     )
 )

@@ -2,8 +2,8 @@
 
     python -m loadtests.run [--quick] [--processes N] [--only PART,...]
 
-Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and only when asked for memory, a million authorisations, and outbox, a
-host that comes back to 50 000 messages. Progress goes to stderr, the JSON document to stdout. It refuses to
+Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and only when asked for memory, a million authorisations, outbox, a
+host that comes back to 50 000 messages, and lists, a hot list of 500 000 cards to its last signed block. Progress goes to stderr, the JSON document to stdout. It refuses to
 report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from loadtests import hosts_bench, intake_bench, outbox_bench
+from loadtests import hosts_bench, intake_bench, lists_bench, outbox_bench
 from loadtests.town import Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
@@ -374,6 +374,9 @@ def main() -> None:
         document["offline"] = offline(scale)
     if "outbox" in parts:
         document["outbox"] = outbox(options.processes, scale)
+    if "lists" in parts:
+        console.print("lists: a hot list to its last signed block")
+        document["lists"] = lists_bench.measure(int(lists_bench.CARDS * scale))
     if "disk" in parts:
         with tempfile.TemporaryDirectory() as name:
             document["fdatasync_p50_ms_after"] = fdatasync_p50_ms(Path(name))

@@ -251,10 +251,21 @@ class ListPublication:
 
 
 async def keep_publishing(
-    connect: Connect, publication: ListPublication, *, every_s: float = EVERY_S
+    connect: Connect,
+    publication: ListPublication,
+    line: Callable[[], object] = lambda: None,
+    *,
+    every_s: float = EVERY_S,
 ) -> None:
-    """Publish what is due until cancelled. What fails is logged and tried again."""
+    """Publish what is due until cancelled. What fails is logged and tried again.
+
+    line: which line to the broker is open. Another one than before may lead to a broker that has lost everything.
+    """
+    known: object = None
     while True:
+        if (now := line()) != known:
+            known = now
+            publication.forget()
         try:
             async with connect() as connection:
                 await publication.publish_due(connection)

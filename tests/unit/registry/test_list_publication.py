@@ -1,16 +1,20 @@
 """Lists from the database to topics, held against what a terminal makes of them: whole, small where possible, and the same after a restart."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection
 
 from switch.domain.errors import DependencyError
 from switch.keys.records import KeyState
 from switch.keys.software_vault import SoftwareVault
 from switch.messages.list_blocks import BLOCK_ENTRIES_MAX, manifest_topic
 from switch.registry import city_list, hot_list
-from switch.registry.list_publication import ListPublication, ListSigner
+from switch.registry.list_publication import ListPublication, ListSigner, keep_publishing
 from switch.registry.list_rollout import EVERYBODY, Plan, advance, change_group
 from switch.registry.parameters import RULES, Scope, set_parameters
 from terminal_sim.lists import ListKeeper
@@ -50,6 +54,20 @@ class CutOff(Retained):
             raise DependencyError("the broker is gone")
         self.left -= 1
         await super().publish(topic, payload, retain=retain)
+
+
+class Heard(Retained):
+    """A broker that says when it was told so much."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.enough = asyncio.Event()
+        self._count = count
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        await super().publish(topic, payload, retain=retain)
+        if self.published >= self._count:
+            self.enough.set()
 
 
 async def test_what_is_published_is_what_terminals_hold_full_by_increment_in_stages_and_after_a_restart(
@@ -137,6 +155,21 @@ async def test_a_broker_that_goes_away_and_a_second_process_leave_no_manifest_be
         one = keeper(vault)
         assert broker.serve(one) == []
         assert one.hot_list() == listed(range(3 * K))
+        # Another line may lead to a broker that has lost everything: all is said again.
+        lines, later = iter([1, 1, 2]), Heard(len(broker.messages) + 1)
+
+        @asynccontextmanager
+        async def given() -> AsyncIterator[AsyncConnection[Any]]:
+            yield reader
+
+        again = ListPublication(ListSigner(vault), later)
+        work = keep_publishing(given, again, lambda: next(lines, 2), every_s=0.0)
+        task = asyncio.create_task(work)
+        await asyncio.wait_for(later.enough.wait(), 60.0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert later.messages.items() <= broker.messages.items()
         # One process at a time: while it is at it, another finds nothing to do.
         connection.execute(
             "SELECT pg_advisory_lock(%s, 0), pg_advisory_lock(%s, 1), pg_advisory_lock(%s, 2)",

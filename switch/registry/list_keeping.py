@@ -1,6 +1,7 @@
 """Roll-outs that go on by themselves: every few seconds each is looked at, and moved where its rules say so. Any process may do it."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -10,7 +11,17 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from switch.registry.list_rollout import BY_RULE, KINDS, SQL, Figures, Move, figures_values, judge, next_stage
+from switch.registry.list_rollout import (
+    BY_RULE,
+    KINDS,
+    SQL,
+    STATES,
+    Figures,
+    Move,
+    figures_values,
+    judge,
+    next_stage,
+)
 from switch.storage.sql import load
 
 log = structlog.get_logger(__name__)
@@ -18,13 +29,18 @@ _SEEN = load("switch.registry", "fleet.sql")
 
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 EVERY_S: Final = 10.0
+ENDED_EVERY: Final = 30  # rounds
 SEEN_MAX: Final = 50_000
 _MOMENT: Final = slice(38, 45)  # date and time of an offline record
 
 
-async def look(connection: AsyncConnection[Any]) -> list[Figures]:
-    """Look at the newest roll-out of each kind once, and move it if it is running; what they were before that."""
-    cursor = await connection.execute(SQL["rollouts"], {"kinds": list(KINDS)})
+async def look(connection: AsyncConnection[Any], *, ended: bool = True) -> list[Figures]:
+    """Look at the newest roll-out of each kind once, and move it if it is running; what they were before that.
+
+    ended: also at those that are over, for their figures.
+    """
+    states = STATES if ended else ("RUNNING", "STOPPED")
+    cursor = await connection.execute(SQL["rollouts"], {"kinds": list(KINDS), "states": list(states)})
     found = []
     for (number,) in await cursor.fetchall():
         cursor = await connection.execute(SQL["figures"], figures_values(number))
@@ -69,10 +85,11 @@ async def keep_rolling(
     connect: Connect, tell: Callable[[Sequence[Figures]], None], *, every_s: float = EVERY_S
 ) -> None:
     """Look until cancelled. A failure is logged; the next round tries again."""
-    while True:
+    for number in itertools.count():
         try:
             async with connect() as connection:
-                tell(await look(connection))
+                # What has ended changes slowly, and counting a whole fleet is not for nothing.
+                tell(await look(connection, ended=number % ENDED_EVERY == 0))
         except psycopg.Error as error:
             log.warning("roll-outs were not looked at", error=type(error).__name__)
         await asyncio.sleep(every_s)

@@ -20,6 +20,7 @@ SQL = load("switch.registry", "lists.sql")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 KINDS: Final = ("HOT", "CITY", "PARAM")
+STATES: Final = ("RUNNING", "STOPPED", "COMPLETE", "SUPERSEDED")
 EVERYBODY: Final = "100"
 STAGES_MAX: Final = 20
 NAMED_MAX: Final = 4_096  # terminals that a manifest can name
@@ -318,7 +319,8 @@ def figures_values(rollout_no: int) -> dict[str, Any]:
 
 def status_of(connection: Connection, kinds: Sequence[str] = KINDS) -> list[Figures]:
     """The newest roll-out of each kind."""
-    rows = connection.execute(SQL["rollouts"].encode(), {"kinds": list(kinds)}).fetchall()
+    chosen = {"kinds": list(kinds), "states": list(STATES)}
+    rows = connection.execute(SQL["rollouts"].encode(), chosen).fetchall()
     found = (
         connection.execute(SQL["figures"].encode(), figures_values(number)).fetchone() for (number,) in rows
     )

@@ -86,7 +86,7 @@ SELECT r.rollout_no, r.kind, r.version, r.previous, r.stages, r.stage, r.percent
 
 -- name: rollouts
 SELECT rollout_no FROM list_rollout
- WHERE kind = ANY(%(kinds)s::text[]) AND version IN (SELECT max(version) FROM list_rollout o WHERE o.kind = list_rollout.kind)
+ WHERE kind = ANY(%(kinds)s::text[]) AND state = ANY(%(states)s::text[]) AND version IN (SELECT max(version) FROM list_rollout o WHERE o.kind = list_rollout.kind)
  ORDER BY kind
 
 -- name: events

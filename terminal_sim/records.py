@@ -185,6 +185,29 @@ _RIDE = Struct(">B8sB4s3sII7s2s8sIH")
 assert _RIDE.size == 48
 
 
+class Ride(NamedTuple):
+    """A ride record as a validator reads it from a card."""
+
+    kind: int
+    line: str
+    station: str
+    moment: datetime
+    max_fare_fen: int
+    max_minutes: int
+
+
+def read_ride(record: bytes) -> Ride | None:
+    """Read a ride record from a card; None when its length or its moment is none."""
+    if len(record) != _RIDE.size:
+        return None
+    kind, _, _, line, reserved, _, _, moment, _, _, max_fare_fen, max_minutes = _RIDE.unpack(record)
+    try:
+        when = datetime.strptime(moment.hex(), "%Y%m%d%H%M%S")  # noqa: DTZ007 - the card knows no zone
+    except ValueError:
+        return None
+    return Ride(kind, line.hex()[4:], reserved[:2].hex(), when, max_fare_fen, max_minutes)
+
+
 class OpenEntry(NamedTuple):
     """The newest ride record of a card that entered and has not left."""
 
@@ -196,11 +219,7 @@ class OpenEntry(NamedTuple):
 
 def open_entry(record: bytes) -> OpenEntry | None:
     """Read a ride record from a card; None when it is not an entry or cannot be read."""
-    kind, _, _, _, reserved, _, _, moment, _, _, max_fare_fen, max_minutes = _RIDE.unpack(record)
-    if kind != RideKind.ENTRY:
+    ride = read_ride(record)
+    if ride is None or ride.kind != RideKind.ENTRY:
         return None
-    try:
-        entered = datetime.strptime(moment.hex(), "%Y%m%d%H%M%S")  # noqa: DTZ007 - the card knows no zone
-    except ValueError:
-        return None
-    return OpenEntry(entered, reserved[:2].hex(), max_fare_fen, max_minutes)
+    return OpenEntry(ride.moment, ride.station, ride.max_fare_fen, ride.max_minutes)

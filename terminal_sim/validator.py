@@ -20,7 +20,6 @@ from terminal_sim.reading import CardFacts, CardRejectedError, Reader, ask, body
 from terminal_sim.records import (
     GREY_TAC,
     OfflineRecord,
-    OpenEntry,
     Phase,
     Place,
     RecordKind,
@@ -29,6 +28,7 @@ from terminal_sim.records import (
     bcd_moment,
     open_entry,
 )
+from terminal_sim.tariff import Price, Tariff
 
 PURCHASE, CAPP = 0x06, 0x09
 GREY_WINDOW = timedelta(seconds=120)
@@ -57,6 +57,7 @@ class Rules:
     key_indexes: tuple[int, ...] = (0x41, 0x01)  # in order of preference
     list_fresh_at: datetime | None = None
     list_days: int = 7
+    purchase_max_fen: int = 100_000  # parameter 28
 
 
 class Ride(NamedTuple):
@@ -86,16 +87,16 @@ class Validator:
         *,
         next_serial: int = 1,
         test: bool = False,
-        max_fare_fen: int = 1_000,
-        max_minutes: int = 240,
+        tariff: Tariff | None = None,
+        upstream: bool = False,
     ) -> None:
-        """test: every record is of kind 0F. max_fare_fen, max_minutes: for trips that are never completed."""
+        """test: every record is of kind 0F. upstream: the direction the vehicle goes in; it may change."""
         self.psam = psam
         self.place = place
         self.rules = rules
         self._normal = RecordKind.TEST if test else RecordKind.NORMAL
-        self._max_fare_fen = max_fare_fen
-        self._max_minutes = max_minutes
+        self.tariff = tariff or Tariff()
+        self.upstream = upstream
         self._next_serial = next_serial
         self._done: deque[OfflineRecord] = deque()
         self._grey: dict[str, OfflineRecord] = {}
@@ -140,11 +141,24 @@ class Validator:
         repaired = self._repaired(card, facts, when)
         if repaired is not None and _just_now(repaired, when):
             return Ride(repaired, repaired=True)
-        full = fare_fen if full_fare_fen is None else full_fare_fen
-        return self._pay(card, facts, fare_fen, full, when, Phase.NONE, CAPP if capp else PURCHASE, "0000")
+        price = Price(fare_fen, fare_fen if full_fare_fen is None else full_fare_fen)
+        return self._pay(card, facts, price, when, Phase.NONE, CAPP if capp else PURCHASE, "0000")
+
+    def board(self, card: Reader, full_fare_fen: int, when: datetime) -> Ride:
+        """上車: a flat fare by the tariff, with the card's discounts; CAPP, so that the next ride knows of this one."""
+        facts = self._accepted(card, when)
+        repaired = self._repaired(card, facts, when)
+        if repaired is not None and _just_now(repaired, when):
+            return Ride(repaired, repaired=True)
+        transfer = self.tariff.is_transfer(_ride_record(card, 1), self.place.line, when)
+        price = self._price(facts, full_fare_fen, transfer=transfer)
+        return self._pay(card, facts, price, when, Phase.NONE, CAPP, "0000")
 
     def enter(self, card: Reader, when: datetime) -> list[Ride]:
-        """進站: amount 0; a trip that was never completed is charged first, as a supplement."""
+        """進站: amount 0; a trip that was never completed is charged first, as a supplement.
+
+        Whether the trip begins as a transfer is known only now: the entry record covers the ride before it on the card.
+        """
         facts = self._accepted(card, when)
         repaired = self._repaired(card, facts, when)
         rides = []
@@ -152,27 +166,41 @@ class Validator:
             rides.append(Ride(repaired, repaired=True))
             if repaired.phase is Phase.ENTRY and _just_now(repaired, when):
                 return rides
-        before = self._open_entry(card)
+        newest = _ride_record(card, 1)
+        before = open_entry(newest)
         if before is not None:
             fare = before.max_fare_fen
-            rides.append(self._pay(card, facts, fare, fare, when, Phase.SUPPLEMENT, CAPP, before.station))
-        rides.append(self._pay(card, facts, 0, 0, when, Phase.ENTRY, CAPP, self.place.station))
+            price = Price(fare, fare)
+            rides.append(self._pay(card, facts, price, when, Phase.SUPPLEMENT, CAPP, before.station))
+        entry = Price(0, 0, self.tariff.is_transfer(newest, self.place.line, when))
+        rides.append(self._pay(card, facts, entry, when, Phase.ENTRY, CAPP, self.place.station))
         return rides
 
-    def leave(self, card: Reader, fare_fen: int, when: datetime) -> Ride:
-        """出站: the fare, or the maximum when there is no entry or it is too long ago."""
+    def leave(self, card: Reader, fare_fen: int | None, when: datetime) -> Ride:
+        """出站: the fare (None: by distance), or the maximum when there is no entry or it is too long ago."""
         facts = self._accepted(card, when)
         repaired = self._repaired(card, facts, when)
         if repaired is not None and repaired.phase is not Phase.ENTRY and _just_now(repaired, when):
             return Ride(repaired, repaired=True)
-        entry = self._open_entry(card)
+        entry = open_entry(_ride_record(card, 1))
         if entry is None:
-            top = self._max_fare_fen
-            return self._pay(card, facts, top, top, when, Phase.SUPPLEMENT, CAPP, "0000")
+            top = self.tariff.max_fare_fen
+            return self._pay(card, facts, Price(top, top), when, Phase.SUPPLEMENT, CAPP, "0000")
         if when - entry.entered > timedelta(minutes=entry.max_minutes):
             top = entry.max_fare_fen
-            return self._pay(card, facts, top, top, when, Phase.SUPPLEMENT, CAPP, entry.station)
-        return self._pay(card, facts, fare_fen, fare_fen, when, Phase.EXIT, CAPP, entry.station)
+            return self._pay(card, facts, Price(top, top), when, Phase.SUPPLEMENT, CAPP, entry.station)
+        if fare_fen is None:
+            full_fen = self.tariff.distance_fen(entry.station, self.place.station)
+            # As it was at the entry, whose own record covers the ride before it.
+            transfer = self.tariff.is_transfer(_ride_record(card, 2), self.place.line, entry.entered)
+            price = self._price(facts, full_fen, transfer=transfer)
+        else:
+            price = Price(fare_fen, fare_fen)
+        return self._pay(card, facts, price, when, Phase.EXIT, CAPP, entry.station)
+
+    def _price(self, facts: CardFacts, full_fen: int, *, transfer: bool) -> Price:
+        own = facts.city_code == self.rules.own_city
+        return self.tariff.price(full_fen, card_type=facts.card_type, own_city=own, transfer=transfer)
 
     # --- the card's papers --------------------------------------------------------------------------------------
 
@@ -206,12 +234,8 @@ class Validator:
             started.version, started.algorithm, facts.issuer_id, facts.asn, challenge, header
         )
         ask(card, command, "APPLICATION BLOCK")
-        record = self._record(facts, started, 0, 0, when, Phase.NONE, PURCHASE, bytes(4), "0000")
+        record = self._record(facts, started, Price(0, 0), when, Phase.NONE, PURCHASE, bytes(4), "0000")
         self._finish(record._replace(kind=RecordKind.LOCKED, tac=bytes(4)))
-
-    def _open_entry(self, card: Reader) -> OpenEntry | None:
-        answer = card.transmit(bytes.fromhex("00B201F430"))
-        return open_entry(answer[:-2]) if answer[-2:] == b"\x90\x00" else None
 
     # --- paying -------------------------------------------------------------------------------------------------
 
@@ -236,13 +260,15 @@ class Validator:
         self,
         card: Reader,
         facts: CardFacts,
-        fare_fen: int,
-        full_fare_fen: int,
+        price: Price,
         when: datetime,
         phase: Phase,
         tti: int,
         entry_station: str,
     ) -> Ride:
+        fare_fen = price.fare_fen
+        if fare_fen > self.rules.purchase_max_fen:
+            raise CardRejectedError("fare is above the offline limit")
         if len(self._done) + len(self._grey) >= RECORDS_MAX or len(self._grey) >= GREY_MAX:
             raise NotNowError("record memory is full: upload first")
         moment = bcd_moment(when)
@@ -270,13 +296,11 @@ class Validator:
                 started.balance_fen - fare_fen,
                 moment,
                 entry_station,
-                self._max_fare_fen,
-                self._max_minutes,
+                self.tariff.max_fare_fen,
+                self.tariff.max_minutes,
             )
             ask(card, b"\x80\xdc\x00\xf0\x30" + ride.pack(), "UPDATE CAPP")
-        grey = self._record(
-            facts, started, fare_fen, full_fare_fen, when, phase, tti, psam_serial, entry_station
-        )
+        grey = self._record(facts, started, price, when, phase, tti, psam_serial, entry_station)
         self._grey[facts.asn] = grey
         try:
             answer = ask(card, b"\x80\x54\x01\x00\x0f" + psam_serial + moment + mac1 + b"\x08", "DEBIT")
@@ -290,8 +314,7 @@ class Validator:
         self,
         facts: CardFacts,
         started: _Started,
-        amount_fen: int,
-        full_fare_fen: int,
+        price: Price,
         when: datetime,
         phase: Phase,
         tti: int,
@@ -310,16 +333,18 @@ class Validator:
             facts.card_type,
             0,
             started.atc,
-            amount_fen,
+            price.fare_fen,
             started.balance_fen,
             bcd_moment(when),
             self.psam.number,
             psam_serial,
             GREY_TAC,
-            full_fare_fen,
+            price.full_fare_fen,
             phase,
             self.place,
             entry_station,
+            self.upstream,
+            price.transfer,
         )
 
     def _settled(self, asn: str, tac: bytes) -> OfflineRecord:
@@ -351,6 +376,12 @@ class Validator:
         else:
             self._finish(self._grey.pop(facts.asn))
         return None
+
+
+def _ride_record(card: Reader, place: int) -> bytes:
+    """A record of the card's ride log, 1 is the newest; empty when there is none."""
+    answer = card.transmit(bytes((0x00, 0xB2, place, 0xF4, 0x30)))
+    return answer[:-2] if answer[-2:] == b"\x90\x00" else b""
 
 
 def _logged(log: bytes, grey: OfflineRecord) -> bool:

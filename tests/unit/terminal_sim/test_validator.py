@@ -25,12 +25,14 @@ from terminal_sim.records import (
     crc16,
     open_entry,
 )
+from terminal_sim.tariff import Tariff
 from terminal_sim.validator import Rules, Validator
 from tests.unit.terminal_sim.cards import ASN, ISSUER, ISSUER_ID, PSAM_NO, make_card, make_psam, send
 
 WHEN = datetime(2024, 3, 15, 8, 15, 30)  # noqa: DTZ001 - a validator's local time
 BUS = Place(ISSUER_ID, line="0007", vehicle="00012345", driver="00000021")
 METRO = Place(ISSUER_ID, industry=1, line="0001", station="0103")
+TARIFF = Tariff(max_fare_fen=900, max_minutes=120, percent_of_type={2: 60}, transfer_fen=50)
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "offline.json").read_text("utf-8"))["vectors"]
 EPURSE = json.loads((Path(__file__).parents[2] / "vectors" / "epurse.json").read_text("utf-8"))["vectors"]
 DEBIT_OF_RIDE = 5  # SELECT, two files, INITIALIZE, DEBIT
@@ -39,7 +41,7 @@ DEBIT_OF_TAP = 7  # the same with READ RECORD before and UPDATE CAPP after INITI
 
 def make_validator(place: Place = BUS, **rules: Any) -> Validator:
     rules.setdefault("issuers", {ISSUER_ID})
-    return Validator(make_psam(), place, Rules(**rules), max_fare_fen=900, max_minutes=120)
+    return Validator(make_psam(), place, Rules(**rules), tariff=TARIFF)
 
 
 def tac_holds(record: bytes) -> bool:
@@ -310,6 +312,70 @@ def test_a_torn_exit_is_repaired_and_not_charged_twice() -> None:
         validator.leave(FlakyReader(card, DEBIT_OF_TAP, obeyed=True), 300, WHEN)
     assert validator.leave(card, 300, WHEN).repaired
     assert card.balance_fen == 9_700
+
+
+# --- fares
+
+
+def gate(station: str) -> Validator:
+    return make_validator(METRO._replace(station=station))
+
+
+def test_the_fare_goes_by_distance_and_a_discounted_card_pays_its_part() -> None:
+    card = PurseCard(CardProfile(ASN, ISSUER_ID, card_type=2), ISSUER.card_keys(ASN), balance_fen=10_000)
+    gate("0103").enter(card, WHEN)
+    record = gate("0109").leave(card, None, WHEN + timedelta(minutes=20)).record
+    assert (record.amount_fen, record.full_fare_fen, record.transfer) == (180, 300, False)
+    assert card.balance_fen == 9_820
+
+
+def test_another_citys_card_has_no_discount_of_this_city() -> None:
+    profile = CardProfile(ASN, ISSUER_ID, city_code="3310", card_type=2)
+    card = PurseCard(profile, ISSUER.card_keys(ASN), balance_fen=1_000)
+    record = make_validator(known_cities={b"\x33\x10"}).board(card, 200, WHEN).record
+    assert (record.amount_fen, record.full_fare_fen) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("line", "minutes", "fare_fen", "transfer"),
+    [("0008", 90, 150, True), ("0008", 91, 200, False), ("0007", 10, 200, False)],
+)
+def test_a_ride_soon_after_one_on_another_line_is_a_transfer(
+    line: str, minutes: int, fare_fen: int, transfer: bool
+) -> None:
+    card = make_card()
+    make_validator().board(card, 200, WHEN)
+    later = make_validator(BUS._replace(line=line)).board(card, 200, WHEN + timedelta(minutes=minutes))
+    assert (later.record.amount_fen, later.record.full_fare_fen) == (fare_fen, 200)
+    assert later.record.pack(1)[93] == 2 * transfer
+
+
+def test_a_trip_that_began_as_a_transfer_ends_as_one() -> None:
+    card = make_card()
+    make_validator().board(card, 200, WHEN)
+    (entry,) = gate("0103").enter(card, WHEN + timedelta(minutes=60))
+    record = gate("0105").leave(card, None, WHEN + timedelta(minutes=110)).record
+    assert entry.record.transfer
+    assert (record.amount_fen, record.full_fare_fen, record.transfer) == (150, 200, True)
+
+
+def test_the_direction_is_that_of_the_vehicle() -> None:
+    validator = make_validator()
+    validator.upstream = True
+    assert validator.ride(make_card(), 200, WHEN).record.pack(1)[93] == 1
+
+
+def test_a_fare_above_the_offline_limit_is_not_taken() -> None:
+    card = make_card()
+    with pytest.raises(CardRejectedError, match="offline limit"):
+        make_validator(purchase_max_fen=199).ride(card, 200, WHEN)
+    assert card.offline_atc == 0
+
+
+@pytest.mark.parametrize("wrong", [{"steps": ()}, {"steps": ((5, 1), (5, 2))}, {"percent_of_type": {1: 101}}])
+def test_a_tariff_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Tariff(**wrong)
 
 
 # --- whom it refuses

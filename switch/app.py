@@ -40,6 +40,7 @@ from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.completeness import keep_counting_gaps
 from switch.purse.intake import IntakeLanes, IntakeWriter, inline_tacs, pooled_tacs
 from switch.purse.shadow import keep_folding_purses
+from switch.purse.trips import keep_folding_trips
 from switch.registry.bindings import BindingDirectory
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
@@ -179,6 +180,7 @@ class Service:
             )
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(keep_counting_gaps(pool.connection, metrics))
+            self._background(keep_folding_trips(pool.connection, settings.ledger.fold_every_s))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
         if settings.mqtt.host:

@@ -206,6 +206,20 @@ class Clearing(_Section):
     )
 
 
+class Interop(_Section):
+    """Cards of other cities at our merchants."""
+
+    centre_id: str = Field(
+        "",
+        pattern="^([0-9]{8})?$",
+        description="interop centre that gets their records (FH) and sends answers (DT); empty: they wait",
+    )
+    answer_days: int = Field(
+        1, ge=0, le=30, description="days after the clearing date until which their city may answer"
+    )
+    answer_by: time = Field(time(20, 0), description="until when on that day; Asia/Shanghai")
+
+
 class HostSettings(_Section):
     """One host: where it is, how it speaks, and what it may take of us. docs/host-link.md tells a bank the same."""
 
@@ -305,6 +319,7 @@ class Settings(_Section):
     ledger: Ledger = Ledger()
     purse: Purse = Purse()
     clearing: Clearing = Clearing()
+    interop: Interop = Interop()
     hosts: Hosts = Hosts()
     telemetry: Telemetry = Telemetry()
 

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
+from switch.clearing.foreign import SQL as FOREIGN_SQL
+from switch.clearing.foreign import Deadline, accept_unanswered
 from switch.clearing.netting import Flow, net_positions
 from switch.domain.calendar import CUT_OFF, settlement_date
 from switch.domain.errors import InputRefused
@@ -26,6 +28,8 @@ from switch.ledger.days import Day, cut_over, day_of, ensure_days, seal_day
 from switch.ledger.fold import fold_all
 from switch.ledger.serials import BLOCK
 from switch.purse.shadow import adjudicate, fold_purses
+from switch.purse.trips import SQL as TRIPS_SQL
+from switch.purse.trips import collect_day, fold_trips
 
 CLOSE_LOCK = 0x43435332  # advisory, two-part, second part 0: one close at a time
 
@@ -41,7 +45,10 @@ class Progress(NamedTuple):
 
 
 class CloseTerms(NamedTuple):
-    """What the operator's settings say about closing. shards: every shard that any process books in."""
+    """What the operator's settings say about closing. shards: every shard that any process books in.
+
+    interop_centre: where records of other cities' cards go; empty: nowhere. deadline: until when their cities may answer.
+    """
 
     own_id: str
     centre_id: str
@@ -52,6 +59,8 @@ class CloseTerms(NamedTuple):
     cut_off: time = CUT_OFF
     lead_s: float = 2.0
     seal_wait_s_max: float = 60.0
+    interop_centre: str = ""
+    deadline: Deadline = Deadline()
 
 
 class Closed(NamedTuple):
@@ -229,10 +238,14 @@ class _Run:
         return {"sealed_at": row.sealed_at.isoformat()}
 
     async def adjudicate(self) -> Outcome:
-        return (await adjudicate(self.connection, self.day.day))._asdict()
+        greys = await adjudicate(self.connection, self.day.day)
+        unanswered = await accept_unanswered(self.connection, self.day.day, self.terms.deadline)
+        return {**greys._asdict(), "unanswered": unanswered}
 
     async def fold(self) -> Outcome:
         await fold_all(self.connection, self.terms.shards)
+        await fold_trips(self.connection)
+        await collect_day(self.connection, self.day.day)
         return {"records": await fold_purses(self.connection)}
 
     async def fees(self) -> Outcome:
@@ -251,6 +264,8 @@ class _Run:
         await self._execute("freeze_source_lines")
         await self._execute("summarise")
         await self._execute("summarise_offline")
+        for step in ("freeze_transit", "note_transit"):
+            await self.connection.execute(TRIPS_SQL[step], {"day": self.day.day})
         return await self._figures("fees_outcome")
 
     async def netting(self) -> Outcome:
@@ -298,9 +313,15 @@ class _Run:
         cursor = await self.connection.execute(SQL["files"], {"day": self.day.day})
         if not await cursor.fetchall():
             async with self.connection.transaction():
-                await files.plan()
+                await files.plan(self.terms.interop_centre, await self._forwarded())
         self.written += await files.write_missing()
         return await self._figures("files_outcome")
+
+    async def _forwarded(self) -> tuple[int, int]:
+        cursor = await self.connection.execute(FOREIGN_SQL["plan_forward"], {"day": self.day.day})
+        row = await cursor.fetchone()
+        assert row is not None
+        return row[0], row[1]
 
     async def check_files(self) -> None:
         """Of a closed day: compare every file with its digest and write again what is missing or was changed."""

@@ -21,7 +21,7 @@ from switch.clearing.files import (
     sync_folder,
 )
 from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
-from switch.clearing.lines import MEMBER_LINES, MERCHANT_LINES, REFUSAL_LINES
+from switch.clearing.lines import FORWARDED_LINES, MEMBER_LINES, MERCHANT_LINES, REFUSAL_LINES
 from switch.storage.sql import load
 
 SQL = load("switch.clearing")
@@ -113,8 +113,11 @@ class DayFiles:
     def _name(self, kind: str, receiver: str) -> str:
         return str(FileName(kind, self._terms.centre_id, receiver, self._terms.day))
 
-    async def plan(self) -> None:
-        """Settle which files there are, with their counts and totals. In the caller's transaction, once per day."""
+    async def plan(self, interop_centre: str, forwarded: tuple[int, int]) -> None:
+        """Settle which files there are, with their counts and totals. In the caller's transaction, once per day.
+
+        forwarded: count and amount of records of other cities' cards, which go to that centre if there is one.
+        """
         plan: list[tuple[str, str, int | None, int, int]] = []
         members = [row[0] for row in await self._rows_of("members")]
         positions = await self._small_lines("NP", "")
@@ -128,6 +131,11 @@ class DayFiles:
             plan.append((self._name("SS", acquirer), acquirer, None, refusals, refused_fen))
         for merchant_no, merchant_id, count, net_fen in await self._rows_of("plan_merchants"):
             plan.append((self._name("MR", f"{merchant_no:08d}"), merchant_id, merchant_no, count, net_fen))
+        for merchant_no, merchant_id, count, paid_fen in await self._rows_of("plan_transit"):
+            plan.append((self._name("TR", f"{merchant_no:08d}"), merchant_id, merchant_no, count, paid_fen))
+        if interop_centre and forwarded[0]:
+            name = FileName("FH", self._terms.own_id, interop_centre, self._terms.day)
+            plan.append((str(name), interop_centre, None, *forwarded))
         names, parties, party_nos, counts, totals = zip(*plan, strict=True)
         await self._connection.execute(
             SQL["plan_file"],
@@ -167,8 +175,8 @@ class DayFiles:
     async def _write_one(self, row: FileRow) -> None:
         kind = row.name[:2]
         with FileInMaking(self._folder, self._head(row)) as file:
-            if kind in ("CM", "SS"):
-                query = MEMBER_LINES if kind == "CM" else REFUSAL_LINES
+            query = _STREAMED.get(kind)
+            if query is not None:
                 async with aclosing(self._stream(query, member=row.party, acquirer=row.party)) as blocks:
                     async for lines in blocks:
                         file.add_block(_with_crlf(lines), len(lines))
@@ -263,12 +271,20 @@ class DayFiles:
                 dict(zip(_QS_FIELDS, row, strict=True)) | dates
                 for row in await self._rows_of("lines_qs", acquirer=party)
             ]
+        elif kind == "TR":
+            lines = [
+                dict(zip(_TR_FIELDS, row, strict=True)) | {"clearing_date": f"{self._terms.day:%Y%m%d}"}
+                for row in await self._rows_of("lines_tr", merchant=party)
+            ]
         else:
             source = FileName("XF", party, self._terms.centre_id, self._terms.day, 0)
             lines = [
                 {"file": str(source), "count": count, "amount": amount_fen, "status": FileStatus.TAKEN}
                 for count, amount_fen in await self._rows_of("lines_ns", acquirer=party)
                 if count
+            ] + [
+                {"file": name, "count": count, "amount": amount_fen, "status": status}
+                for name, count, amount_fen, status in await self._rows_of("files_ns", acquirer=party)
             ]
         return [{"line_no": number, **values} for number, values in enumerate(lines, 1)]
 
@@ -296,6 +312,10 @@ _QS_FIELDS = (
     "fee",
     "net",
 )
+
+
+_TR_FIELDS = tuple(field.name for field in LAYOUTS["TR"].fields[2:-1])
+_STREAMED = {"CM": MEMBER_LINES, "SS": REFUSAL_LINES, "FH": FORWARDED_LINES}
 
 
 def _with_crlf(lines: list[bytes]) -> bytes:

@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
-from switch.clearing.layouts import LAYOUTS, Total, Value, read_line, share_of_total
+from switch.clearing.layouts import LAYOUTS, LineFault, Total, Value, read_line, share_of_total
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import DependencyError, InputRefused
 
@@ -38,13 +38,17 @@ class FileStatus:
 
 
 class FileRefused(InputRefused):
-    """A received file breaks a rule. status: a FileStatus; line: number of the line in the file, from 1, if known."""
+    """A received file breaks a rule. status: a FileStatus; line, column: where in the file, from 1, if known."""
 
-    def __init__(self, status: str, rule: str, *, line: int | None = None) -> None:
+    def __init__(self, status: str, rule: str, *, line: int | None = None, column: int | None = None) -> None:
         self.status = status
         self.rule = rule
         self.line = line
-        super().__init__(rule if line is None else f"line {line}: {rule}")
+        self.column = column
+        place = (
+            "" if line is None else f"line {line}: " if column is None else f"line {line}, column {column}: "
+        )
+        super().__init__(place + rule)
 
 
 class FolderError(DependencyError):
@@ -151,6 +155,11 @@ def _parse_header(line: bytes, name: FileName) -> Head:
     return head
 
 
+def read_head(name: FileName, stream: BinaryIO) -> Head:
+    """The header of a received file. Raises FileRefused (02)."""
+    return _parse_header(stream.readline(HEADER_LENGTH + 3), name)
+
+
 def check_file(
     name: str, stream: BinaryIO, each: Callable[[int, dict[str, Value]], None] | None = None
 ) -> Checked:
@@ -188,14 +197,17 @@ def check_file(
 def _detail(line: bytes, number: int, kind: str, each: Callable[[int, dict[str, Value]], None] | None) -> int:
     layout = LAYOUTS[kind]
     if len(line) != layout.length + 2 or line[-2:] != CRLF or not line.isascii():
-        raise FileRefused(FileStatus.CONTENT, "detail line has the wrong length", line=number + 1)
+        column = min(len(line.rstrip(CRLF)), layout.length) + 1
+        column = next((place for place, byte in enumerate(line[:column], 1) if byte > 0x7F), column)
+        rule = "detail line has the wrong length" if line.isascii() else "ASCII only"
+        raise FileRefused(FileStatus.CONTENT, rule, line=number + 1, column=column)
     try:
         values = read_line(layout, line[:-2].decode())
         share_fen = share_of_total(layout, values)
-    except ValueError as error:
-        raise FileRefused(FileStatus.CONTENT, str(error), line=number + 1) from None
+    except LineFault as error:
+        raise FileRefused(FileStatus.CONTENT, str(error), line=number + 1, column=error.column) from None
     if values.get("line_no", number) != number:
-        raise FileRefused(FileStatus.CONTENT, "line numbers must count from 1", line=number + 1)
+        raise FileRefused(FileStatus.CONTENT, "line numbers must count from 1", line=number + 1, column=2)
     if each is not None:
         each(number, values)
     return share_fen

@@ -17,6 +17,7 @@ class Form(Enum):
     NUMBER = "right-aligned, zeros in front"
     TEXT = "left-aligned, spaces behind"
     CODE = "text of exactly this width"
+    HEX = "upper-case hex of exactly this width"
     SIGNED = "C (receives, also zero) or D (pays), then digits"
     FEE = "C (receives) or D (pays, also zero), then digits"
     BLANK = "spaces"
@@ -57,6 +58,14 @@ class Layout(NamedTuple):
 Value = int | str
 
 
+class LineFault(ValueError):
+    """A line breaks its layout. column: where in the line, from 1."""
+
+    def __init__(self, rule: str, column: int) -> None:
+        self.column = column
+        super().__init__(rule)
+
+
 def _n(name: str, width: int) -> Field:
     return Field(name, width, Form.NUMBER)
 
@@ -78,7 +87,7 @@ def _blank(width: int) -> Field:
 
 
 _START = (_c("mark", 1), _n("line_no", 8))
-_RECORD = (*_START, _c("record", 192))
+_RECORD = (*_START, Field("record", 192, Form.HEX))
 
 ACOM = (
     _t("acquiring_agent", 11),
@@ -239,6 +248,30 @@ _LAYOUTS = (
         ),
         Total.NET_CREDITS,
     ),
+    Layout(
+        "TR",
+        "rides of a merchant's lines",
+        (
+            *_START,
+            _c("merchant", 15),
+            _n("ride_date", 8),
+            _c("industry", 2),
+            _c("line", 4),
+            _n("single_count", 8),
+            _n("complete_count", 8),
+            _n("incomplete_count", 8),
+            _n("entry_count", 8),
+            _n("open_count", 8),
+            _n("transfer_count", 8),
+            _n("amount", 15),
+            _n("maximum", 15),
+            _n("full_fare", 15),
+            _n("transfer_discount", 15),
+            _n("other_discount", 15),
+            _n("clearing_date", 8),
+        ),
+        Total.AMOUNTS,
+    ),
     *(
         Layout(
             kind,
@@ -253,10 +286,11 @@ _LAYOUTS = (
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.kind: layout for layout in _LAYOUTS})
 # fmt: off
 _LENGTHS = {"XF": 201, "FH": 201, "DF": 201, "DT": 211, "NS": 63, "SS": 180, "QS": 170, "CM": 300, "ER": 352,
-            "MR": 150, "NP": 113, "BF": 40, "BI": 40}
+            "MR": 150, "NP": 113, "TR": 169, "BF": 40, "BI": 40}
 # fmt: on
 assert {kind: layout.length for kind, layout in LAYOUTS.items()} == _LENGTHS
 
+_NOT_HEX = re.compile(r"[^0-9A-F]")
 _CONSTANT = re.compile(r"'([^']*)'")
 _READY_FEE = re.compile(r"[CD][0-9]+")
 
@@ -267,8 +301,8 @@ def _write(field: Field, value: Value) -> str:
         text = str(value).rjust(width, "0")
         if not (text.isascii() and text.isdecimal()):
             raise ValueError(f"{name}: digits only")
-    elif form in (Form.TEXT, Form.CODE):
-        text = str(value) if form is Form.CODE else str(value).ljust(width)
+    elif form in (Form.TEXT, Form.CODE, Form.HEX):
+        text = str(value).ljust(width) if form is Form.TEXT else str(value)
         if not (text.isascii() and text.isprintable()):
             raise ValueError(f"{name}: printable ASCII only")
     elif isinstance(value, str):
@@ -305,6 +339,11 @@ def _read(field: Field, text: str) -> Value:
     name, _, form = field
     if form in (Form.TEXT, Form.CODE):
         return text.rstrip(" ")
+    if form is Form.HEX:
+        wrong = _NOT_HEX.search(text)
+        if wrong is not None:
+            raise LineFault(f"{name}: upper-case hex only", wrong.start() + 1)
+        return text
     digits = text if form is Form.NUMBER else text[1:]
     if not (digits.isascii() and digits.isdecimal()):
         raise ValueError(f"{name}: digits only")
@@ -316,9 +355,9 @@ def _read(field: Field, text: str) -> Value:
 
 
 def read_line(layout: Layout, line: str) -> dict[str, Value]:
-    """The values of one detail line. Raises ValueError naming the field and the rule, never the value."""
+    """The values of one detail line. Raises LineFault naming the field and the rule, never the value."""
     if len(line) != layout.length:
-        raise ValueError(f"line must be {layout.length} characters")
+        raise LineFault(f"line must be {layout.length} characters", min(len(line), layout.length) + 1)
     values: dict[str, Value] = {}
     at = 0
     for field in layout.fields:
@@ -326,11 +365,17 @@ def read_line(layout: Layout, line: str) -> dict[str, Value]:
         at += field.width
         if field.form is Form.BLANK:
             if text.strip(" "):
-                raise ValueError(f"characters {at - field.width + 1} to {at} must be spaces")
+                begin = at - field.width + 1
+                raise LineFault(f"characters {begin} to {at} must be spaces", begin)
         else:
-            values[field.name] = _read(field, text)
+            try:
+                values[field.name] = _read(field, text)
+            except LineFault as error:
+                raise LineFault(str(error), at - field.width + error.column) from None
+            except ValueError as error:
+                raise LineFault(str(error), at - field.width + 1) from None
     if values.pop("mark") != "D":
-        raise ValueError("a detail line starts with D")
+        raise LineFault("a detail line starts with D", 1)
     return values
 
 
@@ -376,7 +421,7 @@ def _sql(field: Field, expression: str) -> str:
         return f"lpad(({expression})::text, {width}, '0')"
     if field.form is Form.TEXT:
         return f"rpad({expression}, {width})"
-    if field.form is Form.CODE:
+    if field.form in (Form.CODE, Form.HEX):
         return expression
     above = ">" if field.form is Form.FEE else ">="
     return f"CASE WHEN {expression} {above} 0 THEN 'C' ELSE 'D' END, lpad(abs({expression})::text, {width - 1}, '0')"

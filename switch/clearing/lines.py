@@ -91,18 +91,20 @@ _MR = sql_line(
     },
 )
 
+# By day; then the list of what came without a file, then the files by name.
+_SOURCE_ORDER = "ORDER BY r.taken_on, l.source_file NULLS FIRST, l.source_line"
 _RAW_TAC = "upper(encode(substr(r.raw, 56, 4), 'hex'))"
 
 _SS = sql_line(
     LAYOUTS["SS"],
     {
-        "line_no": "row_number() OVER (ORDER BY r.taken_on, l.source_line)",
-        "source_file": "'XF' || m.acquirer_id || d.centre_id || to_char(r.taken_on, 'YYYYMMDD') || '000'",
+        "line_no": f"row_number() OVER ({_SOURCE_ORDER})",
+        "source_file": "coalesce(l.source_file, 'XF' || m.acquirer_id || d.centre_id || to_char(r.taken_on, 'YYYYMMDD') || '000')",
         "source_line": "l.source_line",
         "result": "r.result",
         "decided_on": "to_char(r.business_date, 'YYYYMMDD')",
-        "merchant": "m.merchant_id",
-        "terminal": "t.terminal_id",
+        "merchant": "coalesce(m.merchant_id, repeat('0', 15))",
+        "terminal": "coalesce(t.terminal_id, repeat('0', 8))",
         "asn": "upper(encode(substr(r.raw, 7, 10), 'hex'))",
         "atc": "coalesce(r.atc, 0)",
         "psam": "upper(encode(substr(r.raw, 46, 6), 'hex'))",
@@ -138,9 +140,24 @@ MERCHANT_LINES = (
 # Lines of one acquirer's refusals, in the order of the source files.
 REFUSAL_LINES = (
     f"COPY (SELECT {_SS} FROM clearing_offline_record r"  # noqa: S608
-    " JOIN clearing_merchant m USING (business_date, merchant_no) JOIN clearing_day d USING (business_date)"
-    " JOIN terminal t USING (terminal_no)"
+    " LEFT JOIN clearing_merchant m USING (business_date, merchant_no) JOIN clearing_day d USING (business_date)"
+    " LEFT JOIN terminal t USING (terminal_no)"
     " JOIN clearing_source_line l ON l.business_date = r.taken_on AND l.entry_no = r.taken_entry"
-    " WHERE r.business_date = %(day)s AND m.acquirer_id = %(acquirer)s AND r.result <> '10'"
-    " ORDER BY r.taken_on, l.source_line) TO STDOUT"
+    " WHERE r.business_date = %(day)s AND coalesce(l.acquirer_id, m.acquirer_id) = %(acquirer)s AND r.result <> '10'"
+    f" {_SOURCE_ORDER}) TO STDOUT"
+)
+
+_FH = sql_line(
+    LAYOUTS["FH"],
+    {
+        "line_no": "row_number() OVER (ORDER BY r.received_at, r.entry_no)",
+        "record": "upper(encode(r.raw, 'hex'))",
+    },
+)
+
+# Other cities' cards of a day, in order of arrival.
+FORWARDED_LINES = (
+    f"COPY (SELECT {_FH} FROM purse_record r JOIN clearing_merchant m USING (business_date, merchant_no)"  # noqa: S608
+    " JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY'"
+    " WHERE r.business_date = %(day)s AND r.result = '11' ORDER BY r.received_at, r.entry_no) TO STDOUT"
 )

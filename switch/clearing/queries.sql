@@ -90,14 +90,22 @@ SELECT %(day)s, n.entry_no, o.stan, o.decided_at, o.kind
  WHERE n.original_date = %(original_date)s;
 
 -- name: freeze_source_lines
-INSERT INTO clearing_source_line (business_date, entry_no, source_line)
-SELECT %(day)s, entry_no, line
+-- Records that came in files (batch_no 0) stand where they stood there; a chunk holds consecutive entries.
+INSERT INTO clearing_source_line (business_date, entry_no, source_line, source_file, acquirer_id)
+SELECT %(day)s, entry_no, line, NULL, NULL
   FROM (SELECT r.entry_no, r.result,
                row_number() OVER (PARTITION BY m.acquirer_id ORDER BY r.received_at, r.entry_no) AS line
           FROM purse_record r
           JOIN clearing_merchant m USING (business_date, merchant_no)
-         WHERE r.business_date = %(day)s AND r.original_entry IS NULL) AS numbered
- WHERE result <> '10';
+         WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND r.batch_no <> 0) AS numbered
+ WHERE result <> '10'
+UNION ALL
+SELECT %(day)s, r.entry_no, c.first_line + (r.entry_no - c.first_entry), f.name, f.sender_id
+  FROM purse_record r
+ CROSS JOIN LATERAL (
+       SELECT * FROM received_chunk k WHERE k.first_entry <= r.entry_no ORDER BY k.first_entry DESC LIMIT 1) AS c
+  JOIN received_file f USING (file_no)
+ WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND r.batch_no = 0 AND r.result <> '10';
 
 -- name: summarise
 INSERT INTO clearing_summary (business_date, merchant_no, account_kind, issuer_id, payable_code, item_count, volume_fen, debit_count,
@@ -246,18 +254,30 @@ SELECT m.merchant_no, m.merchant_id, sum(s.item_count)::bigint, sum(s.credit_net
  GROUP BY m.merchant_no, m.merchant_id ORDER BY m.merchant_no;
 
 -- name: plan_senders
--- Per acquirer with offline records: how many are listed in SS, and their amounts.
-SELECT m.acquirer_id, count(*) FILTER (WHERE r.result <> '10'),
-       coalesce(sum(r.amount_fen) FILTER (WHERE r.result <> '10'), 0)::bigint
-  FROM clearing_offline_record r JOIN clearing_merchant m USING (business_date, merchant_no)
- WHERE r.business_date = %(day)s
- GROUP BY m.acquirer_id ORDER BY m.acquirer_id;
+-- Per acquirer with offline records, or files: how many are listed in SS, and their amounts. A record in a file is listed for its sender.
+SELECT acquirer_id, count(*) FILTER (WHERE result <> '10'), coalesce(sum(amount_fen) FILTER (WHERE result <> '10'), 0)::bigint
+  FROM (SELECT coalesce(l.acquirer_id, m.acquirer_id) AS acquirer_id, r.result, r.amount_fen
+          FROM clearing_offline_record r
+          LEFT JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
+          LEFT JOIN clearing_source_line l ON l.business_date = r.taken_on AND l.entry_no = r.taken_entry
+         WHERE r.business_date = %(day)s
+        UNION ALL
+        SELECT sender_id, '10', 0 FROM received_file WHERE business_date = %(day)s AND name LIKE 'XF%%') AS every
+ WHERE acquirer_id IS NOT NULL
+ GROUP BY acquirer_id ORDER BY acquirer_id;
 
 -- name: lines_ns
--- One line: what came record by record during the day, under the name by which SS calls it.
+-- What came record by record during the day, under the name by which SS calls it.
 SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
   FROM clearing_offline_record r JOIN clearing_merchant m USING (business_date, merchant_no)
- WHERE r.business_date = %(day)s AND m.acquirer_id = %(acquirer)s AND r.taken_on = r.business_date;
+ WHERE r.business_date = %(day)s AND m.acquirer_id = %(acquirer)s AND r.taken_on = r.business_date AND r.batch_no <> 0;
+
+-- name: files_ns
+-- Then the files that ended on the day, taken or not.
+SELECT name, line_count, total_fen, status
+  FROM received_file
+ WHERE business_date = %(day)s AND sender_id = %(acquirer)s AND name LIKE 'XF%%'
+ ORDER BY file_no;
 
 -- name: lines_qs
 SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
@@ -270,6 +290,20 @@ SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.ref
  GROUP BY m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
           o.adjust_refused_count, o.adjust_refused_fen
  ORDER BY m.merchant_id;
+
+-- name: plan_transit
+SELECT t.merchant_no, m.merchant_id, count(*), sum(t.paid_fen)::bigint
+  FROM clearing_transit t JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE t.business_date = %(day)s
+ GROUP BY t.merchant_no, m.merchant_id ORDER BY t.merchant_no;
+
+-- name: lines_tr
+SELECT m.merchant_id, to_char(t.ride_date, 'YYYYMMDD'), lpad(upper(to_hex(t.industry::integer)), 2, '0'), t.line, t.single_count, t.complete_count,
+       t.incomplete_count, t.entry_count, t.open_count, t.transfer_count, t.paid_fen, t.maximum_fen, t.full_fen, t.transfer_discount_fen,
+       t.other_discount_fen
+  FROM clearing_transit t JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE t.business_date = %(day)s AND m.merchant_id = %(merchant)s
+ ORDER BY t.ride_date, t.industry, t.line;
 
 -- name: lines_np
 SELECT institution_id, issuing_count, issuing_fen, acquiring_count, acquiring_fen, issuer_fee_fen, fees_paid_fen, net_fen

@@ -35,6 +35,13 @@ SELECT array_send(array_agg(k.at))
        SELECT FROM purse_serial
         WHERE purse_serial.psam = k.psam AND purse_serial.psam_serial = k.psam_serial LIMIT 1) AS g;
 
+-- name: read_psam_homes
+-- For records that come in files: no terminal brings them, so the registry says in which one of the sender's their PSAM is.
+SELECT p.psam_no, p.terminal_no, p.merchant_no
+  FROM psam p
+  JOIN merchant m USING (merchant_no)
+ WHERE p.psam_no = ANY(%(psams)b::text[]) AND p.terminal_no IS NOT NULL AND m.acquirer_id = %(sender)b::text;
+
 -- name: read_cards
 -- Cards that read_card_facts did not find: those without a card row, and strays met before.
 SELECT k.card, coalesce(r.shard, s.shard), coalesce(r.card_no, s.card_no),

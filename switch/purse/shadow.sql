@@ -59,7 +59,8 @@ SELECT n.kind::smallint AS kind, n.owner, range_agg(int8range(n.number, n.number
         UNION ALL
         SELECT 2, psam, psam_serial FROM folding WHERE original_entry IS NULL AND card IS NOT NULL AND result <> '02'
         UNION ALL
-        SELECT 3, terminal_no, record_serial FROM folding WHERE original_entry IS NULL AND card IS NOT NULL
+        SELECT 3, terminal_no, record_serial FROM folding
+         WHERE original_entry IS NULL AND card IS NOT NULL AND terminal_no <> 0  -- 0: nobody's
         UNION ALL
         SELECT 4, terminal_no, serial FROM folding_batch) n
  GROUP BY n.kind, n.owner;
@@ -76,7 +77,7 @@ SELECT DISTINCT ON (f.terminal_no) 'RECORD_SERIAL_REUSED', f.entry_no, f.busines
                FROM folding
               WHERE original_entry IS NULL AND result IN ('10', '04', '11')
               GROUP BY terminal_no, record_serial HAVING count(*) > 1) AS twice USING (terminal_no, record_serial)
- WHERE f.original_entry IS NULL AND f.result IN ('10', '04', '11')
+ WHERE f.original_entry IS NULL AND f.result IN ('10', '04', '11') AND f.terminal_no <> 0
    AND ((f.record_serial >= s.first_no AND f.record_serial < s.next_no AND NOT s.missing @> f.record_serial)
         OR f.entry_no > twice.first_entry)
  ORDER BY f.terminal_no, f.entry_no

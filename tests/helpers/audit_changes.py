@@ -55,6 +55,11 @@ KEYS = {
     "clearing_float": "format('%s on %s', code, business_date)",
     "clearing_file": "name",
     "fee_rule": "'fee_rule ' || rule_no",
+    "received_file": "'file_no ' || file_no",
+    "received_chunk": "'file_no ' || file_no",
+    "foreign_verdict": "'entry ' || entry_no",
+    "trip_leg": "'entry ' || entry_no",
+    "clearing_transit": "format('merchant_no %s, line %s, on %s', merchant_no, line, business_date)",
 }
 
 

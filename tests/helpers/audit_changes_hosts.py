@@ -132,3 +132,27 @@ CHANGES_AT_HOSTS = [
     Change("clearing_leg", "issuer_id", "NULL", "account_kind = 10"),
     Change("clearing_leg", "pan", "overlay(pan PLACING '9' FROM 12)"),
 ]
+
+# What came in files, other cities' cards, and trips.
+CHANGES_IN_TRANSIT = [
+    *plus("received_file", "total_fen lines_done", "status = '00' AND name LIKE 'XF%'"),
+    Change("received_file", "total_fen", "total_fen + 1", "name LIKE 'DT%'"),
+    Change(
+        "received_file",
+        "results",
+        "jsonb_set(results, '{10}', '[8, 1]')",
+        "name LIKE 'XF%' AND status = '00'",
+    ),
+    Change("received_chunk", "line_count", "line_count - 1", named="received_file"),
+    *plus("foreign_verdict", "amount_fen balance_fen merchant_no original_entry", "result = '00'"),
+    Change("foreign_verdict", "result", "'00'", "result = '01'"),
+    Change("foreign_verdict", "issuer_id", "'99993350'", "result = '00'"),
+    *plus("trip_leg", "amount_fen full_fare_fen entry_no", "phase = 2"),
+    Change("trip_leg", "station", "'0999'", "phase = 1"),
+    Change("trip_leg", "transfer", "NOT transfer", "phase = 2"),
+    *plus(
+        "clearing_transit",
+        "paid_fen maximum_fen full_fen transfer_discount_fen other_discount_fen open_count complete_count",
+        "line = '0003'",
+    ),
+]

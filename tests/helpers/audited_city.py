@@ -9,7 +9,12 @@ from typing import Any
 
 import psycopg
 
+from switch.clearing import received
 from switch.clearing.close import CloseTerms, close_day
+from switch.clearing.depot_files import depot_kind
+from switch.clearing.files import FileName
+from switch.clearing.foreign import answer_kind
+from switch.clearing.received import Receipt, Terms, take_file
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import Outcome
 from switch.domain.identifiers import CardNumber, asn_of
@@ -57,12 +62,14 @@ from switch.operations.commands.registry import enter_day
 from switch.purse.alarms import list_alarms, note
 from switch.purse.intake import IntakeWriter, Upload, inline_tacs
 from switch.purse.shadow import fold_purses
+from switch.purse.trips import fold_trips
 from switch.registry.importing import import_registry
 from switch.storage.pool import connect
 from tests.helpers.city_hosts import BANK, GUESTS, number_of
 from tests.helpers.offline import CITY, ISSUER, OWN, Ride, merchant_of, pan_of, psam_of, upload
 
 CENTRE = "99990000"
+INTEROP = "99999999"  # where other cities meet
 SHARDS = 2
 CARDS = 12
 ONLINE, MEDICAL = AccountKind.ONLINE, AccountKind.MEDICAL
@@ -408,11 +415,24 @@ class City:
             for terms in (rule, rule._replace(category="8062", own_pay_ppm=1, transaction_fen=9)):
                 await set_policy(connection, terms, actor="a tester", reason="as agreed")
 
+    async def take(self, path: Path) -> Receipt:
+        """Take a file in, as `cardswitch files take` does."""
+        terms = Terms(OWN, CENTRE, SHARDS, "a tester", INTEROP)
+        async with await connect(self.url) as connection:
+
+            def kind_of(name: FileName) -> received.Kind:
+                if name.kind == "DT":
+                    return answer_kind(connection, terms)
+                return depot_kind(connection, name, terms, inline_tacs(self._vault))
+
+            return await take_file(connection, path, terms, kind_of)
+
     async def fold(self) -> None:
-        """Fold hot balances and purses, as the service does every few seconds."""
+        """Fold hot balances, purses and trips, as the service does every few seconds."""
         async with await connect(self.url) as connection:
             await fold_all(connection, range(SHARDS))
             await fold_purses(connection)
+            await fold_trips(connection)
 
     async def look_into(self, kind: str) -> None:
         """Somebody acknowledges an alarm of this kind, and somebody else opens it again."""
@@ -432,6 +452,7 @@ class City:
             folder=self.folder,
             is_workday=lambda day: day.weekday() < 5,
             lead_s=0.05,
+            interop_centre=INTEROP,
         )
         async with await connect(self.url) as connection:
             day = await open_day(connection)

@@ -30,9 +30,10 @@ from switch.domain.transactions import (
 )
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.load_states import LoadState
-from terminal_sim.records import RecordKind
-from tests.helpers.audited_city import CARDS, MEDICAL, ONLINE, City, found
+from terminal_sim.records import Phase, RecordKind
+from tests.helpers.audited_city import CARDS, INTEROP, MEDICAL, ONLINE, City, found
 from tests.helpers.city_hosts import Hosts, first_day_at_hosts, says, second_day_at_hosts
+from tests.helpers.depots import answer_file, depot_file
 from tests.helpers.offline import CITY, Ride, pan_of, upload
 
 STRAY = 77  # a card of ours that the registry does not know
@@ -83,6 +84,7 @@ async def first_day(city: City) -> dict[str, Any]:
     bought["hosts"] = await first_day_at_hosts(hosts)
     await _rides(city)
     await _batches(city)
+    bought["foreign"] = await _depot(city)
     late = await hosts.end(12, bought["hosts"]["late"], says(), terminal_no=8)
     assert late[1].answer == "90", "the batch is counted"
     return bought
@@ -177,6 +179,59 @@ async def _rides(city: City) -> None:
     await city.fold()
 
 
+async def _depot(city: City) -> list[bytes]:
+    """A depot's file: trips, refusals of every place, and other cities' cards, whose records are returned; then one that is not whole."""
+
+    def ride(
+        card: int, atc: int, fen: int, phase: Phase, at: str, entered: str = "0000", **more: Any
+    ) -> bytes:
+        return Ride(
+            card=card,
+            atc=atc,
+            amount_fen=fen,
+            phase=phase,
+            station=at,
+            entry_station=entered,
+            line="0003",
+            **more,
+        ).pack()
+
+    city_issuer = bytes.fromhex(f"{CITY}FFFFFFFF")
+    foreign = [Ride(card=card, issuer=city_issuer, line="0004").pack() for card in (51, 52, 53)]
+    records = [
+        ride(8, 0, 0, Phase.ENTRY, "0101"),
+        ride(8, 1, 300, Phase.EXIT, "0107", "0101", full_fare_fen=500, transfer=True),
+        ride(8, 2, 0, Phase.ENTRY, "0102"),
+        ride(9, 0, 0, Phase.ENTRY, "0101"),
+        ride(9, 1, 1_000, Phase.SUPPLEMENT, "0101", "0101"),
+        ride(9, 2, 0, Phase.ENTRY, "0101"),
+        ride(10, 0, 120, Phase.NONE, "0000", full_fare_fen=200),
+        Ride(card=10, psam=b"\x98" * 6).pack(),
+        Ride(card=10, atc=7, tac=b"wrng").pack(),
+        *foreign,
+    ]
+    receipt = await city.take(depot_file(city.folder, records, date.today()))  # noqa: DTZ011  the sender's own day
+    assert {code: count for code, (count, _) in receipt.results.items()} == {
+        "10": 7,
+        "02": 1,
+        "01": 1,
+        "11": 3,
+    }
+    broken = depot_file(city.folder, records[:1], date.today(), sequence=2)  # noqa: DTZ011
+    broken.write_bytes(broken.read_bytes()[:-9])
+    assert (await city.take(broken)).status == "02"
+    await city.fold()
+    return foreign
+
+
+async def _answers(city: City, foreign: list[bytes]) -> None:
+    """The other city pays for one card, refuses another, says the first twice, and names a record that was never forwarded."""
+    said = [(foreign[0], "10"), (foreign[1], "01"), (foreign[0], "02"), (Ride(card=54).pack(), "10")]
+    path = answer_file(city.folder, said, date.today(), sender=INTEROP)  # noqa: DTZ011
+    receipt = await city.take(path)
+    assert receipt.results == {"00": (1, 200), "01": (1, 200), "late": (1, 200), "unknown": (1, 200)}
+
+
 def _figures(url: str, terminal_no: int) -> Settlement:
     """What the terminal would claim if it had seen everything."""
     with psycopg.connect(url, autocommit=True) as plain:
@@ -246,6 +301,7 @@ async def second_day(city: City, bought: dict[str, Any]) -> tuple[int, Outcome]:
     await second_day_at_hosts(Hosts(city), bought["hosts"])
     for card in (1, 2, 3):
         await city.buy(card, 250, terminal_no=3)
+    await _answers(city, bought["foreign"])
     await city.bring(
         Ride(card=2, atc=3, amount_fen=100, balance_fen=100_000 - 200 - 150 - 250, terminal_no=1),
         Ride(card=3, atc=2, amount_fen=111, balance_fen=100_000 - 200 - 150, terminal_no=1),

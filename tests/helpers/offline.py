@@ -6,6 +6,7 @@ Records are packed and signed by the simulator's code, which shares nothing with
 import itertools
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -13,6 +14,12 @@ import psycopg
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import Outcome
 from switch.domain.identifiers import luhn_digit
+from switch.keys.ceremony import Custodian
+from switch.keys.opening import create_vault
+from switch.keys.records import KeyLevel, KeySpec
+from switch.keys.sealing import UnlockSecret
+from switch.keys.software_vault import SoftwareVault
+from switch.keys.stores import JsonKeyStore
 from switch.ledger.days import ensure_days
 from switch.purse.intake import Upload
 from switch.storage.pool import connect
@@ -94,6 +101,18 @@ async def build(url: str) -> None:
     await connection.close()
 
 
+def tac_vault(folder: Path) -> SoftwareVault:
+    """A vault with the roots under which the simulator signs these records."""
+    store = JsonKeyStore(folder / "keys.json")
+    vault = create_vault(store, UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf"), rehearsal=True)
+    first = bytes(range(100, 116))
+    second = bytes(a ^ b for a, b in zip(first, ROOT, strict=True))
+    for algorithm in ("3DES", "SM4"):
+        spec = KeySpec("DTK", algorithm, 1, "national", KeyLevel.ROOT, 1)
+        Custodian(vault, store).enter(spec, [first, second], ("li wei", "wang fang"))
+    return vault
+
+
 _psam_serials = itertools.count(1)
 _record_serials = itertools.count(1)
 
@@ -116,6 +135,12 @@ class Ride(NamedTuple):
     tac: bytes | None = None
     asn: str = ""
     psam: bytes = b""
+    phase: Phase = Phase.NONE
+    line: str = "0001"
+    station: str = "0000"
+    entry_station: str = "0000"
+    full_fare_fen: int | None = None
+    transfer: bool = False
 
     def pack(self) -> bytes:
         algorithm = crypto.Algorithm.SM4 if self.sm4 else crypto.Algorithm.TRIPLE_DES
@@ -123,18 +148,18 @@ class Ride(NamedTuple):
         moment = bcd_moment(self.when or datetime.now(SHANGHAI) - timedelta(minutes=1))
         psam = self.psam or psam_of(self.terminal_no)
         serial = (next(_psam_serials) if self.psam_serial is None else self.psam_serial).to_bytes(4)
-        tac = self.tac
+        tac, tti = self.tac, 6 if self.phase is Phase.NONE else 9
         if tac is None and self.kind is RecordKind.GREY:
             tac = GREY_TAC
         if tac is None:
             issuer_key = crypto.diversify(algorithm, ROOT, self.issuer)
             dtk = crypto.diversify(algorithm, issuer_key, asn[2:])
-            data = self.amount_fen.to_bytes(4) + b"\x06" + psam + serial + moment
+            data = self.amount_fen.to_bytes(4) + bytes((tti,)) + psam + serial + moment
             tac = crypto.tac(algorithm, dtk, data)
         acquirer = self.acquirer or (CITY if merchant_of(self.terminal_no) == 3 else OWN)
         record = OfflineRecord(
             kind=self.kind,
-            tti=6,
+            tti=tti,
             algorithm_id=4 if self.sm4 else 0,
             key_version=1,
             key_index=0x41 if self.sm4 else 1,
@@ -150,9 +175,11 @@ class Ride(NamedTuple):
             psam_number=psam,
             psam_serial=serial,
             tac=tac,
-            full_fare_fen=self.amount_fen,
-            phase=Phase.NONE,
-            place=Place(bytes.fromhex(acquirer + "FFFFFFFF")),
+            full_fare_fen=self.amount_fen if self.full_fare_fen is None else self.full_fare_fen,
+            phase=self.phase,
+            place=Place(bytes.fromhex(acquirer + "FFFFFFFF"), line=self.line, station=self.station),
+            entry_station=self.entry_station,
+            transfer=self.transfer,
         )
         number = next(_record_serials) if self.record_serial is None else self.record_serial
         return record.pack(number)

@@ -34,6 +34,7 @@ CHECKS: Final = tuple(
             "medical",
             "hosts",
             "purse",
+            "transit",
             "loads",
             "batches",
             "clearing",

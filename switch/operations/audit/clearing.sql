@@ -70,7 +70,7 @@ SELECT 'clearing_step', format('seal of %%s', s.business_date), c.sealed_at::tex
 WITH @closed,
 @item,
 @offline,
-seen AS (SELECT business_date, merchant_no FROM item UNION SELECT business_date, merchant_no FROM offline),
+seen AS (SELECT business_date, merchant_no FROM item UNION SELECT business_date, merchant_no FROM offline WHERE merchant_no <> 0),
 kept AS (SELECT k.* FROM clearing_merchant k JOIN closed USING (business_date))
 SELECT 'clearing_merchant', format('merchant_no %%s on %%s', coalesce(k.merchant_no, s.merchant_no), coalesce(k.business_date, s.business_date)),
        CASE WHEN s.merchant_no IS NULL THEN 'no row' ELSE coalesce(m.merchant_id, 'a merchant') END,
@@ -211,21 +211,29 @@ SELECT 'clearing_offline', format('merchant_no %%s on %%s', coalesce(k.merchant_
         w.adjust_refused_fen, w.pending_count, w.pending_fen)
 
 -- name: clearing_source_lines
--- says: a record that was not accepted at once stands in its acquirer's list where it came
--- rows: clearing_source_line, purse_record
+-- says: a record that was not accepted at once stands in its acquirer's list where it came, or in its file where it stood
+-- rows: clearing_source_line, purse_record, received_chunk
 WITH @closed,
 want AS (
-    SELECT business_date, entry_no, line
+    SELECT business_date, entry_no, line, NULL AS source_file, NULL AS acquirer_id
       FROM (SELECT r.business_date, r.entry_no, r.result,
                    count(*) OVER (PARTITION BY r.business_date, m.acquirer_id ORDER BY r.received_at, r.entry_no) AS line
               FROM purse_record r
               JOIN closed ON closed.business_date = r.business_date
               JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
-             WHERE r.original_entry IS NULL) AS numbered
+             WHERE r.original_entry IS NULL AND r.batch_no <> 0) AS numbered
      WHERE result <> '10'
+    UNION ALL
+    SELECT k.business_date, n.entry_no, k.first_line + n.entry_no - k.first_entry, f.name, f.sender_id
+      FROM received_chunk k
+      JOIN closed ON closed.business_date = k.business_date
+      JOIN received_file f USING (file_no)
+     CROSS JOIN LATERAL generate_series(k.first_entry, k.first_entry + k.line_count - 1) AS n (entry_no)
+      JOIN purse_record r ON r.business_date = k.business_date AND r.entry_no = n.entry_no AND r.batch_no = 0 AND r.result <> '10'
 ), kept AS (SELECT k.* FROM clearing_source_line k JOIN closed USING (business_date))
 SELECT 'clearing_source_line', format('entry %%s of %%s', coalesce(k.entry_no, w.entry_no), coalesce(k.business_date, w.business_date)),
-       coalesce('line ' || w.line, 'no row'), coalesce('line ' || k.source_line, 'no row')
+       coalesce(format('line %%s of %%s', w.line, coalesce(w.source_file, 'the list')), 'no row'),
+       CASE WHEN k.entry_no IS NULL THEN 'no row' ELSE format('line %%s of %%s', k.source_line, coalesce(k.source_file, 'the list')) END
   FROM kept k
   FULL JOIN want w ON w.business_date = k.business_date AND w.entry_no = k.entry_no
- WHERE k.source_line IS DISTINCT FROM w.line
+ WHERE (k.source_line, k.source_file, k.acquirer_id) IS DISTINCT FROM (w.line, w.source_file, w.acquirer_id)

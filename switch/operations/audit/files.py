@@ -22,7 +22,7 @@ EIGHT_HOURS: Final = timedelta(hours=8)  # Asia/Shanghai is UTC+8 all year
 LINE_BYTES_MAX: Final = 512
 FETCHED_AT_ONCE: Final = 5_000
 TELL_EVERY: Final = 100_000
-LENGTHS: Final = {"NP": 113, "CM": 300, "NS": 63, "QS": 170, "SS": 180, "MR": 150}
+LENGTHS: Final = {"NP": 113, "CM": 300, "NS": 63, "QS": 170, "SS": 180, "MR": 150, "TR": 169, "FH": 201}
 _BASE36: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Row = tuple[Any, ...]
@@ -201,12 +201,13 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
 
 def refusal_line(number: int, row: Row, day: Day, party: str) -> str:
     """A line of SS."""
-    taken_on, line, result, merchant, terminal, raw, atc, serial, balance, fen, moment, kind = row
+    taken_on, source, line, result, merchant, terminal, raw, atc, serial, balance, fen, moment, kind = row
+    source = source or f"XF{party}{day.centre_id}{taken_on:%Y%m%d}000"
     tac = raw[55:59].hex().upper()
     when = f"{moment:%Y%m%d%H%M%S}" if moment is not None else "0" * 14
     grey = "1" if kind == 1 or tac in ("FFFFFFFF", "00000000") else "0"
     return (
-        f"D{number:08d}XF{party}{day.centre_id}{taken_on:%Y%m%d}000{line:08d}{result}{day.day:%Y%m%d}{merchant}{terminal}"
+        f"D{number:08d}{source}{line:08d}{result}{day.day:%Y%m%d}{merchant}{terminal}"
         f"{raw[6:16].hex().upper()}{atc or 0:05d}{raw[45:51].hex().upper()}{serial or 0:010d}{balance or 0:012d}{fen or 0:012d}"
         f"{when}{raw[2:3].hex().upper()}{tac}{grey}     "
     )
@@ -299,10 +300,23 @@ class FileAudit:
         elif kind == "SS":
             for number, row in enumerate(self._rows("listed", day=day.day, party=file.party), 1):
                 yield refusal_line(number, row, day, file.party)
+        elif kind == "TR":
+            for number, row in enumerate(self._rows("rides", day=day.day, party=file.party), 1):
+                merchant, ridden, industry, line, *figures = row
+                counts = "".join(f"{count:08d}" for count in figures[:6])
+                sums = "".join(f"{fen:015d}" for fen in figures[6:])
+                yield f"D{number:08d}{merchant}{ridden}{industry:02X}{line}{counts}{sums}{day.day:%Y%m%d}"
+        elif kind == "FH":
+            for number, (raw,) in enumerate(self._rows("forwarded", day=day.day), 1):
+                yield f"D{number:08d}{raw.hex().upper()}"
         elif kind == "NS":
-            for count, fen in self._rows("came", day=day.day, party=file.party):
-                if count:
-                    yield f"D00000001XF{file.party}{day.centre_id}{day.day:%Y%m%d}000{count:08d}{fen:015d}00"
+            alone = f"XF{file.party}{day.centre_id}{day.day:%Y%m%d}000"
+            came = [
+                (alone, *row, "00") for row in self._rows("came", day=day.day, party=file.party) if row[0]
+            ]
+            came += self._rows("arrived", day=day.day, party=file.party)
+            for number, (name, count, fen, status) in enumerate(came, 1):
+                yield f"D{number:08d}{name}{count:08d}{fen:015d}{status}"
         elif kind == "QS":
             for number, (merchant, *figures) in enumerate(
                 self._rows("quick", day=day.day, party=file.party), 1
@@ -378,9 +392,10 @@ class FileAudit:
 def chain_of(day: Day, file: File, lines: Iterator[str]) -> Iterator[bytes]:
     """Header and lines of a file as they must be, each with its CRLF."""
     kind, receiver = file.name[:2], file.name[10:18]
+    sender = day.own_id if kind == "FH" else day.centre_id
     created = day.created_at + EIGHT_HOURS
     header = (
-        f"H{kind}01{day.centre_id}{receiver}{day.day:%Y%m%d}001{created:%Y%m%d%H%M%S}{file.line_count:08d}{file.total_fen:015d}"
+        f"H{kind}01{sender}{receiver}{day.day:%Y%m%d}001{created:%Y%m%d%H%M%S}{file.line_count:08d}{file.total_fen:015d}"
         f"{LENGTHS.get(kind, 0):04d}       "
     )
     yield f"{header}\r\n".encode()

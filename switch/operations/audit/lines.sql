@@ -30,10 +30,17 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
                substr(encode(substr(raw, 7, 10), 'hex'), 2), amount_fen, happened_at, 20, '', '072', coalesce(original_date, business_date),
                NULL, NULL, NULL, upper(encode(substr(raw, 29, 2) || substr(raw, 52, 4), 'hex'))
           FROM purse_record
-         WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0) AS c
+         WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0
+        UNION ALL
+        SELECT merchant_no, terminal_no, decided_at, entry_no, batch_no, (record_serial %% 1000000)::integer, NULL, 50,
+               substr(encode(substr(raw, 7, 10), 'hex'), 2), amount_fen, happened_at, 20, '', '072', original_date,
+               NULL, NULL, NULL, upper(encode(substr(raw, 29, 2) || substr(raw, 52, 4), 'hex'))
+          FROM foreign_verdict
+         WHERE business_date = %(day)s AND result = '00' AND amount_fen > 0) AS c
   JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = c.merchant_no
   JOIN terminal t ON t.terminal_no = c.terminal_no
-  LEFT JOIN clearing_leg l ON l.business_date = %(day)s AND l.entry_no = c.entry_no
+  LEFT JOIN (SELECT entry_no, account_kind, issuer_id, pan FROM clearing_leg WHERE business_date = %(day)s
+             UNION ALL SELECT entry_no, 50, issuer_id, NULL FROM foreign_verdict WHERE business_date = %(day)s) AS l ON l.entry_no = c.entry_no
   LEFT JOIN clearing_rule r
     ON r.business_date = %(day)s AND r.merchant_no = c.merchant_no AND r.account_kind = coalesce(l.account_kind, c.account_kind)
    AND r.rule_date = c.rule_date
@@ -55,11 +62,16 @@ SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.ref
 -- name: came
 SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
   FROM purse_record r JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = r.merchant_no
- WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND m.acquirer_id = %(party)s;
+ WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND m.acquirer_id = %(party)s AND r.batch_no <> 0;
+
+-- name: arrived
+SELECT name, line_count, total_fen, status
+  FROM received_file WHERE business_date = %(day)s AND sender_id = %(party)s AND left(name, 2) = 'XF' ORDER BY file_no;
 
 -- name: listed
-SELECT x.taken_on, l.source_line, x.result, m.merchant_id, t.terminal_id, x.raw, x.atc, x.psam_serial, x.balance_fen, x.amount_fen,
-       x.happened_at, x.record_kind
+-- source: the file, or nothing for the list of what came without one.
+SELECT x.taken_on, l.source_file, l.source_line, x.result, coalesce(m.merchant_id, '000000000000000'), coalesce(t.terminal_id, '00000000'), x.raw,
+       x.atc, x.psam_serial, x.balance_fen, x.amount_fen, x.happened_at, x.record_kind
   FROM (SELECT r.business_date AS taken_on, r.entry_no AS taken_entry, coalesce(v.result, r.result) AS result, r.merchant_no, r.terminal_no, r.raw, r.atc,
                r.psam_serial, r.balance_fen, r.amount_fen, r.happened_at, r.record_kind
           FROM purse_record r
@@ -68,9 +80,28 @@ SELECT x.taken_on, l.source_line, x.result, m.merchant_id, t.terminal_id, x.raw,
         UNION ALL
         SELECT original_date, original_entry, result, merchant_no, terminal_no, raw, atc, psam_serial, balance_fen, amount_fen, happened_at,
                record_kind
-          FROM purse_record WHERE business_date = %(day)s AND original_date < %(day)s) AS x
-  JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = x.merchant_no
-  JOIN terminal t ON t.terminal_no = x.terminal_no
+          FROM purse_record WHERE business_date = %(day)s AND original_date < %(day)s
+        UNION ALL
+        SELECT original_date, original_entry, result, merchant_no, terminal_no, raw, atc, psam_serial, balance_fen, amount_fen, happened_at,
+               record_kind
+          FROM foreign_verdict WHERE business_date = %(day)s) AS x
+  LEFT JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = x.merchant_no
+  LEFT JOIN terminal t ON t.terminal_no = x.terminal_no
   JOIN clearing_source_line l ON l.business_date = x.taken_on AND l.entry_no = x.taken_entry
- WHERE x.result <> '10' AND m.acquirer_id = %(party)s
- ORDER BY x.taken_on, l.source_line;
+ WHERE x.result <> '10' AND coalesce(l.acquirer_id, m.acquirer_id) = %(party)s
+ ORDER BY x.taken_on, l.source_file NULLS FIRST, l.source_line;
+
+-- name: rides
+SELECT m.merchant_id, to_char(t.ride_date, 'YYYYMMDD'), t.industry, t.line, t.single_count, t.complete_count, t.incomplete_count,
+       t.entry_count, t.open_count, t.transfer_count, t.paid_fen, t.maximum_fen, t.full_fen, t.transfer_discount_fen, t.other_discount_fen
+  FROM clearing_transit t JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = t.merchant_no
+ WHERE t.business_date = %(day)s AND m.merchant_id = %(party)s
+ ORDER BY t.ride_date, t.industry, t.line;
+
+-- name: forwarded
+SELECT r.raw
+  FROM purse_record r
+  JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = r.merchant_no
+  JOIN institution i ON i.institution_id = m.acquirer_id
+ WHERE r.business_date = %(day)s AND r.result = '11' AND i.role <> 'CITY'
+ ORDER BY r.received_at, r.entry_no;

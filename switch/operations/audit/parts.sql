@@ -20,23 +20,31 @@ item AS (
     SELECT r.business_date, r.entry_no, r.received_at, r.merchant_no, 50, r.amount_fen, coalesce(r.original_date, r.business_date),
            r.credit_code, own_id
       FROM purse_record r JOIN closed USING (business_date)
-     WHERE r.result IN ('10', '00') AND r.amount_fen > 0)
+     WHERE r.result IN ('10', '00') AND r.amount_fen > 0
+    UNION ALL
+    SELECT v.business_date, v.entry_no, v.decided_at, v.merchant_no, 50, v.amount_fen, v.original_date, 2101, v.issuer_id
+      FROM foreign_verdict v JOIN closed USING (business_date)
+     WHERE v.result = '00' AND v.amount_fen > 0)
 
 -- part: offline
 offline AS (
     -- Taken on the day, with the result they had at its end; then older grey ones that were decided on it.
     SELECT r.business_date, true AS taken_now, r.entry_no, r.entry_no AS taken_entry, r.business_date AS taken_on, r.merchant_no,
-           coalesce(r.amount_fen, 0) AS fen, coalesce(v.result, r.result) AS result
+           coalesce(r.amount_fen, 0) AS fen, coalesce(v.result, r.result) AS result, r.batch_no
       FROM purse_record r
       JOIN closed ON closed.business_date = r.business_date
       LEFT JOIN purse_record v
         ON v.original_entry = r.entry_no AND v.original_date = r.business_date AND v.business_date = r.business_date
      WHERE r.original_entry IS NULL
     UNION ALL
-    SELECT v.business_date, false, v.entry_no, v.original_entry, v.original_date, v.merchant_no, coalesce(v.amount_fen, 0), v.result
+    SELECT v.business_date, false, v.entry_no, v.original_entry, v.original_date, v.merchant_no, coalesce(v.amount_fen, 0), v.result, v.batch_no
       FROM purse_record v
       JOIN closed ON closed.business_date = v.business_date
-     WHERE v.original_date < v.business_date)
+     WHERE v.original_date < v.business_date
+    UNION ALL
+    SELECT v.business_date, false, v.entry_no, v.original_entry, v.original_date, v.merchant_no, v.amount_fen, v.result, v.batch_no
+      FROM foreign_verdict v
+      JOIN closed ON closed.business_date = v.business_date)
 
 -- part: paid
 paid AS (

@@ -43,7 +43,7 @@ SELECT 'purse_record', format('entry %%s of %%s', entry_no, business_date), f.fa
  WHERE business_date BETWEEN %(first)s AND %(last)s AND f.fault IS NOT NULL
 
 -- name: record_parties
--- says: a record's purse is that of its card, in its shard; terminal and merchant are registered
+-- says: a record's purse is that of its card, in its shard; terminal and merchant are registered, but of a record from a file that is refused for its PSAM
 -- rows: purse_record, card_route, purse_stray
 SELECT 'purse_record', format('entry %%s of %%s', p.entry_no, p.business_date),
        CASE WHEN t.terminal_no IS NULL OR m.merchant_no IS NULL THEN 'a registered terminal and merchant'
@@ -55,7 +55,8 @@ SELECT 'purse_record', format('entry %%s of %%s', p.entry_no, p.business_date),
   LEFT JOIN card_route r ON r.pan = substr(encode(substr(p.raw, 7, 10), 'hex'), 2)
   LEFT JOIN purse_stray s ON s.card = p.card
  WHERE p.business_date BETWEEN %(first)s AND %(last)s
-   AND (t.terminal_no IS NULL OR m.merchant_no IS NULL
+   AND (((t.terminal_no IS NULL OR m.merchant_no IS NULL)
+         AND NOT (p.batch_no = 0 AND p.result = '02' AND p.terminal_no = 0 AND coalesce(m.merchant_no, 0) = p.merchant_no))
         OR (p.card_no IS NOT NULL
             AND ((p.card_no, p.shard) IS DISTINCT FROM (r.card_no, r.shard))
             AND ((p.card_no, p.shard) IS DISTINCT FROM (s.card_no, s.shard))))
@@ -82,7 +83,7 @@ WITH upload AS (
     SELECT entry_no, business_date, terminal_no, batch_no, received_at, encode(substr(raw, 60, 4) || result::bytea, 'hex') AS part,
            CASE WHEN result IN ('10', '04', '11') THEN amount_fen END AS taken_fen
       FROM purse_record
-     WHERE original_entry IS NULL AND business_date BETWEEN %(first)s AND %(last)s
+     WHERE original_entry IS NULL AND batch_no <> 0 AND business_date BETWEEN %(first)s AND %(last)s
 ), placed AS (
     -- An upload's number follows those of its records; another upload of the same transaction comes before or after all of them.
     SELECT business_date, terminal_no, batch_no, at, entry_no, part, taken_fen,
@@ -161,13 +162,14 @@ SELECT 'purse_serial', format('PSAM %%s, serial %%s', lpad(coalesce(g.psam, a.ps
  WHERE (g.card, g.atc) IS DISTINCT FROM (a.card, a.atc) OR a.times > 1
 
 -- name: waiting_records
--- says: grey, foreign and lock records wait as they came, and a verdict is the adjudication's
+-- says: grey, foreign and lock records wait as they came, and a verdict is the adjudication's or the other city's
 -- rows: purse_waiting, purse_record
 WITH kept AS (
     SELECT r.entry_no, r.business_date, r.card, r.atc, r.amount_fen, r.balance_fen, substr(r.raw, 39, 21) AS mark, r.result,
-           v.result AS verdict, v.business_date AS decided_on
+           coalesce(v.result, CASE WHEN f.result = '00' THEN '00' WHEN f.result IS NOT NULL THEN '94' END) AS verdict, coalesce(v.business_date, f.business_date) AS decided_on
       FROM purse_record r
       LEFT JOIN purse_record v ON v.original_entry = r.entry_no AND v.original_date = r.business_date
+      LEFT JOIN foreign_verdict f ON f.original_entry = r.entry_no
      WHERE r.result IN ('04', '11') OR (r.result = '10' AND r.record_kind = 2)
 )
 SELECT 'purse_waiting', format('entry %%s, ATC %%s', coalesce(w.entry_no, k.entry_no), coalesce(w.atc, k.atc)),
@@ -315,7 +317,8 @@ WITH came AS MATERIALIZED (
            UNION ALL
            SELECT 2, r.psam, r.psam_serial WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02'
            UNION ALL
-           SELECT 3, r.terminal_no, r.record_serial WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL) AS n
+           SELECT 3, r.terminal_no, r.record_serial
+            WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.terminal_no <> 0) AS n
     UNION ALL
     SELECT 4, b.terminal_no, b.serial FROM purse_batch b JOIN purse_watermark w ON b.txid < w.folded_to
 ), noted AS (

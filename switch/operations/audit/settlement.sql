@@ -133,10 +133,24 @@ member AS (
       LEFT JOIN (SELECT business_date, merchant_no, sum(fee_fen) AS fee_fen FROM merchants WHERE account_kind = 50 GROUP BY 1, 2) AS f
         ON f.business_date = o.business_date AND f.merchant_no = o.merchant_no
 ), sender AS (
-    SELECT o.business_date, m.acquirer_id, count(*) FILTER (WHERE o.taken_now) AS came, sum(CASE WHEN o.taken_now THEN o.fen ELSE 0 END) AS came_fen,
-           count(*) FILTER (WHERE o.result <> '10') AS listed, sum(CASE WHEN o.result <> '10' THEN o.fen ELSE 0 END) AS listed_fen
-      FROM offline o JOIN clearing_merchant m ON m.business_date = o.business_date AND m.merchant_no = o.merchant_no
-     GROUP BY o.business_date, m.acquirer_id
+    -- A record in a file counts for whoever sent the file.
+    SELECT business_date, acquirer_id, sum(came) AS came, sum(came_fen) AS came_fen, sum(listed) AS listed, sum(listed_fen) AS listed_fen,
+           sum(files) AS files, sum(files_fen) AS files_fen
+      FROM (SELECT o.business_date, coalesce(l.acquirer_id, m.acquirer_id) AS acquirer_id,
+                   count(*) FILTER (WHERE o.taken_now AND o.batch_no <> 0) AS came,
+                   sum(CASE WHEN o.taken_now AND o.batch_no <> 0 THEN o.fen ELSE 0 END) AS came_fen,
+                   count(*) FILTER (WHERE o.result <> '10') AS listed, sum(CASE WHEN o.result <> '10' THEN o.fen ELSE 0 END) AS listed_fen,
+                   0 AS files, 0 AS files_fen
+              FROM offline o
+              LEFT JOIN clearing_merchant m ON m.business_date = o.business_date AND m.merchant_no = o.merchant_no
+              LEFT JOIN clearing_source_line l ON l.business_date = o.taken_on AND l.entry_no = o.taken_entry
+             GROUP BY 1, 2
+            UNION ALL
+            SELECT f.business_date, f.sender_id, 0, 0, 0, 0, count(*), sum(f.total_fen)
+              FROM received_file f JOIN closed c ON c.business_date = f.business_date
+             WHERE left(f.name, 2) = 'XF' GROUP BY 1, 2) AS every
+     WHERE acquirer_id IS NOT NULL
+     GROUP BY business_date, acquirer_id
 ), planned AS (
     SELECT m.business_date, 'NP' AS kind, m.institution_id AS receiver, m.institution_id AS party, NULL::integer AS party_no,
            count(p.net_fen) AS lines, coalesce(sum(greatest(p.net_fen, 0)), 0) AS fen, 1 AS part, m.place::bigint AS place, 1 AS file
@@ -151,7 +165,7 @@ member AS (
         ON s.business_date = m.business_date AND s.member_id = m.institution_id
      GROUP BY m.business_date, m.institution_id, m.place
     UNION ALL
-    SELECT business_date, 'NS', acquirer_id, acquirer_id, NULL, CASE WHEN came > 0 THEN 1 ELSE 0 END, came_fen, 2, acquirer_id::bigint, 1 FROM sender
+    SELECT business_date, 'NS', acquirer_id, acquirer_id, NULL, CASE WHEN came > 0 THEN 1 ELSE 0 END + files, came_fen + files_fen, 2, acquirer_id::bigint, 1 FROM sender
     UNION ALL
     SELECT s.business_date, 'QS', s.acquirer_id, s.acquirer_id, NULL, count(q.net_fen), coalesce(sum(greatest(q.net_fen, 0)), 0), 2, s.acquirer_id::bigint, 2
       FROM sender s LEFT JOIN quick q ON q.business_date = s.business_date AND q.acquirer_id = s.acquirer_id
@@ -161,8 +175,25 @@ member AS (
     UNION ALL
     SELECT business_date, 'MR', lpad(merchant_no::text, 8, '0'), merchant_id, merchant_no, sum(item_count), sum(credit_net_fen), 3, merchant_no, 1
       FROM merchants GROUP BY business_date, merchant_no, merchant_id
+    UNION ALL
+    SELECT t.business_date, 'TR', lpad(t.merchant_no::text, 8, '0'), m.merchant_id, t.merchant_no, count(*), sum(t.paid_fen), 4, t.merchant_no, 1
+      FROM clearing_transit t
+      JOIN closed c ON c.business_date = t.business_date
+      JOIN clearing_merchant m ON m.business_date = t.business_date AND m.merchant_no = t.merchant_no
+     GROUP BY t.business_date, t.merchant_no, m.merchant_id
+    UNION ALL
+    -- Whether there was a centre to forward to is not kept, so there may be no such file; who the centre was is said by the file.
+    SELECT f.business_date, 'FH', f.party, f.party, NULL, count(r.entry_no), coalesce(sum(r.amount_fen), 0), 5, 1, 1
+      FROM clearing_file f
+      JOIN closed c ON c.business_date = f.business_date
+      LEFT JOIN (purse_record r
+                 JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
+                 JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY')
+        ON r.business_date = f.business_date AND r.result = '11'
+     WHERE left(f.name, 2) = 'FH'
+     GROUP BY f.business_date, f.party
 ), want AS (
-    SELECT business_date, kind || c.centre_id || receiver || to_char(business_date, 'YYYYMMDD') || '001' AS name, party, party_no, lines, fen,
+    SELECT business_date, kind || CASE kind WHEN 'FH' THEN c.own_id ELSE c.centre_id END || receiver || to_char(business_date, 'YYYYMMDD') || '001' AS name, party, party_no, lines, fen,
            row_number() OVER (PARTITION BY business_date ORDER BY part, place, file) AS ordinal
       FROM planned JOIN closed c USING (business_date)
 ), kept AS (SELECT k.* FROM clearing_file k JOIN closed USING (business_date))

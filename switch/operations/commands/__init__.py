@@ -23,6 +23,7 @@ from switch.operations.commands import (
     registry,
     routes,
     terminals,
+    trips,
 )
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
@@ -60,4 +61,5 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "terminals": terminals.app,
     "hotlist": hotlist.app,
     "files": files,
+    "trips": trips.app,
 }

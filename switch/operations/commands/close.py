@@ -17,6 +17,7 @@ from rich.table import Table
 from switch.clearing.calendar_cn import WorkdayCalendar
 from switch.clearing.close import Closed, CloseTerms, close_day
 from switch.clearing.close import Progress as Step
+from switch.clearing.foreign import Deadline
 from switch.clearing.report import Figures, day_report
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
@@ -60,6 +61,8 @@ def close_terms(settings: Settings) -> CloseTerms:
         folder=settings.clearing_folder,
         is_workday=WorkdayCalendar(settings.clearing.calendar_file).is_workday,
         cut_off=settings.clearing.cut_off,
+        interop_centre=settings.interop.centre_id,
+        deadline=Deadline(settings.interop.answer_days, settings.interop.answer_by),
     )
 
 
@@ -155,6 +158,7 @@ _SHOWN = {
     "sealed_at": "sealed at {}",
     "paid": "{} grey records accepted",
     "refused": "{} grey records refused",
+    "unanswered": "{} records of other cities' cards accepted without an answer",
     "waiting": "{} grey records wait for evidence",
     "records": "{:,} offline records folded",
     "items": "{:,} transactions",

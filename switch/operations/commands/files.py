@@ -1,29 +1,38 @@
-"""`cardswitch files`: the clearing files of a day, checked against their digests; `files show NAME` reads one for people."""
+"""`cardswitch files`: the clearing files of a day, checked; `show NAME` reads one for people; `take FILE…` takes files in."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
+import psycopg
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from switch.clearing.close import day_folder
 from switch.clearing.day_files import SQL, FileState, inspect, read_rows
-from switch.clearing.files import Checked, check_file, parse_name
+from switch.clearing.depot_files import DEPOT, depot_kind
+from switch.clearing.files import Checked, FileName, FileStatus, check_file, parse_name
+from switch.clearing.foreign import ANSWER, answer_kind
 from switch.clearing.layouts import LAYOUTS, Value
-from switch.domain.errors import InputRefused
+from switch.clearing.received import Kind, Receipt, Terms, take_file
+from switch.domain.errors import DatabaseLost, InputRefused
 from switch.domain.identifiers import mask_pan
 from switch.domain.money import yuan
-from switch.settings import load_settings
+from switch.keys.opening import open_vault
+from switch.operations.commands.close import actor
+from switch.purse.intake import inline_tacs
+from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
-from switch.storage.pool import connect
+from switch.storage.pool import LOST, connect
 
 app = typer.Typer(help="List a day's clearing files and check them.")
 
 _SHOWN_LINES_MAX = 100_000
+_TELL_EVERY = 100_000  # lines
 
 
 @app.callback(invoke_without_command=True)
@@ -184,3 +193,78 @@ def _print_file(checked: Checked, shown: list[dict[str, Value]]) -> None:
             console.print(f"  {field.replace('_', ' '):22} {value}")
     if len(shown) < checked.head.line_count:
         console.print(f"\n{checked.head.line_count - len(shown):,} more lines (--lines)")
+
+
+@app.command()
+def take(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files as they were sent, under their names.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Take in files of depots (XF) and other cities' answers (DT), whole or not at all. Exit 1 when one is refused.
+
+    Run again after a stop it goes on, and each line counts once; a file that was taken before gives its receipt again.
+    """
+    settings = load_settings()
+    console = _console()
+    console.stderr = True
+    told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done - told >= _TELL_EVERY or done == total:
+            told = done
+            console.print(f"{done:,} of {total:,} lines")
+
+    with open_database(settings) as url:
+        receipts = asyncio.run(_take(url, settings, paths, tell))
+    if as_json:
+        document = [receipt._asdict() for receipt in receipts]
+        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    else:
+        for receipt in receipts:
+            typer.echo(_receipt_text(receipt))
+    if any(receipt.status != FileStatus.TAKEN for receipt in receipts):
+        raise typer.Exit(1)
+
+
+async def _take(
+    url: str, settings: Settings, paths: list[Path], tell: Callable[[int, int], None]
+) -> list[Receipt]:
+    with psycopg.connect(url) as plain:
+        digest_all = inline_tacs(open_vault(plain, settings.unlock))
+    at = settings.institution
+    terms = Terms(at.own_id, at.centre_id, settings.database.shards, actor(), settings.interop.centre_id)
+    try:
+        async with await connect(url) as connection:
+
+            def kind_of(name: FileName) -> Kind:
+                if name.kind == DEPOT:
+                    return depot_kind(connection, name, terms, digest_all)
+                if name.kind == ANSWER:
+                    return answer_kind(connection, terms)
+                raise InputRefused(f"{name.kind} files are not taken")
+
+            return [await take_file(connection, path, terms, kind_of, tell) for path in paths]
+    except LOST as error:
+        raise DatabaseLost(
+            "the database was lost; run the same command again: it goes on where it stopped"
+        ) from error
+
+
+def _receipt_text(receipt: Receipt) -> str:
+    """A receipt for people: a line, and one for each result."""
+    if receipt.status != FileStatus.TAKEN:
+        return f"{receipt.file}: refused ({receipt.status}): {receipt.reason}"
+    head = f"{receipt.file}: {receipt.lines:,} lines, {yuan(receipt.total_fen)}, taken on {receipt.business_date}"
+    if receipt.repeated:
+        head += ", before: nothing was done now"
+    rows = [
+        f"  {code:7}  {count:>10,}  {yuan(fen):>16}" for code, (count, fen) in sorted(receipt.results.items())
+    ]
+    if receipt.missing:
+        rows.append(
+            f"  missing before it: sequence {', '.join(f'{number:03d}' for number in receipt.missing)}"
+        )
+    return "\n".join((head, *rows))

@@ -9,10 +9,18 @@ import pytest
 from psycopg import AsyncConnection
 
 from switch.clearing.close import CloseTerms
+from switch.keys.software_vault import SoftwareVault
 from switch.ledger.days import ensure_days
 from tests.helpers.clearing_day import CENTRE, OWN, add_journal, add_participants
+from tests.helpers.offline import tac_vault as made_vault
 
 PURCHASES = 400
+
+
+@pytest.fixture(scope="session")
+def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
+    """A vault with the roots under which the simulator signs offline records."""
+    return made_vault(tmp_path_factory.mktemp("vault"))
 
 
 @pytest.fixture

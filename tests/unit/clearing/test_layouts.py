@@ -2,7 +2,16 @@
 
 import pytest
 
-from switch.clearing.layouts import LAYOUTS, Form, Value, read_line, share_of_total, sql_line, write_line
+from switch.clearing.layouts import (
+    LAYOUTS,
+    Form,
+    LineFault,
+    Value,
+    read_line,
+    share_of_total,
+    sql_line,
+    write_line,
+)
 
 QS: dict[str, Value] = {
     "line_no": 1,
@@ -70,6 +79,17 @@ def test_a_line_that_breaks_its_layout_is_refused_by_field(at: int, char: str, r
     line = write_line(LAYOUTS["QS"], QS)
     with pytest.raises(ValueError, match=f"^{rule}$"):
         read_line(LAYOUTS["QS"], line[:at] + char + line[at + 1 :])
+
+
+@pytest.mark.parametrize(("at", "char", "column"), [(5, "x", 2), (20, "g", 21), (205, "x", 204)])
+def test_a_fault_says_in_which_column_it_is(at: int, char: str, column: int) -> None:
+    line = write_line(
+        LAYOUTS["DT"], {"line_no": 1, "record": "0A" * 96, "result": "10", "result_date": 20240315}
+    )
+    spoilt = line[:at] + char + line[at + 1 :]
+    with pytest.raises(LineFault) as caught:
+        read_line(LAYOUTS["DT"], spoilt)
+    assert caught.value.column == column
 
 
 def test_a_line_of_another_length_is_refused() -> None:

@@ -8,15 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from switch.keys.ceremony import Custodian
-from switch.keys.opening import create_vault
-from switch.keys.records import KeyLevel, KeySpec
-from switch.keys.sealing import UnlockSecret
 from switch.keys.software_vault import SoftwareVault
-from switch.keys.stores import JsonKeyStore
 from tests.conftest import AS_MIGRATED, database_url
 from tests.helpers.audited_days import live_three_days
-from tests.helpers.offline import ROOT
+from tests.helpers.offline import tac_vault as made_vault
 
 Audited = tuple[str, Path]  # URL of the database, folder of the clearing files
 
@@ -33,14 +28,7 @@ SELECT format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, c
 @pytest.fixture(scope="session")
 def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
     """A vault with the roots under which the simulator signs offline records."""
-    store = JsonKeyStore(tmp_path_factory.mktemp("vault") / "keys.json")
-    vault = create_vault(store, UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf"), rehearsal=True)
-    first = bytes(range(100, 116))
-    second = bytes(a ^ b for a, b in zip(first, ROOT, strict=True))
-    for algorithm in ("3DES", "SM4"):
-        spec = KeySpec("DTK", algorithm, 1, "national", KeyLevel.ROOT, 1)
-        Custodian(vault, store).enter(spec, [first, second], ("li wei", "wang fang"))
-    return vault
+    return made_vault(tmp_path_factory.mktemp("vault"))
 
 
 @pytest.fixture(scope="session")

@@ -8,29 +8,15 @@ from typing import Any
 import pytest
 
 from switch.domain.decisions import Outcome
-from switch.keys.ceremony import Custodian
-from switch.keys.opening import create_vault
-from switch.keys.records import KeyLevel, KeySpec
-from switch.keys.sealing import UnlockSecret
 from switch.keys.software_vault import SoftwareVault
-from switch.keys.stores import JsonKeyStore
 from switch.purse.intake import IntakeWriter, Upload, inline_tacs
 from switch.storage.pool import connect
-from tests.helpers.offline import ROOT, Fetch, build, fetcher
-
-UNLOCK = UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf")
+from tests.helpers.offline import Fetch, build, fetcher, tac_vault
 
 
 @pytest.fixture
 def vault(tmp_path: Path) -> SoftwareVault:
-    store = JsonKeyStore(tmp_path / "keys.json")
-    made = create_vault(store, UNLOCK, rehearsal=True)
-    first = bytes(range(100, 116))
-    for algorithm in ("3DES", "SM4"):
-        spec = KeySpec("DTK", algorithm, 1, "national", KeyLevel.ROOT, 1)
-        second = bytes(a ^ b for a, b in zip(first, ROOT, strict=True))
-        Custodian(made, store).enter(spec, [first, second], ("li wei", "wang fang"))
-    return made
+    return tac_vault(tmp_path)
 
 
 @pytest.fixture

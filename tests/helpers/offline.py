@@ -16,7 +16,7 @@ from switch.domain.decisions import Outcome
 from switch.domain.identifiers import luhn_digit
 from switch.keys.ceremony import Custodian
 from switch.keys.opening import create_vault
-from switch.keys.records import KeyLevel, KeySpec
+from switch.keys.records import KeyLevel, KeySpec, KeyStore
 from switch.keys.sealing import UnlockSecret
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import JsonKeyStore
@@ -101,16 +101,21 @@ async def build(url: str) -> None:
     await connection.close()
 
 
-def tac_vault(folder: Path) -> SoftwareVault:
+def enter_tac_roots(store: KeyStore, unlock: UnlockSecret) -> SoftwareVault:
     """A vault with the roots under which the simulator signs these records."""
-    store = JsonKeyStore(folder / "keys.json")
-    vault = create_vault(store, UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf"), rehearsal=True)
+    vault = create_vault(store, unlock, rehearsal=True)
     first = bytes(range(100, 116))
     second = bytes(a ^ b for a, b in zip(first, ROOT, strict=True))
     for algorithm in ("3DES", "SM4"):
         spec = KeySpec("DTK", algorithm, 1, "national", KeyLevel.ROOT, 1)
         Custodian(vault, store).enter(spec, [first, second], ("li wei", "wang fang"))
     return vault
+
+
+def tac_vault(folder: Path) -> SoftwareVault:
+    """The same in a file of a folder."""
+    unlock = UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf")
+    return enter_tac_roots(JsonKeyStore(folder / "keys.json"), unlock)
 
 
 _psam_serials = itertools.count(1)

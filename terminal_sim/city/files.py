@@ -19,6 +19,8 @@ TITLES = {
     "NS": "files received",
     "SS": "refusals and adjustments",
     "QS": "offline summary",
+    "TR": "rides of a merchant's lines",
+    "FH": "other cities' cards",
 }
 
 

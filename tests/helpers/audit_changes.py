@@ -34,6 +34,7 @@ KEYS = {
     "purse_gap": "'gap_no ' || gap_no",
     "purse_alarm_note": "'note_no ' || note_no",
     "purse_watermark": "'the one'",
+    "trip_watermark": "'the one'",
     "transaction_numbers": "'the one'",
     "registry_change": "'change_no ' || change_no",
     "terminal_batch": "format('terminal_no %s, batch %s', terminal_no, batch_no)",

@@ -148,6 +148,7 @@ CHANGES_IN_TRANSIT = [
     Change("foreign_verdict", "result", "'00'", "result = '01'"),
     Change("foreign_verdict", "issuer_id", "'99993350'", "result = '00'"),
     *plus("trip_leg", "amount_fen full_fare_fen entry_no", "phase = 2"),
+    Change("trip_watermark", "folded_to", "folded_to + 1000000000000"),
     Change("trip_leg", "station", "'0999'", "phase = 1"),
     Change("trip_leg", "transfer", "NOT transfer", "phase = 2"),
     *plus(

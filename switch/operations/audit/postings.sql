@@ -195,11 +195,13 @@ SELECT 'transaction_numbers', 'the one', format('cluster %%s, offsets %%s and %%
 
 -- name: watermarks
 -- says: no watermark is beyond the oldest transaction that is still running
--- rows: fold_watermark, purse_watermark
+-- rows: fold_watermark, purse_watermark, trip_watermark
 SELECT place, key, 'at most ' || highest, folded_to::text
   FROM (SELECT 'fold_watermark' AS place, 'shard ' || shard AS key, folded_to FROM fold_watermark
         UNION ALL
-        SELECT 'purse_watermark', 'the one', folded_to FROM purse_watermark) AS mark
+        SELECT 'purse_watermark', 'the one', folded_to FROM purse_watermark
+        UNION ALL
+        SELECT 'trip_watermark', 'the one', folded_to FROM trip_watermark) AS mark
  CROSS JOIN (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + ahead AS highest FROM transaction_numbers) AS n
  WHERE folded_to < 0 OR folded_to > highest
 

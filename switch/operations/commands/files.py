@@ -27,7 +27,7 @@ from switch.operations.commands.close import actor
 from switch.purse.intake import inline_tacs
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
-from switch.storage.pool import LOST, connect
+from switch.storage.pool import LOST, connect, connect_writer, plan_once
 
 app = typer.Typer(help="List a day's clearing files and check them.")
 
@@ -237,7 +237,9 @@ async def _take(
     at = settings.institution
     terms = Terms(at.own_id, at.centre_id, settings.database.shards, actor(), settings.interop.centre_id)
     try:
-        async with await connect(url) as connection:
+        # A run that stands still in the middle of a block holds the purse's gate, and the close would wait for it.
+        async with await connect_writer(url) as connection:
+            await plan_once(connection)
 
             def kind_of(name: FileName) -> Kind:
                 if name.kind == DEPOT:

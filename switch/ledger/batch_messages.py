@@ -162,7 +162,7 @@ class Session:
     ) -> MoreT | None:
         """Begin the transaction, take gate and locks, and read what decisions need: one round trip.
 
-        serials: how many will be taken at most, one for each message by default; less than a block.
+        messages: none for what comes without one. serials: how many will be taken at most, one for each message by default; less than a block.
         more: queues further statements behind these, in the same round trip; what it returns is returned.
         """
         terminals = int4s([message.terminal_no for message in messages])
@@ -175,7 +175,7 @@ class Session:
             "batches": batches,
             "stans": int4s([message.stan for message in messages]),
             "sinces": dates(sinces),
-            "oldest": min(sinces),
+            "oldest": min(sinces, default=unknown_since),
         }
         if self._serials.short_of(len(messages) if serials is None else serials):
             await self._refill(connection)

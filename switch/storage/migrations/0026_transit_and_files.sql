@@ -171,7 +171,7 @@ CREATE FUNCTION transit_of_day(wanted date)
                    incomplete_count bigint, entry_count bigint, open_count bigint, transfer_count bigint, paid_fen bigint,
                    maximum_fen bigint, full_fen bigint, transfer_discount_fen bigint, other_discount_fen bigint)
     LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT merchant_no, ride_date, industry, line,
+    SELECT merchant_no, ride_date, industry, upper(encode(line, 'hex')),
            count(*) FILTER (WHERE phase = 0) AS single_count, count(*) FILTER (WHERE phase = 2) AS complete_count,
            count(*) FILTER (WHERE phase = 3) AS incomplete_count, count(*) FILTER (WHERE phase = 1) AS entry_count,
            count(*) FILTER (WHERE phase = 1 AND card IS NOT NULL AND ended IS NOT TRUE) AS open_count,
@@ -181,7 +181,7 @@ CREATE FUNCTION transit_of_day(wanted date)
            coalesce(sum(greatest(full_fen - amount_fen, 0)) FILTER (WHERE transfer), 0)::bigint AS transfer_discount_fen,
            coalesce(sum(greatest(full_fen - amount_fen, 0)) FILTER (WHERE NOT transfer), 0)::bigint AS other_discount_fen
       FROM (SELECT r.merchant_no, r.happened_at::date AS ride_date, get_byte(r.raw, 78)::smallint AS industry,
-                   upper(encode(substr(r.raw, 80, 2), 'hex')) AS line, get_byte(r.raw, 77) AS phase, r.amount_fen, full_fare(r.raw) AS full_fen,
+                   substr(r.raw, 80, 2) AS line, get_byte(r.raw, 77) AS phase, r.amount_fen, full_fare(r.raw) AS full_fen,
                    get_byte(r.raw, 93) & 2 <> 0 AS transfer, r.card,
                    CASE WHEN get_byte(r.raw, 77) = 1 THEN (
                         SELECT n.phase > 1 AND n.entry_station = upper(encode(substr(r.raw, 82, 2), 'hex'))

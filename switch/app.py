@@ -39,6 +39,7 @@ from switch.messages.answers import DE39
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.completeness import keep_counting_gaps
 from switch.purse.intake import IntakeLanes, IntakeWriter, inline_tacs, pooled_tacs
+from switch.purse.risk.cases import keep_running
 from switch.purse.shadow import keep_folding_purses
 from switch.purse.trips import keep_folding_trips
 from switch.registry.bindings import BindingDirectory
@@ -181,6 +182,7 @@ class Service:
             self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
             self._background(keep_counting_gaps(pool.connection, metrics))
             self._background(keep_folding_trips(pool.connection, settings.ledger.fold_every_s))
+            self._background(keep_running(pool.connection, settings.purse.risk_every_s, metrics))
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
         if settings.mqtt.host:

@@ -194,6 +194,7 @@ class Purse(_Section):
         le=64,
         description="processes that check TACs, from the first large upload on; 0: the serving process does",
     )
+    risk_every_s: float = Field(300.0, gt=0, description="rules for risk look at new records this often")
 
 
 class Clearing(_Section):

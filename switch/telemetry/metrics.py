@@ -83,6 +83,10 @@ class Rollout(Protocol):
         """RUNNING, STOPPED, COMPLETE or SUPERSEDED."""
 
 
+def _age_s(since: datetime | None) -> float:
+    return max(0.0, time() - since.timestamp()) if since is not None else 0.0
+
+
 class Metrics:
     """Counters of one process. Also what rooms declare: Watch, LineWatch, HostsWatch, CompletenessWatch."""
 
@@ -116,6 +120,9 @@ class Metrics:
         self.purse_gaps: dict[str, tuple[int, int, float]] = {}
         self.purse_alarms: dict[str, int] = {}
         self.lists: dict[str, Rollout] = {}
+        self.risk_hits: Counter[str] = Counter()
+        self.risk_cases: dict[str, int] = {}
+        self.risk_since: datetime | None = None
         self._started = time()
         self.registry.register(self)
 
@@ -212,6 +219,15 @@ class Metrics:
         """The newest roll-out of each kind of list."""
         self.lists |= {rollout.kind: rollout for rollout in newest}
 
+    def risk_marked(self, hits: Mapping[str, int]) -> None:
+        """So many offline records were marked, by rule."""
+        self.risk_hits.update(hits)
+
+    def risk_open(self, cases: Mapping[str, int], since: datetime | None) -> None:
+        """So many cases are open, by rule; the oldest since then. Rules that have none any more show 0."""
+        self.risk_cases = dict.fromkeys(self.risk_cases, 0) | dict(cases)
+        self.risk_since = since
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -249,6 +265,7 @@ class Metrics:
         yield self.batch_size.family("cardswitch_batch_size", "Requests per database transaction")
         yield self.batch_seconds.family("cardswitch_batch_seconds", "Duration of a batch")
         yield from self._of_loads()
+        yield from self._of_risks()
         yield from self._of_hosts()
         yield from self._of_mqtt()
         yield from self._of_purses()
@@ -266,10 +283,25 @@ class Metrics:
             steps.add_metric(labels, count)
         yield steps
         yield GaugeMetricFamily("cardswitch_loads_in_suspense", "Loads in suspense", value=self.suspense)
-        since = self.suspense_since
-        age_s = max(0.0, time() - since.timestamp()) if since is not None else 0.0
         yield GaugeMetricFamily(
-            "cardswitch_load_suspense_age_seconds", "Age of the oldest load in suspense", value=age_s
+            "cardswitch_load_suspense_age_seconds",
+            "Age of the oldest load in suspense",
+            value=_age_s(self.suspense_since),
+        )
+
+    def _of_risks(self) -> Iterator[Metric]:
+        hits = CounterMetricFamily(
+            "cardswitch_risk_hits", "Offline records marked by a rule for risk", labels=["rule"]
+        )
+        for rule, count in self.risk_hits.items():
+            hits.add_metric([rule], count)
+        yield hits
+        cases = GaugeMetricFamily("cardswitch_risk_cases_open", "Cases nobody has closed", labels=["rule"])
+        for rule, count in self.risk_cases.items():
+            cases.add_metric([rule], count)
+        yield cases
+        yield GaugeMetricFamily(
+            "cardswitch_risk_case_age_seconds", "Age of the oldest open case", value=_age_s(self.risk_since)
         )
 
     def _of_mqtt(self) -> Iterator[Metric]:

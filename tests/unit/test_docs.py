@@ -95,6 +95,8 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.rollouts(
         [Figures(1, "HOT", 2, 1, ("100",), 1, 100, "RUNNING", 95, 0, NOW, NOW, 0.0, *(9,) * 8, None)]
     )
+    metrics.risk_marked({"many-rides": 1})
+    metrics.risk_open({"many-rides": 1}, None)
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

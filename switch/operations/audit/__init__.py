@@ -35,6 +35,7 @@ CHECKS: Final = tuple(
             "hosts",
             "purse",
             "transit",
+            "risk",
             "loads",
             "batches",
             "clearing",

@@ -10,12 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import psycopg
 from psycopg import AsyncConnection
 
 from switch.domain.errors import InputRefused
 from switch.purse.risk.features import LOOKBACK_DAYS
-from switch.purse.risk.replay import ask, bound, find
+from switch.purse.risk.replay import bound, find
 from switch.purse.risk.rules import Rule
 
 LABELS_MAX: Final = 100_000
@@ -85,39 +84,29 @@ async def try_rules(
     """
     if not 0 <= (last - first).days < DAYS_MAX:
         raise InputRefused(f"days: must be 1 to {DAYS_MAX}, the first not after the last")
-    scope = {"first": first, "last": last, "lookback": LOOKBACK_DAYS}
-    async with connection.transaction(force_rollback=True):
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    asked: dict[str, Any] = {"first": first, "last": last, "lookback": LOOKBACK_DAYS}
+    if labels is not None:
+        asked["terminals"] = [label.terminal_id for label in labels]
+        asked["serials"] = [label.record_serial for label in labels]
+        asked["kinds"] = [label.kind for label in labels]
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION READ ONLY")
         await bound(connection)
-        await ask(connection, "collect_days", scope)
-        records = (await ask(connection, "count_asked"))[0][0]
-        await find(connection, rules)
-        await _label(connection, scope, labels)
-        confirmed, false = (await ask(connection, "count_labels"))[0]
-        scores = {row[0]: RuleScore(*row) for row in await ask(connection, "sum_rules")}
-        kinds = tuple(
-            KindScore(kind, count, marked, tuple(names))
-            for kind, count, marked, names in await ask(connection, "sum_kinds")
-        )
-    every = tuple(scores.get(rule.name, RuleScore(rule.name)) for rule in rules)
-    return Tried(first, last, records, confirmed, false, every, kinds)
-
-
-async def _label(connection: Connection, scope: dict[str, Any], labels: Sequence[Label] | None) -> None:
-    await ask(connection, "make_labels")
-    if labels is None:
-        await ask(connection, "label_cases", scope)
-        await ask(connection, "label_greys", scope)
-        return
-    await ask(connection, "make_named")
-    async with connection.cursor() as cursor, cursor.copy("COPY risk_named FROM STDIN") as copy:
-        for label in labels:
-            await copy.write_row(label)
-    try:
-        await ask(connection, "label_named")
-    except psycopg.DataError as error:
-        raise InputRefused("labels: a value is out of range") from error
-    await ask(connection, "label_rest")
+        source = "labels_said" if labels is None else "labels_named"
+        found = await find(connection, rules, "scope_days", asked, "scores", labels=source)
+    lines = [row[1:] for row in found if row[0] == "rule"]
+    scores = {name: RuleScore(name, *figures[:6]) for name, *figures in lines}
+    kinds = [KindScore(row[1], row[2], row[3], tuple(row[8])) for row in found if row[0] == "kind"]
+    whole = found[0]  # "all" comes before "kind" and "rule"
+    return Tried(
+        first,
+        last,
+        whole[2],
+        whole[6],
+        whole[7],
+        tuple(scores.get(rule.name, RuleScore(rule.name)) for rule in rules),
+        tuple(kinds),
+    )
 
 
 def read_labels(path: Path) -> list[Label]:

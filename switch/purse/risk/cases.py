@@ -5,7 +5,8 @@ process at the same time. It changes no book and refuses no record. What people 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
@@ -73,13 +74,14 @@ class Case(NamedTuple):
 async def run(
     connection: Connection, *, records_max: int = RECORDS_PER_RUN, hits_max: int = HITS_PER_RULE
 ) -> Run:
-    """Mark what came since the last run, by the rules in force. Safe from several processes: a row lock orders them.
+    """Mark what came since the last run, by the rules in force. Safe from several processes: a lock orders them.
 
     connection: in autocommit mode and not in a transaction. RulesRefused when this build cannot read the rules in force.
     """
     async with connection.transaction():
         await bound(connection)
-        done_to = (await ask(connection, "lock_watermark"))[0][0]
+        await ask(connection, "one_run")
+        done_to = (await ask(connection, "read_watermark"))[0][0]
         upto, full_at = (
             await ask(connection, "read_bounds", {"done_to": done_to, "records_max": records_max})
         )[0]
@@ -88,29 +90,31 @@ async def run(
         if more:
             upto = max(full_at, done_to + 1)
         stored = await in_force(connection)
+        window = {"done_to": done_to, "upto": upto}
         records, hits, cut = 0, dict[str, int](), list[str]()
         if stored.version:
-            await ask(connection, "collect_new", {"done_to": done_to, "upto": upto})
-            records, first, last = (await ask(connection, "count_new"))[0]
-            if records:
-                scope = {
-                    "first": first,
-                    "last": last,
-                    "lookback": LOOKBACK_DAYS,
-                    "begins_at": stored.begins_at,
-                }
-                await ask(connection, "collect_touched", scope)
-                cut = await find(connection, stored.rules, hits_max)
-                hits = await _write(connection, stored.version)
-                row = {"version": stored.version, "records": records, "hits": sum(hits.values()), "cut": cut}
-                await ask(connection, "write_run", row)
-        await ask(connection, "move_watermark", {"upto": upto})
+            records, first, last = (await ask(connection, "count_new", window))[0]
+        if records:
+            scope = {"first": first, "last": last, "lookback": LOOKBACK_DAYS, "begins_at": stored.begins_at}
+            found = await find(
+                connection, stored.rules, "scope_touched", window | scope, "hits", limit=hits_max + 1
+            )
+            counted = Counter(row[0] for row in found)
+            cut = [rule for rule, count in counted.items() if count > hits_max]
+            hits = await _write(connection, stored.version, found)
+            row = {"version": stored.version, "records": records, "hits": sum(hits.values()), "cut": cut}
+            await ask(connection, "write_run", row)
+        if upto > done_to:
+            await ask(connection, "move_watermark", {"upto": upto})
     return Run(stored.version, records, hits, tuple(cut), more)
 
 
-async def _write(connection: Connection, version: int) -> dict[str, int]:
-    """Open cases and write hits that are not known yet; how many, by rule."""
-    await ask(connection, "forget_known")
+async def _write(connection: Connection, version: int, found: Sequence[tuple[Any, ...]]) -> dict[str, int]:
+    """Open cases and write hits, none of which is known yet; how many, by rule. From here on the transaction has a number."""
+    await ask(connection, "make_found")
+    async with connection.cursor() as cursor, cursor.copy("COPY risk_found FROM STDIN") as copy:
+        for row in found:
+            await copy.write_row(row)
     await ask(connection, "one_writer")
     await ask(connection, "open_cases", {"version": version})
     await ask(connection, "write_hits")

@@ -223,14 +223,15 @@ assert len(FEATURES) == len(_FEATURES), "each figure once"
 assert all(not feature.join or feature.join in _JOINS for feature in _FEATURES)
 
 
+_FEATURES_OF: Final = """SELECT r.entry_no, r.business_date, r.asked, r.card, r.psam, r.terminal_no,
+       coalesce(r.amount_fen, 0) AS money_fen{columns}
+  FROM risk_scope r{joins}"""
+
+
 def feature_query(names: Collection[str]) -> str:
-    """The statement that computes these figures of every record of risk_scope into risk_feature, each in a column of its name."""
+    """A SELECT of these figures of every record of risk_scope, each in a column of its name with f_ before it."""
     used = [feature for feature in _FEATURES if feature.name in names]
     assert len(used) == len(set(names)), "rules are checked before they are run"
     columns = "".join(f",\n       ({feature.sql})::bigint AS f_{feature.name}" for feature in used)
     joins = "".join(sql for name, sql in _JOINS.items() if any(feature.join == name for feature in used))
-    return (
-        "CREATE TEMP TABLE risk_feature ON COMMIT DROP AS\n"
-        "SELECT r.entry_no, r.business_date, r.asked, r.card, r.psam, r.terminal_no, coalesce(r.amount_fen, 0) AS money_fen"
-        f"{columns}\n  FROM risk_scope r{joins}"
-    )
+    return _FEATURES_OF.format(columns=columns, joins=joins)

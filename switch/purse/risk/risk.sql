@@ -4,8 +4,12 @@
 -- No statement of a run or a bench may take the server for itself. jit: a plan of thirty windows would be compiled for longer than it runs.
 SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work_mem', '64MB', true), set_config('jit', 'off', true)
 
--- name: lock_watermark
-SELECT done_to FROM risk_watermark FOR UPDATE
+-- name: one_run
+-- An advisory lock and not a row's: a row lock takes a transaction number, and one that is held for minutes holds back every fold.
+SELECT pg_advisory_xact_lock(hashtext('risk run'))
+
+-- name: read_watermark
+SELECT done_to FROM risk_watermark
 
 -- name: read_bounds
 -- How far a run may look: what no transaction can add to any more, at most so many records, and whole transactions.
@@ -15,39 +19,34 @@ SELECT transaction_horizon(),
            AND r.business_date >= (SELECT min(business_date) - 7 FROM business_day WHERE state < 2)
          ORDER BY r.txid OFFSET %(records_max)s LIMIT 1)
 
--- name: collect_new
-CREATE TEMP TABLE risk_new ON COMMIT DROP AS
-SELECT r.entry_no, r.business_date, r.card, r.psam, r.terminal_no
+-- name: count_new
+SELECT count(*)::integer, min(r.business_date), max(r.business_date)
   FROM purse_record r
  WHERE r.txid >= %(done_to)s AND r.txid < %(upto)s AND r.original_entry IS NULL
    AND r.business_date >= (SELECT min(business_date) - 7 FROM business_day WHERE state < 2)
 
--- name: count_new
-SELECT count(*)::integer, min(business_date), max(business_date) FROM risk_new
-
--- name: collect_touched
+-- name: scope_touched
 -- Everything of the cards, readers and terminals that have sent something, since a late record changes what the others look like. What
 -- came before these rules is company for the others and is not asked about; but of what no run has seen yet, only what came before any.
-CREATE TEMP TABLE risk_scope ON COMMIT DROP AS
+WITH new AS MATERIALIZED (
+    SELECT r.entry_no, r.card, r.psam, r.terminal_no
+      FROM purse_record r
+     WHERE r.txid >= %(done_to)s AND r.txid < %(upto)s AND r.original_entry IS NULL AND r.business_date BETWEEN %(first)s AND %(last)s)
 SELECT s.*, s.received_at >= %(begins_at)s
-            OR (s.received_at >= (SELECT min(begins_at) FROM risk_activation) AND s.entry_no IN (SELECT entry_no FROM risk_new)) AS asked
+            OR (s.received_at >= (SELECT min(begins_at) FROM risk_activation) AND s.entry_no IN (SELECT entry_no FROM new)) AS asked
   FROM risk_record s
  WHERE s.business_date BETWEEN %(first)s::date - %(lookback)s::integer AND %(last)s
-   AND (s.card IN (SELECT card FROM risk_new WHERE card IS NOT NULL)
-        OR s.psam IN (SELECT psam FROM risk_new WHERE psam IS NOT NULL)
-        OR s.terminal_no IN (SELECT terminal_no FROM risk_new))
+   AND (s.card IN (SELECT card FROM new WHERE card IS NOT NULL)
+        OR s.psam IN (SELECT psam FROM new WHERE psam IS NOT NULL)
+        OR s.terminal_no IN (SELECT terminal_no FROM new))
 
--- name: collect_days
-CREATE TEMP TABLE risk_scope ON COMMIT DROP AS
+-- name: scope_days
 SELECT s.*, s.business_date >= %(first)s::date AS asked
   FROM risk_record s
  WHERE s.business_date BETWEEN %(first)s::date - %(lookback)s::integer AND %(last)s
 
--- name: know_scope
-ANALYZE risk_scope
-
--- name: know_features
-ANALYZE risk_feature
+-- name: hits
+SELECT rule, matter, owner, entry_no, business_date, card, money_fen FROM risk_found
 
 -- name: make_found
 CREATE TEMP TABLE risk_found (
@@ -58,9 +57,6 @@ CREATE TEMP TABLE risk_found (
 -- name: one_writer
 -- Between reading which cases are open and writing hits to them nobody may close one.
 SELECT pg_advisory_xact_lock(hashtext('risk cases'))
-
--- name: forget_known
-DELETE FROM risk_found f USING risk_hit h WHERE h.rule = f.rule AND h.entry_no = f.entry_no
 
 -- name: open_cases
 INSERT INTO risk_case (rule, matter, owner, version)
@@ -155,64 +151,52 @@ SELECT EXISTS (SELECT FROM risk_case WHERE case_no = %(case_no)s)
 -- name: count_open
 SELECT rule, count(*)::integer, min(opened_at) FROM risk_case WHERE closed_at IS NULL GROUP BY rule
 
--- name: make_labels
-CREATE TEMP TABLE risk_label (entry_no bigint PRIMARY KEY, confirmed boolean NOT NULL, kind text NOT NULL) ON COMMIT DROP
+-- name: labels_named
+-- Of a planted set: what the file does not name is good. Of a record that came twice each coming is labelled, since the file knows it as
+-- the terminal wrote it; one that cannot be read has no serial and gets no label.
+SELECT s.entry_no, n.kind IS NOT NULL AS confirmed, coalesce(n.kind, '') AS kind
+  FROM risk_scope s
+  LEFT JOIN (SELECT t.terminal_no, n.record_serial, min(n.kind) AS kind
+               FROM unnest(%(terminals)s::text[], %(serials)s::bigint[], %(kinds)s::text[]) AS n (terminal_id, record_serial, kind)
+               JOIN terminal t USING (terminal_id)
+              GROUP BY t.terminal_no, n.record_serial) AS n
+    ON n.terminal_no = s.terminal_no AND n.record_serial = s.record_serial
+ WHERE s.asked AND s.card IS NOT NULL
 
--- name: make_named
-CREATE TEMP TABLE risk_named (terminal_id text NOT NULL, record_serial bigint NOT NULL, kind text NOT NULL) ON COMMIT DROP
+-- name: labels_said
+-- What people said of the record in a case; if they said both, it was something. Else what became of a grey record: one that was refused in
+-- the end took a ride and paid nothing, one that was paid was an accident.
+SELECT DISTINCT ON (entry_no) entry_no, confirmed, kind
+  FROM (SELECT h.entry_no, c.verdict = 'CONFIRMED' AS confirmed, 'case' AS kind
+          FROM risk_case c
+          JOIN risk_hit h USING (case_no)
+         WHERE c.closed_at IS NOT NULL AND h.business_date BETWEEN %(first)s AND %(last)s
+        UNION ALL
+        SELECT w.entry_no, w.verdict = '94', 'grey'
+          FROM purse_waiting w
+         WHERE w.result = '04' AND w.verdict IS NOT NULL AND w.business_date BETWEEN %(first)s AND %(last)s) AS said
+ ORDER BY entry_no, kind, confirmed DESC
 
--- name: label_named
--- Of a record that came twice each coming is labelled: the file knows it as the terminal wrote it.
-INSERT INTO risk_label
-SELECT s.entry_no, true, min(n.kind)
-  FROM risk_named n
-  JOIN terminal t USING (terminal_id)
-  JOIN risk_scope s ON s.terminal_no = t.terminal_no AND s.record_serial = n.record_serial
- GROUP BY s.entry_no
-
--- name: label_rest
-INSERT INTO risk_label SELECT entry_no, false, '' FROM risk_scope WHERE asked ON CONFLICT DO NOTHING
-
--- name: label_cases
--- What people said of the record; if they said both, it was something.
-INSERT INTO risk_label
-SELECT h.entry_no, bool_or(c.verdict = 'CONFIRMED'), 'case'
-  FROM risk_case c
-  JOIN risk_hit h USING (case_no)
- WHERE c.closed_at IS NOT NULL AND h.business_date BETWEEN %(first)s AND %(last)s
- GROUP BY h.entry_no
-
--- name: label_greys
--- A grey record that was refused in the end took a ride and paid nothing; one that was paid was an accident.
-INSERT INTO risk_label
-SELECT w.entry_no, w.verdict = '94', 'grey'
-  FROM purse_waiting w
- WHERE w.result = '04' AND w.verdict IS NOT NULL AND w.business_date BETWEEN %(first)s AND %(last)s
-    ON CONFLICT DO NOTHING
-
--- name: count_labels
-SELECT count(*) FILTER (WHERE l.confirmed)::integer, count(*) FILTER (WHERE NOT l.confirmed)::integer
-  FROM risk_label l JOIN risk_scope s ON s.entry_no = l.entry_no AND s.asked
-
--- name: count_asked
-SELECT count(*)::integer FROM risk_scope WHERE asked
-
--- name: sum_rules
-SELECT f.rule, count(*)::integer, count(DISTINCT f.owner)::integer, count(DISTINCT f.card)::integer,
-       sum(f.money_fen)::bigint, count(*) FILTER (WHERE l.confirmed)::integer, count(*) FILTER (WHERE NOT l.confirmed)::integer
+-- name: scores
+-- Three kinds of lines: all records, each rule, each kind of label.
+SELECT 'all' AS line, '' AS name, (SELECT count(*) FROM risk_scope WHERE asked) AS records, 0::bigint AS matters, 0::bigint AS cards,
+       0::bigint AS fen, count(*) FILTER (WHERE l.confirmed) AS confirmed, count(*) FILTER (WHERE NOT l.confirmed) AS false,
+       '{}'::text[] AS rules
+  FROM risk_label l
+UNION ALL
+SELECT 'rule', f.rule, count(*), count(DISTINCT f.owner), count(DISTINCT f.card), sum(f.money_fen)::bigint,
+       count(*) FILTER (WHERE l.confirmed), count(*) FILTER (WHERE NOT l.confirmed), '{}'
   FROM risk_found f
   LEFT JOIN risk_label l USING (entry_no)
  GROUP BY f.rule
-
--- name: sum_kinds
-SELECT l.kind, count(DISTINCT l.entry_no)::integer, count(DISTINCT f.entry_no)::integer,
+UNION ALL
+SELECT 'kind', l.kind, count(DISTINCT l.entry_no), count(DISTINCT f.entry_no), 0, 0, 0, 0,
        coalesce(array_agg(DISTINCT f.rule) FILTER (WHERE f.rule IS NOT NULL), '{}')
   FROM risk_label l
-  JOIN risk_scope s ON s.entry_no = l.entry_no AND s.asked
-  LEFT JOIN risk_found f ON f.entry_no = l.entry_no
+  LEFT JOIN risk_found f USING (entry_no)
  WHERE l.kind <> ''
  GROUP BY l.kind
- ORDER BY l.kind
+ ORDER BY 1, 2
 
 -- name: now
 SELECT clock_timestamp()

@@ -165,6 +165,40 @@ async def test_a_rule_that_marks_everything_is_cut_and_named(
     assert fetch("SELECT cut FROM risk_run") == [(["all", "many-rides"],)]
 
 
+async def test_what_a_rule_has_marked_does_not_fill_its_bound_again(office: Office, link: Link) -> None:
+    await in_force(link, "all card: amount_fen > 0")
+    await office.take(upload(*rides(1, 200, 200)))
+    assert (await run(link, hits_max=2)).hits == {"all": 2}
+    await office.take(upload(*rides(1, 200, 200, first_atc=2)))
+    done = await run(link, hits_max=2)
+    assert (done.hits, done.cut) == ({"all": 2}, ())
+
+
+async def test_a_run_and_a_trial_do_not_hold_back_folds_while_they_read(
+    office: Office, link: Link, town: str
+) -> None:
+    await in_force(link, MANY)
+    await office.take(upload(*rides(1, 200)))
+    numbers = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND backend_xid IS NOT NULL"
+    pid = link.info.backend_pid
+    async with await connect(town) as other, await connect(town) as watcher, other.transaction():
+        await other.execute("LOCK TABLE purse_record IN ACCESS EXCLUSIVE MODE")
+        task = asyncio.create_task(run(link))
+        while True:
+            cursor = await watcher.execute(
+                "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", (pid,)
+            )
+            if await cursor.fetchone() == ("Lock",):
+                break
+            await asyncio.sleep(0.02)
+        cursor = await watcher.execute(numbers, (pid,))
+        assert await cursor.fetchone() == (0,)
+    assert (await task).records == 1
+    # A trial reads in a transaction that may not write, so the server itself keeps it without a number.
+    tried = await try_rules(link, read_rules(rules_text(MANY)), TODAY - timedelta(days=1), TOMORROW)
+    assert tried.records == 1
+
+
 async def test_rules_that_begin_later_or_were_taken_back_mark_nothing(office: Office, link: Link) -> None:
     await in_force(link, MANY)
     tomorrow = datetime.now().astimezone() + timedelta(days=1)

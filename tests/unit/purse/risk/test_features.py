@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from switch.domain.calendar import SHANGHAI
 from switch.purse.record import crc16
 from switch.purse.risk.features import FEATURES, feature_query
-from switch.purse.risk.replay import ask
+from switch.purse.risk.replay import SQL
 from switch.purse.shadow import adjudicate, fold_purses
 from terminal_sim.records import RecordKind
 from tests.helpers.offline import Fetch, Ride, pan_of, upload
@@ -33,12 +33,13 @@ class Figures:
 
     async def __call__(self, *names: str) -> list[Any]:
         days = {"first": "2000-01-01", "last": "2100-01-01", "lookback": 0}
-        async with self.link.transaction(force_rollback=True):
-            await ask(self.link, "collect_days", days)
-            await self.link.execute(feature_query(names).encode())
-            columns = ", ".join(f"f_{name}" for name in names)
-            cursor = await self.link.execute(f"SELECT {columns} FROM risk_feature ORDER BY entry_no".encode())
-            rows: Sequence[Any] = await cursor.fetchall()
+        columns = ", ".join(f"f_{name}" for name in names)
+        query = (
+            f"WITH risk_scope AS ({SQL['scope_days']}), risk_feature AS ({feature_query(names)})"
+            f" SELECT {columns} FROM risk_feature ORDER BY entry_no"
+        )
+        cursor = await self.link.execute(query.encode(), days)
+        rows: Sequence[Any] = await cursor.fetchall()
         return [row[0] if len(names) == 1 else row for row in rows]
 
 

@@ -119,7 +119,7 @@ class PlantedCity:
         self._masters = {
             algorithm: crypto.diversify(algorithm, root, issuer) for algorithm in crypto.Algorithm
         }
-        self._keys: dict[int, bytes] = {}
+        self._cards: dict[int, tuple[bytes, bytes]] = {}  # serial number and TAC key
         self._atc = [0] * self.cards
         self._balance_fen = [OPENING_FEN] * self.cards
         self._psam_serial = [0] * (self.terminals + 1)
@@ -235,9 +235,10 @@ class PlantedCity:
     ) -> tuple[bytes, Key]:
         """A record of the card as it is now. raised_fen: an amount that the TAC does not cover."""
         algorithm = crypto.Algorithm.SM4 if card % 2 else crypto.Algorithm.TRIPLE_DES
-        asn = bytes.fromhex("0" + pan_of(card))
-        if card not in self._keys:
-            self._keys[card] = crypto.diversify(algorithm, self._masters[algorithm], asn[2:])
+        if card not in self._cards:
+            asn = bytes.fromhex("0" + pan_of(card))
+            self._cards[card] = (asn, crypto.diversify(algorithm, self._masters[algorithm], asn[2:]))
+        asn, dtk = self._cards[card]
         if psam_serial is None:
             self._psam_serial[terminal] += 1
             psam_serial = self._psam_serial[terminal]
@@ -263,7 +264,7 @@ class PlantedCity:
             moment=moment,
             psam_number=psam,
             psam_serial=serial,
-            tac=GREY_TAC if grey else crypto.tac(algorithm, self._keys[card], signed),
+            tac=GREY_TAC if grey else crypto.tac(algorithm, dtk, signed),
             full_fare_fen=stated,
             phase=Phase.NONE,
             place=self._places[terminal],

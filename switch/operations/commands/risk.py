@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import orjson
+import psycopg
 import typer
 from psycopg import AsyncConnection
 
@@ -19,6 +20,7 @@ from switch.purse.risk import cases as desk
 from switch.purse.risk import versions as store
 from switch.purse.risk.bench import read_labels, try_rules
 from switch.purse.risk.features import FEATURES
+from switch.purse.risk.replay import STATEMENT_S_MAX
 from switch.purse.risk.rules import FILE_BYTES_MAX, Rule, RulesRefused, read_rules
 from switch.registry.exporting import PrivateFile
 from switch.settings import load_settings
@@ -42,7 +44,12 @@ T = TypeVar("T")
 def _with_database(work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
     async def run(url: str) -> T:
         async with await connect(url) as connection:
-            return await work(connection)
+            try:
+                return await work(connection)
+            except psycopg.errors.QueryCanceled:
+                raise InputRefused(
+                    f"it took longer than {STATEMENT_S_MAX} s and was stopped: ask for fewer days or fewer figures"
+                ) from None
 
     with open_database(load_settings()) as url:
         return asyncio.run(run(url))

@@ -39,7 +39,7 @@ _ALL: Final = """WITH risk_scope AS MATERIALIZED (
 
 async def bound(connection: Connection) -> None:
     """Let no statement of this transaction run for ever."""
-    await ask(connection, "begin_bounded", {"milliseconds": str(STATEMENT_S_MAX * 1000)})
+    await ask(connection, "begin_bounded", {"milliseconds": str(round(STATEMENT_S_MAX * 1000))})
 
 
 async def ask(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -73,6 +74,16 @@ def test_rules_are_tried_run_and_closed_from_the_command_line(run: Run) -> None:
     with pytest.raises(InputRefused, match="no such case"):
         run("close", "1", "--confirmed", "--reason", "a clone")
     assert run("close", "1", "--reason", "a clone").exit_code == 2
+
+
+def test_a_trial_that_takes_too_long_is_stopped_and_says_so(
+    run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switch.purse.risk.replay.STATEMENT_S_MAX", 0.05)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE purse_record IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(InputRefused, match="fewer days"):
+            run("try", "rules.toml", "--since", "2026-01-01", "--until", "2026-01-31")
 
 
 def test_a_file_that_breaks_the_format_changes_nothing_and_says_where(run: Run, tmp_path: Path) -> None:

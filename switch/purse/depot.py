@@ -19,6 +19,7 @@ from switch.ledger.serials import Serials
 from switch.ledger.writer import Connection
 from switch.purse.asking import SQL, Asked
 from switch.purse.batch import Batch
+from switch.purse.batches import Batches
 from switch.purse.columns import joined
 from switch.purse.desk import Desk
 from switch.purse.intake import DigestAll
@@ -56,6 +57,7 @@ class _Lines(NamedTuple):
     generation: int = 0
     since: date | None = None
     bulk: bool = True
+    serial: int = 0
 
     def __repr__(self) -> str:  # records hold card numbers
         return f"_Lines(terminal_no={self.terminal_no}, {len(self.records)} records)"
@@ -147,7 +149,7 @@ async def _write(
         connection, (), serials=batch.count, more=lambda link: Asked.send(link, batch, counters=True)
     )
     assert asked is not None
-    desk = DepotDesk(session, shards, lines, batch, await asked.received(batch))
+    desk = DepotDesk(session, Batches(session, ()), shards, lines, batch, await asked.received(batch))
     await desk.decide(connection)
     await desk.copy_rows(connection)
     taken = desk.taken()

@@ -20,7 +20,6 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
-from switch.domain.publishing import Publisher
 from switch.keys.opening import activate_proved, open_vault, unlock_secret
 from switch.keys.records import KeyRecord
 from switch.keys.software_vault import SoftwareVault
@@ -46,6 +45,7 @@ from switch.registry.bindings import BindingDirectory
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.list_keeping import LastSeen, keep_noting, keep_rolling
+from switch.registry.list_publication import ListPublication, ListSigner, keep_publishing
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.forwarding import Forwarder, keep_counting
@@ -86,7 +86,6 @@ class Service:
         self.http_port = 0
         self.forwarders: dict[str, Forwarder] = {}
         self.tac_workers: TacWorkers | None = None
-        self.publisher: Publisher | None = None  # where there is a broker
         self._drained_by_s = 0.0
         self._stack = contextlib.AsyncExitStack()
 
@@ -186,12 +185,16 @@ class Service:
             self._background(self._keep_days(pool))
         await self._open_to_the_world(pool, registry, routes, reception)
         if settings.mqtt.host:
-            self._listen_at_broker(reception, PurseBatches(terminals, desk, pool.connection, metrics))
+            batches = PurseBatches(terminals, desk, pool.connection, metrics)
+            mqtt = self._listen_at_broker(reception, batches)
+            if self.worker == 0:
+                lists = ListPublication(ListSigner(vault), mqtt)
+                self._background(keep_publishing(pool.connection, lists, lambda: mqtt.lines))
 
-    def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> None:
+    def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> MqttTerminals:
         """Serve terminals over MQTT. The broker may be away: nothing waits for it."""
         terms = mqtt_terms(self.settings, self.worker)
-        mqtt = self.publisher = MqttTerminals(reception.receive, batches.receive, terms, self.metrics)
+        mqtt = MqttTerminals(reception.receive, batches.receive, terms, self.metrics)
         self.metrics.watch("mqtt_connected", "Whether the line to the broker listens", lambda: mqtt.connected)
         self.metrics.watch("mqtt_in_flight", "Messages over MQTT not answered yet", lambda: mqtt.in_flight)
         self.readiness.notes["mqtt"] = lambda: mqtt.problem
@@ -202,6 +205,7 @@ class Service:
                 log.warning("stopped with messages over MQTT unanswered", count=left)
 
         self._stack.push_async_callback(drain)
+        return mqtt
 
     async def _open_to_the_world(
         self, pool: AsyncConnectionPool[Any], registry: RegistryListener, routes: Routes, reception: Reception

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import psycopg
 import structlog
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SM3, Hash
 from psycopg import AsyncConnection
 
 from switch.domain.errors import DependencyError
+from switch.domain.publishing import Publisher
 from switch.keys.records import KeyMissingError, KeyState
 from switch.keys.vault import Vault
 from switch.messages.list_blocks import (
@@ -52,13 +53,6 @@ SIGNATURE_BYTES: Final = 64
 _LOCK: Final = 0x6C697374
 
 
-class ListPublisher(Protocol):
-    """Takes messages to the broker. Raises DependencyError when it is not known to have them."""
-
-    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Return when the broker has it. An empty payload takes a retained message away."""
-
-
 class ListSigner(NamedTuple):
     """The key that signs lists: the active one of its type in the vault."""
 
@@ -82,7 +76,7 @@ class _Made(NamedTuple):
 class ListPublication:
     """What of the lists is out on the broker, for this process."""
 
-    def __init__(self, signer: ListSigner, publisher: ListPublisher) -> None:
+    def __init__(self, signer: ListSigner, publisher: Publisher) -> None:
         self._signer = signer
         self._publisher = publisher
         self._out: dict[tuple[str, int, int], _Made] = {}
@@ -262,6 +256,7 @@ async def keep_publishing(
     line: which line to the broker is open. Another one than before may lead to a broker that has lost everything.
     """
     known: object = None
+    trouble = ""
     while True:
         if (now := line()) != known:
             known = now
@@ -269,8 +264,11 @@ async def keep_publishing(
         try:
             async with connect() as connection:
                 await publication.publish_due(connection)
+            trouble = ""
         except (psycopg.Error, DependencyError, KeyMissingError) as error:
-            log.warning("lists were not published; tried again later", error=type(error).__name__)
+            if trouble != type(error).__name__:  # said once, however long it lasts
+                trouble = type(error).__name__
+                log.warning("lists are not published; tried again and again", error=trouble, why=str(error))
             publication.forget()  # what the broker has is not known any more
         except AssertionError:  # our own fault; the lists that are out stay in force
             log.exception("lists cannot be published")

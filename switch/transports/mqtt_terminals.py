@@ -94,6 +94,7 @@ class MqttTerminals:
         self._batches: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.problem = "not connected yet"
+        self.lines = 0  # lines that have listened: another number, another line
 
     @property
     def connected(self) -> bool:
@@ -148,6 +149,7 @@ class MqttTerminals:
             async with line:
                 await line.subscribe(self._topics)
                 self.problem = ""
+                self.lines += 1
                 log.info(
                     "listening at the MQTT broker", host=self._terms.line.host, port=self._terms.line.port
                 )
@@ -284,7 +286,7 @@ class MqttTerminals:
         # Of a line that is gone nothing is sent; it is counted all the same, when its answer is with the broker.
         self._watch.mqtt_acknowledged(time.monotonic() - arrived_s)
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """As domain.publishing.Publisher says."""
         line = self._line
         if line is None:
@@ -313,7 +315,7 @@ class LinePublisher:
     def __init__(self, line: MqttLine) -> None:
         self._line = line
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """As domain.publishing.Publisher says."""
         await publish_on(self._line, topic, payload, retain=retain)
 

@@ -273,7 +273,7 @@ def group(
 
 
 class _Folder:
-    """Topics as files, for a memory stick or for somebody who wants to look. Also a ListPublisher."""
+    """Topics as files, for a memory stick or for somebody who wants to look. A Publisher."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

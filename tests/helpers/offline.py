@@ -101,6 +101,9 @@ async def build(url: str) -> None:
     await connection.close()
 
 
+UNLOCK = UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf")
+
+
 def enter_tac_roots(store: KeyStore, unlock: UnlockSecret) -> SoftwareVault:
     """A vault with the roots under which the simulator signs these records."""
     vault = create_vault(store, unlock, rehearsal=True)
@@ -114,8 +117,7 @@ def enter_tac_roots(store: KeyStore, unlock: UnlockSecret) -> SoftwareVault:
 
 def tac_vault(folder: Path) -> SoftwareVault:
     """The same in a file of a folder."""
-    unlock = UnlockSecret(b"a key file for the tests, 32 bytes", "hkdf")
-    return enter_tac_roots(JsonKeyStore(folder / "keys.json"), unlock)
+    return enter_tac_roots(JsonKeyStore(folder / "keys.json"), UNLOCK)
 
 
 _psam_serials = itertools.count(1)

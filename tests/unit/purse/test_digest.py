@@ -12,7 +12,7 @@ from switch.keys.workers import TacWorkers, tac_snapshot
 from switch.purse.columns import joined
 from switch.purse.intake import inline_tacs, pooled_tacs
 from tests.helpers.mixtures import digest_of, mixed_record
-from tests.unit.purse.conftest import UNLOCK
+from tests.helpers.offline import UNLOCK
 
 
 async def test_workers_find_what_this_process_finds_and_one_that_is_killed_is_not_missed(

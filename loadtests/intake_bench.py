@@ -14,7 +14,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,24 +44,38 @@ from switch.storage.pool import connect
 
 ISSUER = bytes.fromhex("99993350FFFFFFFF")
 ROOT = bytes(range(1, 17))
+ROOTS = {Algorithm.TDES: ROOT, Algorithm.SM4: ROOT}
 SHARDS = 2
 LANES = 2
 _HEAD = struct.Struct(">6B10s8s2s2BH2I4s3s6sI")
 _TAIL = struct.Struct(">4sI8s2sI2B2s2s2s4s4sB")
 
 
-def make_records(count: int, cards: int, terminals: int, seed: int = 7) -> list[bytes]:
-    """Good records in random order of cards, half of them 3DES and half SM4; every PSAM's serials follow each other."""
+def make_records(
+    count: int,
+    cards: int,
+    terminals: int,
+    seed: int = 7,
+    *,
+    first_card: int = 0,
+    first_psam: int = 0,
+    roots: Mapping[Algorithm, bytes] = ROOTS,
+) -> list[bytes]:
+    """Good records in random order of cards, half of them 3DES and half SM4; every PSAM's serials follow each other.
+
+    Record n is of PSAM n % terminals, numbered from first_psam + 1. roots: DTK of each algorithm.
+    """
     rng = random.Random(seed)
-    pans = [_pan(number) for number in range(cards)]
+    pans = [_pan(first_card + number) for number in range(cards)]
     diversifiers = [bytes.fromhex(pan[3:]) for pan in pans]
     keys = {}
-    for algorithm in (Algorithm.TDES, Algorithm.SM4):
-        master = issuer_key(MasterKey(ROOT, algorithm, "DTK"), ISSUER)
+    for algorithm, root in roots.items():
+        master = issuer_key(MasterKey(root, algorithm, "DTK"), ISSUER)
         keys[algorithm] = many_children(block_cipher(master), diversifiers)
     moment = (datetime.now(SHANGHAI) - timedelta(hours=3)).strftime("%Y%m%d%H%M%S")
     date, clock = bytes.fromhex(moment[:8]), bytes.fromhex(moment[8:])
     acquirer = bytes.fromhex("99993350FFFFFFFF")
+    psams = [bytes.fromhex(f"{first_psam + number + 1:012d}") for number in range(terminals)]
     next_atc = [0] * cards
     records = []
     for number in range(count):
@@ -72,7 +86,7 @@ def make_records(count: int, cards: int, terminals: int, seed: int = 7) -> list[
         index = 0x41 if algorithm is Algorithm.SM4 else 1
         head = _HEAD.pack(
             *(1, 0, 6, algorithm, 1, index, bytes.fromhex("0" + pans[card]), ISSUER, b"\x33\x50", 1, 0),
-            *(next_atc[card], amount, 100_000, date, clock, bytes.fromhex(f"{terminal + 1:012d}"), serial),
+            *(next_atc[card], amount, 100_000, date, clock, psams[terminal], serial),
         )
         next_atc[card] += 1
         made = tac(TacKey(keys[algorithm][card], algorithm), tac_input(head))

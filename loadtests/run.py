@@ -3,7 +3,8 @@
     python -m loadtests.run [--quick] [--processes N] [--only PART,...]
 
 Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and only when asked for memory, a million authorisations, outbox, a
-host that comes back to 50 000 messages, and lists, a hot list of 500 000 cards to its last signed block. Progress goes to stderr, the JSON document to stdout. It refuses to
+host that comes back to 50 000 messages, lists, a hot list of 500 000 cards to its last signed block, and depot, 3 000 terminals that hand
+in 500 rides each over MQTT. Progress goes to stderr, the JSON document to stdout. It refuses to
 report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
 """
 
@@ -27,7 +28,7 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from loadtests import hosts_bench, intake_bench, lists_bench, outbox_bench
+from loadtests import depot_bench, hosts_bench, intake_bench, lists_bench, outbox_bench
 from loadtests.town import Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
@@ -50,7 +51,7 @@ MEMORY_STEPS = 10
 HOT = 0.7
 APPROVALS = frozenset({"00"})
 OUTBOX_MESSAGES = 50_000
-OUTBOX_LIVE_RATE = 200.0
+LIVE_RATE = 200.0
 
 console = Console(stderr=True)
 
@@ -291,13 +292,19 @@ def outbox(processes: int, scale: float) -> dict[str, Any]:
     """A host comes back to its outbox while terminals pay."""
     console.print("outbox: building a town, and what its bank must be told")
 
-    def live(serving: Serving) -> Callable[[float], dict[str, Any]]:
-        authorisations = Authorisations(serving)
-        return lambda seconds: authorisations.load(
-            64, int(OUTBOX_LIVE_RATE * seconds / 64), rate=OUTBOX_LIVE_RATE
-        )
+    return outbox_bench.measure(processes, int(OUTBOX_MESSAGES * scale), LIVE_RATE, live_load)
 
-    return outbox_bench.measure(processes, int(OUTBOX_MESSAGES * scale), OUTBOX_LIVE_RATE, live)
+
+def depot(processes: int, scale: float) -> dict[str, Any]:
+    """Thousands of terminals hand their rides in over MQTT while terminals pay."""
+    console.print("depot: building a town and its buses")
+    return depot_bench.measure(processes, scale, live_load)
+
+
+def live_load(serving: Serving) -> Callable[[float], dict[str, Any]]:
+    """Payments at a fixed rate, for so many seconds at a time."""
+    authorisations = Authorisations(serving)
+    return lambda seconds: authorisations.load(64, int(LIVE_RATE * seconds / 64), rate=LIVE_RATE)
 
 
 def with_town(
@@ -372,6 +379,8 @@ def main() -> None:
         )
     if "offline" in parts:
         document["offline"] = offline(scale)
+    if "depot" in parts:
+        document["depot"] = depot(options.processes, scale)
     if "outbox" in parts:
         document["outbox"] = outbox(options.processes, scale)
     if "lists" in parts:

@@ -59,6 +59,10 @@ def registry_of(terminals: int, cards: int) -> dict[str, object]:
             {"terminal_id": one.terminal_id, "merchant_id": one.merchant_id, "mac_algorithm": one.mac_id}
             for one in map(terminal_of, range(terminals))
         ],
+        "psams": [
+            {"psam_no": f"{number + 1:012d}", "merchant_id": terminal_of(number).merchant_id}
+            for number in range(terminals)
+        ],
         "cards": [
             {
                 "pan": pan_of(number),

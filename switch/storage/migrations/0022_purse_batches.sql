@@ -9,7 +9,7 @@ CREATE TABLE purse_batch (
     serial        bigint NOT NULL CHECK (serial BETWEEN 0 AND 4294967295),
     batch_no      integer NOT NULL,
     business_date date NOT NULL,
-    txid          bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
+    txid          bigint NOT NULL DEFAULT transaction_number(),
     PRIMARY KEY (terminal_no, serial)
 );
 -- The fold takes what lies behind the horizon, as of purse_record.

@@ -420,6 +420,9 @@ CHANGES = [
     Change("clearing_file", "party", "'99999999'"),
 ]
 
+# Money of rules for risk: changed where there are cases (tests/unit/purse/risk/test_audited.py).
+CHANGED_ELSEWHERE = {("risk_case", "amount_fen"), ("risk_hit", "amount_fen")}
+
 # Money that nothing else repeats, so that no recomputation can tell.
 UNSEEN: dict[tuple[str, str], str] = {
     ("binding", "transaction_limit_fen"): "an agreement between holder and bank, kept nowhere else",

@@ -61,7 +61,8 @@ async def test_a_bus_is_away_until_it_uploads_and_what_it_says_is_held_against_w
         [bus, '{"32": "000007", "33": "00000004", "35": "20240315080730"}'],
     )
     connection.execute(
-        "INSERT INTO purse_sequence VALUES (3, %s, 20, '{[3,5),[9,10)}'), (2, 335000000001, 9, '{[2,3)}')",
+        "INSERT INTO purse_sequence (kind, owner, first_no, next_no, missing)"
+        " VALUES (3, %s, 0, 20, '{[3,5),[9,10)}'), (2, 335000000001, 0, 9, '{[2,3)}')",
         [bus],
     )
     one = member(connection)

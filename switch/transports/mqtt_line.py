@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple, Self
 
 import aiomqtt
 import paho.mqtt.client as paho
+from paho.mqtt import MQTTException
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from switch.domain.errors import DependencyError
@@ -159,6 +160,8 @@ class MqttLine:
             0
         )  # the broker's bound is known only when it has answered: `_send` keeps it
         inner.on_message = self._on_message
+        self._handle_publish_there: Any = inner._handle_publish  # noqa: SLF001 - as above
+        setattr(inner, "_handle_publish", self._handle_publish)  # noqa: B010 - a method, so the type checker would not have it
         self._on_publish_there: Any = inner.on_publish
         inner.on_publish = self._on_publish
         self._on_connect_there: Any = inner.on_connect
@@ -269,6 +272,18 @@ class MqttLine:
             told(code_of(reason) < REFUSED)
             self._send()
 
+    def _handle_publish(self) -> Any:
+        """Here paho would end the line over properties that it will not read, such as a text with U+FEFF, which MQTT allows.
+
+        The broker would send that message again on every line to come, so it is read without them.
+        """
+        try:
+            return self._handle_publish_there()
+        except (MQTTException, UnicodeDecodeError):
+            packet: Any = self._inner._in_packet  # noqa: SLF001 - as above
+            packet["packet"] = without_properties(packet["command"], packet["packet"])
+            return self._handle_publish_there()
+
     def _on_message(self, _client: Any, _userdata: Any, message: paho.MQTTMessage) -> None:
         try:
             topic = message.topic
@@ -286,6 +301,16 @@ class MqttLine:
                 getattr(properties, "CorrelationData", None),
             ),
         )
+
+
+def without_properties(command: int, publish: bytes) -> bytes:
+    """A PUBLISH of MQTT 5 behind its fixed header, of which command is the first byte, with no properties."""
+    at = 2 + int.from_bytes(publish[:2])
+    if command & 0x06:  # QoS: it has a packet id
+        at += 2
+    read: Any = VariableByteIntegers.decode  # it has no types
+    length, size = read(publish[at:])
+    return bytes(publish[:at]) + b"\0" + bytes(publish[at + size + length :])
 
 
 def code_of(reason: Any) -> int:

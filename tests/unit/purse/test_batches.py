@@ -1,16 +1,18 @@
 """A batch serial is used up once, for ever: whichever day, process or batch of the terminal it comes again in."""
 
 import asyncio
+from datetime import date
 from typing import Any
 
 import psycopg
 import pytest
 
 from switch.domain.decisions import Outcome
+from switch.operations.audit import CHECKS
 from switch.purse.batches import stan_of
 from switch.purse.intake import Upload
 from switch.purse.shadow import fold_purses
-from switch.storage.pool import connect
+from switch.storage.pool import connect, connect_now
 from tests.helpers.offline import Fetch, Ride, upload
 from tests.unit.purse.conftest import Office, OpenOffice
 
@@ -42,6 +44,17 @@ async def next_batch(url: str, batch_no: int = 2) -> None:
             [batch_no],
         )
         await link.execute("UPDATE terminal_session SET batch_no = %s WHERE terminal_no = 1", [batch_no])
+
+
+def contradictions(url: str) -> list[Any]:
+    """What the audit has to say about serials of batches: their answers, their counters, and the holes in those."""
+    with connect_now(url) as link:
+        return [
+            row
+            for check in CHECKS
+            if check.reads("purse_batch") or check.name == "gaps"
+            for row in link.execute(check.query.encode(), {"first": date.min, "last": date.max}).fetchall()
+        ]
 
 
 async def test_a_batch_counts_with_two_bytes_and_a_repeat_in_the_same_transaction_gets_its_answer(
@@ -113,10 +126,12 @@ async def test_a_missing_serial_is_a_gap_until_it_comes(office: Office, town: st
             await office.take(batch(serial, Ride(atc=serial).pack()))
         await fold_purses(link)
         assert fetch(gaps) == [("[5,7)", False)]
+        assert contradictions(town) == []
         await office.take(batch(5, Ride(atc=5).pack()), batch(6, Ride(atc=6).pack()))
         await fold_purses(link)
     assert fetch(gaps) == [("[5,7)", True)]
     assert fetch("SELECT owner, next_no, missing::text FROM purse_sequence WHERE kind = 4") == [(1, 8, "{}")]
+    assert contradictions(town) == []
 
 
 @pytest.mark.parametrize("serial", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])

@@ -183,9 +183,11 @@ class MqttLine:
     async def leave(self) -> None:
         """Say good-bye."""
         self.open = False
-        with contextlib.suppress(aiomqtt.MqttError, OSError):
-            await self._client.__aexit__(None, None, None)
-        self._give_up()
+        try:
+            with contextlib.suppress(aiomqtt.MqttError, OSError):
+                await self._client.__aexit__(None, None, None)
+        finally:
+            self._give_up()
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """Listen to these. LineLostError when the broker refuses one."""

@@ -147,6 +147,8 @@ class MqttTerminals:
         line = self._line = MqttLine(self._terms.line, self._take, self._acknowledged)
         try:
             async with line:
+                if self._leaving():
+                    return "leaving"
                 await line.subscribe(self._topics)
                 self.problem = ""
                 self.lines += 1
@@ -164,13 +166,17 @@ class MqttTerminals:
         line = self._line
         left = self.in_flight
         if line is not None:
-            with contextlib.suppress(LineLostError):
-                await line.unsubscribe(self._topics)
             deadline = time.monotonic() + within_s
+            if line.open:
+                with contextlib.suppress(LineLostError, TimeoutError):
+                    async with asyncio.timeout(within_s):
+                        await line.unsubscribe(self._topics)
             # Looked at now and then, once in a process's life.
             while (left := self.in_flight) and line.open and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-            await line.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await line.leave()
         for task in self._batches:
             task.cancel()
         return left

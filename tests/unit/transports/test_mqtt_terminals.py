@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from switch.routing.answering import Peer
+from switch.transports import mqtt_line
 from switch.transports.mqtt_line import LineTerms, without_properties
 from switch.transports.mqtt_terminals import MqttTerminals, MqttTerms
 from terminal_sim.mqtt import Broker
@@ -83,6 +84,37 @@ async def test_a_text_with_a_zero_width_no_break_space_does_not_cost_everybody_t
         await station.line.publish(up, b"second")
         assert (await station.next()).payload == b"second"
     assert (rooms.batches, rooms.refused, rooms.ended) == ([b"first", b"second"], [], ["lost"])
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_a_broker_that_says_nothing_any_more_does_not_hold_up_the_end_of_a_process(
+    monkeypatch: pytest.MonkeyPatch, greets: bool
+) -> None:
+    monkeypatch.setattr(mqtt_line, "CONNECT_S", 1_000.0)
+    asked = asyncio.Event()
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if greets:
+            writer.write(bytes.fromhex("2003000000"))  # CONNACK
+            while await reader.read(1) != b"\x82":  # SUBSCRIBE
+                pass
+        asked.set()
+        while await reader.read(4_096):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(broker, "127.0.0.1", 0)
+    async with server:
+        rooms = Rooms()
+        terms = terms_of(server.sockets[0].getsockname()[1], "silent")
+        channel = MqttTerminals(rooms.receive, rooms.take_batch, terms, rooms)
+        task = asyncio.create_task(channel.run())
+        await asked.wait()
+        async with asyncio.timeout(WAIT_S):
+            assert await channel.drain(0.1) == 0
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

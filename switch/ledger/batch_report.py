@@ -7,10 +7,11 @@ Group 2 is of the purse: debit offline records taken in this batch, credit loads
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from switch.domain.money import Fen
+from switch.domain.money import FIELD4_MAX, Fen
 from switch.domain.transactions import GroupTotals, Kind
 
 COUNT_MAX: Final = 999  # field 48 has three digits
+FEN_MAX: Final = FIELD4_MAX  # and twelve
 BALANCED, UNBALANCED, UNDECIDED = "1", "2", "3"
 
 DEBITS: Final = (Kind.PURCHASE, Kind.COMPLETION, Kind.COMPLETION_ADVICE)
@@ -45,7 +46,7 @@ class Figures(NamedTuple):
         )
 
     def digits(self, accounts_flag: str, purse_flag: str) -> str:
-        """Field 48 with these figures, 62 digits; counts stop at 999."""
+        """Field 48 with these figures, 62 digits; counts stop at 999 and amounts at twelve nines."""
         return digits_of(self.accounts) + accounts_flag + digits_of(self.purse) + purse_flag
 
 
@@ -55,23 +56,35 @@ def _added(sums: Sums, kinds: Sequence[Kind]) -> tuple[int, int]:
 
 
 def digits_of(group: GroupTotals) -> str:
-    """The 30 digits of one group of field 48 before its result."""
-    debit_count, credit_count = min(group.debit_count, COUNT_MAX), min(group.credit_count, COUNT_MAX)
-    return f"{group.debit_fen:012d}{debit_count:03d}{group.credit_fen:012d}{credit_count:03d}"
+    """The 30 digits of one group of field 48 before its result.
+
+    >>> digits_of(GroupTotals(Fen(10**12), 1_000, Fen(20), 3))
+    '999999999999999000000000020003'
+    """
+    return "".join(
+        f"{min(fen, FEN_MAX):012d}{min(count, COUNT_MAX):03d}"
+        for fen, count in (
+            (group.debit_fen, group.debit_count),
+            (group.credit_fen, group.credit_count),
+        )
+    )
 
 
 def compare(claimed: GroupTotals, booked: GroupTotals) -> str:
-    """The result digit: 1 balanced, 2 unbalanced, 3 when a count is beyond what three digits can claim.
+    """The result digit: 1 balanced, 2 unbalanced, 3 when a count or an amount is beyond what its digits can claim.
 
     >>> one = GroupTotals(Fen(100), 1, Fen(0), 0)
     >>> (
     ...     compare(one, one),
     ...     compare(one, one._replace(debit_fen=Fen(101))),
     ...     compare(one, one._replace(debit_count=1000)),
+    ...     compare(one, one._replace(debit_fen=Fen(10**12))),
     ... )
-    ('1', '2', '3')
+    ('1', '2', '3', '3')
     """
     if max(booked.debit_count, booked.credit_count) > COUNT_MAX:
+        return UNDECIDED
+    if max(booked.debit_fen, booked.credit_fen) > FEN_MAX:
         return UNDECIDED
     return BALANCED if claimed == booked else UNBALANCED
 

@@ -14,6 +14,8 @@ from terminal_sim.mqtt import Broker
 from tests.helpers.mosquitto import Mosquitto
 from tests.helpers.mqtt import Station
 
+pytestmark = pytest.mark.server  # a broker
+
 WAIT_S = 30.0
 TERMINAL = "33600001"
 

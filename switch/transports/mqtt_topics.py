@@ -71,7 +71,8 @@ def down_topic(source: Source, response_topic: str | None = None) -> str:
         and response_topic.startswith(own)
     ):
         name, _, last = response_topic.removeprefix(own).partition("/")
-        if name and last == "down" and not set(name) & set("+#\0"):
+        # A broker may pass on in a property what it hangs up for in a topic: characters that nobody can print.
+        if last == "down" and name and name.isprintable() and not set(name) & set("+#"):
             return response_topic
     return f"{own}{source.channel.value}/down"
 

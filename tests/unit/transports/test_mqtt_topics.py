@@ -57,6 +57,10 @@ def test_any_other_topic_is_nobodys(topic: str) -> None:
         ("ccs/v1/33600001/a/b/down", "ccs/v1/33600001/iso/down"),
         ("ccs/v1/33600001/" + "a" * 256 + "/down", "ccs/v1/33600001/iso/down"),
         ("ccs/v1/list/hot/x", "ccs/v1/33600001/iso/down"),
+        *(
+            (f"ccs/v1/33600001/{odd}/down", "ccs/v1/33600001/iso/down")
+            for odd in ("a\0", "\1", "\x7f", "\ufeff", "\uffff")
+        ),
     ],
 )
 def test_an_answer_goes_where_it_is_wished_only_within_the_terminals_own_topics(

@@ -9,13 +9,16 @@ SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
  WHERE r.business_date = %(day)s AND r.result = '11';
 
 -- name: find_answered
--- Records of the queue that were forwarded, by what tells a record from any other. In order of entry: close and answers may meet.
+-- Records of the queue that were forwarded (as plan_forward says), by what tells a record from any other. In order of entry: close and
+-- answers may meet.
 SELECT w.entry_no, w.verdict IS NOT NULL, k.n
   FROM unnest(%(cards)s::bigint[], %(atcs)s::int[], %(amounts)s::bigint[], %(marks)s::bytea[], %(raws)s::bytea[])
        WITH ORDINALITY AS k (card, atc, amount_fen, mark, raw, n)
   JOIN purse_waiting w
     ON w.card = k.card AND w.atc = k.atc AND w.amount_fen = k.amount_fen AND w.mark = k.mark AND w.result = '11'
   JOIN purse_record r ON r.entry_no = w.entry_no AND r.business_date = w.business_date AND r.raw = k.raw
+  JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
+  JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY'
   JOIN clearing_file f ON f.business_date = w.business_date AND f.name LIKE 'FH%%' AND f.sm3 IS NOT NULL
  ORDER BY w.entry_no, k.n
    FOR UPDATE OF w;
@@ -25,6 +28,9 @@ SELECT w.entry_no, w.verdict IS NOT NULL, k.n
 SELECT w.entry_no
   FROM purse_waiting w
   JOIN business_day d ON d.business_date = %(day)s
+  JOIN purse_record r ON r.entry_no = w.entry_no AND r.business_date = w.business_date
+  JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
+  JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY'
   JOIN clearing_file f ON f.business_date = w.business_date AND f.name LIKE 'FH%%' AND f.sm3 IS NOT NULL
  WHERE w.result = '11' AND w.verdict IS NULL AND w.business_date < %(day)s
    AND (w.business_date + %(answer_days)s::integer + %(answer_by)s::time) AT TIME ZONE INTERVAL '8 hours' <= d.ends_at

@@ -87,7 +87,9 @@ SELECT CASE WHEN p.entry_no IS NOT NULL AND fault = 'its posting' THEN 'posting'
                                  r.record_kind, r.happened_at)
             THEN format('the record as it came: merchant_no %%s, terminal_no %%s, %%s fen of %%s', r.merchant_no, r.terminal_no, r.amount_fen, r.balance_fen)
        WHEN i.institution_id IS NULL OR i.own OR i.institution_id <> v.issuer_id THEN 'issuer ' || coalesce(i.institution_id, 'of another city')
-       WHEN NOT EXISTS (SELECT FROM clearing_file c WHERE c.business_date = v.original_date AND left(c.name, 2) = 'FH') THEN 'a record that was forwarded'
+       WHEN NOT EXISTS (SELECT FROM clearing_file c WHERE c.business_date = v.original_date AND left(c.name, 2) = 'FH')
+            OR EXISTS (SELECT FROM clearing_merchant m JOIN institution a ON a.institution_id = m.acquirer_id AND a.role = 'CITY'
+                        WHERE m.business_date = v.original_date AND m.merchant_no = v.merchant_no) THEN 'a record that was forwarded'
        WHEN v.answered_on IS NULL AND v.result <> '00' THEN 'an answer that refuses'
        WHEN v.answered_on IS NOT NULL AND left(coalesce(f.name, ''), 2) <> 'DT' THEN 'a file of answers'
        WHEN v.decided_at < d.begins_at OR v.decided_at >= d.ends_at THEN format('decided from %%s until before %%s', d.begins_at, d.ends_at)

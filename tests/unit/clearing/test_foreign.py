@@ -140,6 +140,22 @@ async def test_without_an_answer_in_time_the_city_pays_and_a_second_close_writes
     assert (await town.take(answer)).results == {"unknown": (1, 200)}, "another record of the card"
 
 
+async def test_what_another_citys_own_merchants_brought_is_never_paid_by_us(
+    town: Town, tmp_path: Path
+) -> None:
+    first = await town.today()
+    ours, theirs = foreign(1), foreign(2, terminal_no=8, acquirer=CITY)
+    await town.take(depot_file(tmp_path, [ours], first))
+    await town.take(depot_file(tmp_path, [theirs], first, sender=CITY))
+    folder = await town.close()
+    assert len(details(folder, f"FH{OWN}{INTEROP}{first:%Y%m%d}001")) == 1, "theirs was not forwarded"
+    answer = answer_file(tmp_path, [(theirs, "10")], first, sender=INTEROP)
+    assert (await town.take(answer)).results == {"unknown": (1, 200)}
+    await town.close(AT_ONCE)
+    assert await town.rows("SELECT merchant_no, result FROM foreign_verdict") == [(1, "00")]
+    assert await town.rows("SELECT debit_code, credit_owner FROM posting WHERE debit_code = 1102") == [(1102, 1)]
+
+
 async def test_what_nobody_could_answer_yet_waits(town: Town, tmp_path: Path) -> None:
     first = await town.today()
     record = foreign(1)

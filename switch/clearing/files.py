@@ -78,6 +78,8 @@ def parse_name(name: str) -> FileName:
 
 
 def _date(digits: str) -> date:
+    if digits[0] == "0":  # the calendar has such years, but they are not written with four digits again
+        raise FileRefused(FileStatus.CONTENT, "clearing date is not a date")
     try:
         return datetime.strptime(digits, "%Y%m%d").replace(tzinfo=SHANGHAI).date()
     except ValueError:

@@ -277,3 +277,11 @@ async def test_the_days_answers_name_the_files_and_their_lines(
     await close_day(pg, day, terms, "li wei")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert not closed.was_closed
+
+
+async def test_a_clearing_date_of_no_time_is_refused_as_a_name(take: Any, tmp_path: Path) -> None:
+    for year in ("0001", "0999", "0000"):
+        path = tmp_path / f"XF{OWN}{CENTRE}{year}0101001"
+        path.write_bytes(b"H")
+        with pytest.raises(InputRefused, match="clearing date is not a date"):
+            await take(path)

@@ -100,7 +100,7 @@ def read_rules(content: bytes) -> tuple[Rule, ...]:
     """The rules of a file, in its order. RulesRefused names everything that is wrong with it."""
     document, lines = _document(content)
     faults = [
-        RiskFault(0, "", key, "is unknown; known are format and rule")
+        RiskFault(0, "", _shown(key), "is unknown; known are format and rule")
         for key in document
         if key not in ("format", "rule")
     ]
@@ -148,6 +148,11 @@ def _document(content: bytes) -> tuple[Mapping[str, Any], list[int]]:
     return document, [text.count("\n", 0, head.end()) + 1 for head in _HEADER.finditer(text)]
 
 
+def _shown(key: str) -> str:
+    """A key that is not known. It is the file's text: shown only where it can hurt nobody's terminal."""
+    return key if _NAME.fullmatch(key.replace("_", "-")) else ""
+
+
 def _rule(table: Mapping[str, Any], number: int, line: int, faults: list[RiskFault]) -> Rule | None:
     before = len(faults)
     name = table.get("name")
@@ -161,11 +166,7 @@ def _rule(table: Mapping[str, Any], number: int, line: int, faults: list[RiskFau
         wrong("name", "must be 2 to 40 of a-z, 0-9 and -, a letter first")
     for key in table:
         if key not in _KEYS:
-            # The key is the file's text: shown only where it can hurt nobody's terminal.
-            wrong(
-                key if _NAME.fullmatch(key.replace("_", "-")) else "",
-                f"is unknown; known are {', '.join(_KEYS)}",
-            )
+            wrong(_shown(key), f"is unknown; known are {', '.join(_KEYS)}")
     matter = table.get("matter")
     if matter not in list(Matter):
         wrong("matter", f"must be one of {', '.join(Matter)}")

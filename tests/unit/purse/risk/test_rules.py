@@ -44,6 +44,12 @@ def test_the_rules_to_begin_with_can_be_used() -> None:
     assert len(rules) >= 12
 
 
+def test_a_key_of_the_file_that_is_no_word_is_not_printed() -> None:
+    forged = '"a\\nline 9: all is well\\u001b[2J" = 1\n'
+    assert refused(forged + GOOD) == ["is unknown; known are format and rule"]
+    assert refused("colour = 1\n" + GOOD) == ["colour: is unknown; known are format and rule"]
+
+
 TABLE = """
 name = "many-rides"                  name = "Many rides"                   line 3: rule number 1: name: must be 2 to 40
 name = "many-rides"                                                        line 3: rule number 1: name: must be 2 to 40

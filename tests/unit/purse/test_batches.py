@@ -139,3 +139,23 @@ async def test_any_serial_of_four_bytes_can_be_used(office: Office, serial: int)
     message = batch(serial, Ride().pack())
     first, again = await office.take(message, message)
     assert named(first) == named(again) == ("00", 1, ["10"])
+
+
+async def test_in_another_cluster_batches_are_counted_and_no_watermark_lies_ahead(
+    office: Office, town: str, fetch: Fetch
+) -> None:
+    await office.take(batch(1, Ride().pack()))
+    async with await connect(town) as link:
+        await fold_purses(link)
+        # As a dump of an old cluster brings them, whose rules for risk have looked further than the fold.
+        await link.execute("UPDATE purse_watermark SET folded_to = folded_to + 500000")
+        await link.execute("UPDATE trip_watermark SET folded_to = folded_to + 1000000")
+        await link.execute("UPDATE risk_watermark SET done_to = done_to + 2000000")
+        await link.execute("UPDATE transaction_numbers SET cluster_id = 0")
+        await link.execute("SELECT adopt_cluster()")
+        assert fetch("SELECT transaction_horizon() >= greatest(t.folded_to, r.done_to) FROM trip_watermark t, risk_watermark r") == [
+            (True,)
+        ]  # fmt: skip
+        await office.take(batch(3, Ride(atc=1).pack()))
+        await fold_purses(link)
+    assert fetch("SELECT next_no, missing::text FROM purse_sequence WHERE kind = 4") == [(4, "{[2,3)}")]

@@ -37,8 +37,9 @@ SELECT kind, owner, first_no, next_no,
   FROM purse_sequence WHERE kind = %(kind)s AND owner = %(owner)s;
 
 -- name: gaps_of
--- Open ones first. The alarm of the report in which a hole was says whether somebody has given it up.
-WITH told AS (
+-- Open ones first. The alarm of the report in which a hole was says whether somebody has given it up. Those are put together once: after a bad night
+-- the server believes the table of holes to be small, and would read it again for each of them.
+WITH told AS MATERIALIZED (
     SELECT w.kind, w.owner, a.at, a.acknowledged FROM purse_alarm_state a JOIN purse_gap w ON w.gap_no = a.gap_no
 )
 SELECT g.gap_no, g.kind, g.owner, lower(g.missing), upper(g.missing) - 1, g.opened_at, g.closed_at, g.reported_at, t.acknowledged

@@ -153,7 +153,9 @@ async def test_what_another_citys_own_merchants_brought_is_never_paid_by_us(
     assert (await town.take(answer)).results == {"unknown": (1, 200)}
     await town.close(AT_ONCE)
     assert await town.rows("SELECT merchant_no, result FROM foreign_verdict") == [(1, "00")]
-    assert await town.rows("SELECT debit_code, credit_owner FROM posting WHERE debit_code = 1102") == [(1102, 1)]
+    assert await town.rows("SELECT debit_code, credit_owner FROM posting WHERE debit_code = 1102") == [
+        (1102, 1)
+    ]
 
 
 async def test_what_nobody_could_answer_yet_waits(town: Town, tmp_path: Path) -> None:

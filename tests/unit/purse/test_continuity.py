@@ -7,6 +7,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from switch.purse import completeness
+from switch.purse.shadow import SQL as SHADOW
 from switch.purse.shadow import adjudicate, fold_purses
 from switch.storage.pool import connect
 from switch.telemetry.metrics import Metrics
@@ -189,3 +190,35 @@ async def test_a_grey_record_is_paid_by_evidence_with_a_load_in_between(
     assert (await adjudicate(link)).paid == 1
     await fold_purses(link)
     assert fetch("SELECT kind FROM purse_alarm") == [("GREY_CONTRADICTION",)]
+
+
+async def test_a_terminal_with_very_many_holes_is_looked_at_as_a_whole(
+    link: AsyncConnection[Any], fetch: Fetch
+) -> None:
+    # Straight into the tables: uploads of so many records would take a minute.
+    fetch("INSERT INTO purse_sequence SELECT 3, 1, 400002, range_agg(int8range(2 * n, 2 * n + 1)), 1"
+          " FROM generate_series(1, 200000) AS n RETURNING 1")  # fmt: skip
+    records = """INSERT INTO purse_record (entry_no, card_no, card, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,
+                     happened_at, received_at, business_date, terminal_no, merchant_no, batch_no, atc, shard, credit_code, record_kind, result, raw)
+                 SELECT n, 1, 1, 200, 1000, 335000000001, n, n, 1, now(), now(), business_date, 1, 1, 1, 1, 0, 2101, 0, '04', repeat('a', 96)::bytea
+                   FROM generate_series(%s::int, %s::int, 2) AS n, business_day WHERE begins_at <= now() AND now() < ends_at RETURNING 1"""
+    alarms = "SELECT kind, entry_no FROM purse_alarm"
+    for first, last, told in ((2, 4_000, []), (4_001, 8_000, [("RECORD_SERIAL_REUSED", 4_001)])):
+        fetch(records, first, last)
+        async with link.transaction():
+            await link.execute("SET LOCAL statement_timeout = '5s'")  # each record by itself took 12 s
+            await link.execute(SHADOW["collect"].encode(), {"folded_to": 0, "upto": 2**62})
+            await link.execute(SHADOW["report_reused_serials"].encode())
+        assert fetch(alarms) == told
+
+
+async def test_very_many_new_holes_are_listed_before_the_server_knows_that_there_are_many(
+    link: AsyncConnection[Any], fetch: Fetch
+) -> None:
+    fetch("INSERT INTO purse_sequence SELECT 3, 1, 60002, range_agg(int8range(2 * n, 2 * n + 1)), 1"
+          " FROM generate_series(1, 30000) AS n RETURNING 1")  # fmt: skip
+    fetch("INSERT INTO purse_gap (kind, owner, missing, opened_at)"
+          " SELECT 3, 1, unnest(missing), now() FROM purse_sequence RETURNING 1")  # fmt: skip
+    await link.execute("SET statement_timeout = '10s'")
+    found = await completeness.missing(link)
+    assert (found.counters[0].missing, len(found.gaps)) == (30_000, completeness.LISTED_MAX)

@@ -23,14 +23,16 @@ SELECT clock_timestamp(),
 -- What was noted of uploads may lack the last seconds before a crash. So of buses that seem not to have come home since %(since)s the journal is asked.
 SELECT t.terminal_id, m.merchant_id, m.category, t.slot, greatest(s.seen_at, u.seen_at, n.signed_on_at),
        greatest(s.uploaded_at, j.uploaded_at), u.reported_at, u.reported, u.hot_list_held,
-       list_wanted('HOT', t.terminal_no, coalesce(u.hot_list_held, 0)), list_wanted('CITY', t.terminal_no, 0),
-       u.parameters_held = parameters_version(t.terminal_no, m.category),
+       coalesce(h.version, 0), coalesce(c.version, 0), u.parameters_held = v.version,
        s.record_at AT TIME ZONE 'Asia/Shanghai' - s.uploaded_at, q.missing, p.psams > 0, p.missing
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session n ON n.terminal_no = t.terminal_no
   LEFT JOIN terminal_status u ON u.terminal_no = t.terminal_no
   LEFT JOIN terminal_seen s ON s.terminal_no = t.terminal_no
+  LEFT JOIN LATERAL list_due('HOT', t.terminal_no, t.slot, coalesce(u.hot_list_held, 0)) h ON true
+  LEFT JOIN LATERAL list_due('CITY', t.terminal_no, t.slot, 0) c ON true
+ CROSS JOIN LATERAL parameters_due(t.terminal_no, m.category, t.slot) v
   LEFT JOIN (SELECT owner, (SELECT sum(upper(r) - lower(r)) FROM unnest(missing) AS r)::bigint AS missing
                FROM purse_sequence WHERE kind = 3 AND missing <> '{}') q ON q.owner = t.terminal_no
   LEFT JOIN (SELECT x.terminal_no, count(*) AS psams, sum(g.missing)::bigint AS missing

@@ -56,7 +56,7 @@ WITH one AS (
            coalesce(CASE r.kind WHEN 'HOT' THEN u.hot_list_held >= r.version
                                 WHEN 'CITY' THEN (u.reported ->> '33')::integer >= r.version
                                 ELSE (u.reported ->> '34')::integer >= r.version
-                                     OR u.parameters_held = parameters_version(t.terminal_no, g.category) END, false) AS held,
+                                     OR u.parameters_held = (SELECT d.version FROM parameters_due(t.terminal_no, g.category, t.slot) d) END, false) AS held,
            coalesce(c.held_at, r.started_at) AS held_at,
            c.refused_at IS NOT NULL AS refused,
            coalesce(n.last_generation - c.generation > %(sign_ons_max)s

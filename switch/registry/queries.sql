@@ -8,8 +8,7 @@ SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id
        t.state = 'ACTIVE', m.state = 'ACTIVE',
        coalesce(s.batch_no, 0), b.opened_on, coalesce(s.generation, 0),
        k.generation, k.keys, extract(epoch FROM k.drawn_at)::float8, m.category,
-       nullif(parameters_version(t.terminal_no, m.category), u.parameters_held),
-       nullif(list_wanted('HOT', t.terminal_no, coalesce(u.hot_list_held, 0)), coalesce(u.hot_list_held, 0)),
+       nullif(v.version, u.parameters_held), nullif(coalesce(h.version, 0), coalesce(u.hot_list_held, 0)),
        CASE WHEN u.reported_at IS NULL OR u.reported_at < clock_timestamp() - interval '20 hours'
             THEN coalesce(extract(epoch FROM u.reported_at), 0)::bigint END,
        t.cash_loads
@@ -19,6 +18,8 @@ SELECT t.terminal_id, t.terminal_no, m.merchant_no, m.merchant_id, m.acquirer_id
   LEFT JOIN terminal_batch b ON b.terminal_no = t.terminal_no AND b.batch_no = s.batch_no
   LEFT JOIN terminal_key_set k ON k.terminal_no = t.terminal_no AND k.generation >= s.generation
   LEFT JOIN terminal_status u ON u.terminal_no = t.terminal_no
+  LEFT JOIN LATERAL list_due('HOT', t.terminal_no, t.slot, coalesce(u.hot_list_held, 0)) h ON true
+ CROSS JOIN LATERAL parameters_due(t.terminal_no, m.category, t.slot) v
  WHERE t.terminal_id = ANY(%(terminal_ids)b)
  ORDER BY t.terminal_no, k.generation = s.generation DESC, k.generation DESC
 

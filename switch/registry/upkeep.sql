@@ -77,13 +77,14 @@ SELECT p.parameter_no, p.set_at, p.actor, p.tag, p.category, t.terminal_id, p.va
 
 -- name: statuses
 SELECT t.terminal_id, m.merchant_id, s.signed_on_at, u.seen_at, u.reported_at, u.reported, u.hot_list_held,
-       u.parameters_held = parameters_version(t.terminal_no, m.category),
-       (SELECT jsonb_object_agg(p.tag, p.value) FROM parameters_in_force(t.terminal_no, m.category) p),
-       list_wanted('HOT', t.terminal_no, coalesce(u.hot_list_held, 0))
+       u.parameters_held = v.version,
+       (SELECT jsonb_object_agg(p.tag, p.value) FROM parameters_in_force(t.terminal_no, m.category) p), coalesce(h.version, 0)
   FROM terminal t
   JOIN merchant m ON m.merchant_no = t.merchant_no
   LEFT JOIN terminal_session s ON s.terminal_no = t.terminal_no
   LEFT JOIN terminal_status u ON u.terminal_no = t.terminal_no
+  LEFT JOIN LATERAL list_due('HOT', t.terminal_no, t.slot, coalesce(u.hot_list_held, 0)) h ON true
+ CROSS JOIN LATERAL parameters_due(t.terminal_no, m.category, t.slot) v
  WHERE CASE WHEN %(terminal_ids)s::text[] IS NULL THEN t.state = 'ACTIVE' AND m.state = 'ACTIVE'
             ELSE t.terminal_id = ANY(%(terminal_ids)s::text[]) END
  ORDER BY t.terminal_id

@@ -55,8 +55,9 @@ UPDATE hot_list_entry e SET until_version = %(version)s
  WHERE e.asn = d.asn AND e.until_version IS NULL
 
 -- name: begin_entries
+-- In the order of the indexes: a draft comes in any order, and half a million cards at random places take three times as long.
 INSERT INTO hot_list_entry (asn, level, reason, from_version)
-SELECT asn, level, reason, %(version)s FROM hot_list_draft WHERE level IS NOT NULL
+SELECT asn, level, reason, %(version)s FROM hot_list_draft WHERE level IS NOT NULL ORDER BY asn
 
 -- name: versions
 SELECT version, published_at, actor, entries, added, removed FROM hot_list_version ORDER BY version DESC LIMIT %(most)s

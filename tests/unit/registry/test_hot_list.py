@@ -320,3 +320,19 @@ async def test_a_list_too_long_for_the_line_is_published_for_topics_only_and_no_
         1,
         2,
     )  # who held the one before needs one card only
+
+
+async def test_an_entry_of_a_version_that_there_is_not_is_refused(city_url: str) -> None:
+    add = "INSERT INTO hot_list_entry (asn, level, reason, from_version) VALUES (%s, 1, 'COUNTERFEIT', %s)"
+    with psycopg.connect(city_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO hot_list_version (version, actor, entries, added, removed) VALUES (1, 'a', 1, 1, 0)"
+        )
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            connection.execute(add, [asn(1), 2])
+        for short in (asn(1)[1:], asn(1)[1:] + "a", asn(1)[1:] + "٣"):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                connection.execute(add, [short, 1])
+        connection.execute(add, [asn(1), 1])
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            connection.execute("UPDATE hot_list_entry SET until_version = 2")

@@ -45,7 +45,7 @@ from switch.registry.bindings import BindingDirectory
 from switch.registry.cards import CardDirectory
 from switch.registry.invalidation import RegistryListener
 from switch.registry.list_keeping import LastSeen, keep_noting, keep_rolling
-from switch.registry.list_publication import ListPublication, ListSigner, keep_publishing
+from switch.registry.list_publication import ListChanges, ListPublication, ListSigner, keep_publishing
 from switch.registry.terminals import TerminalDirectory
 from switch.routing.batches import BatchDesk
 from switch.routing.forwarding import Forwarder, keep_counting
@@ -119,7 +119,8 @@ class Service:
         self._stack.push_async_callback(routes.close)
         bindings = BindingDirectory(pool.connection)
         self._stack.push_async_callback(bindings.close)
-        registry = RegistryListener(self._connect, [terminals, cards, routes, bindings])
+        list_changes = ListChanges()
+        registry = RegistryListener(self._connect, [terminals, cards, routes, bindings, list_changes])
         self._background(registry.run())
         await asyncio.wait_for(registry.listening.wait(), 10.0)
         await routes.start()
@@ -189,7 +190,9 @@ class Service:
             mqtt = self._listen_at_broker(reception, batches)
             if self.worker == 0:
                 lists = ListPublication(ListSigner(vault), mqtt)
-                self._background(keep_publishing(pool.connection, lists, lambda: mqtt.lines))
+                self._background(
+                    keep_publishing(pool.connection, lists, lambda: mqtt.lines, changes=list_changes)
+                )
 
     def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> MqttTerminals:
         """Serve terminals over MQTT. The broker may be away: nothing waits for it."""

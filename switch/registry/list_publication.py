@@ -6,6 +6,7 @@ Memory is bounded by a block: a list is read through a cursor of the server.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
@@ -244,17 +245,45 @@ class ListPublication:
         self._manifests[kind] = serial
 
 
+class ListChanges:
+    """Hears of changes in the registry, so that a list goes out when it is published and not at the next look."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notice(self, payload: str) -> None:
+        """Whoever moves a roll-out says `all`; other notices are about cards and terminals."""
+        if payload == "all":
+            self._changed.set()
+
+    def distrust(self) -> None:
+        """Nothing is kept here, and a look is due every few seconds anyway."""
+
+    def trust(self) -> None:
+        """Something may have been missed."""
+        self._changed.set()
+
+    async def wait(self, within_s: float) -> None:
+        """Until there was a change since the last wait, or that time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._changed.wait()
+        self._changed.clear()
+
+
 async def keep_publishing(
     connect: Connect,
     publication: ListPublication,
     line: Callable[[], object] = lambda: None,
     *,
+    changes: ListChanges | None = None,
     every_s: float = EVERY_S,
 ) -> None:
     """Publish what is due until cancelled. What fails is logged and tried again.
 
     line: which line to the broker is open. Another one than before may lead to a broker that has lost everything.
     """
+    changes = changes or ListChanges()
     known: object = None
     trouble = ""
     while True:
@@ -272,7 +301,7 @@ async def keep_publishing(
             publication.forget()  # what the broker has is not known any more
         except AssertionError:  # our own fault; the lists that are out stay in force
             log.exception("lists cannot be published")
-        await asyncio.sleep(every_s)
+        await changes.wait(every_s)
 
 
 async def _value(connection: Connection, name: str, values: dict[str, Any]) -> Any:

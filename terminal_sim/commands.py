@@ -110,7 +110,9 @@ def _tell(result: Result, day: Day, *, describe: bool, as_json: bool) -> None:
         summary.show(result, Console(highlight=False, markup=False, stderr=describe))
     if describe:
         ready = day.house.ready
-        _print_json(described(day.plan, host=ready.host, port=ready.port, http=ready.http))
+        _print_json(
+            described(day.plan, host=ready.host, port=ready.port, http=ready.http, mqtt_port=day.broker.port)
+        )
 
 
 async def _hold(day: Day, stop: asyncio.Event) -> None:

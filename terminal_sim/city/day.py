@@ -11,10 +11,12 @@ from time import perf_counter as now
 from typing import Any
 
 from switch.domain.calendar import SHANGHAI
+from terminal_sim.broker import EmbeddedBroker
 from terminal_sim.city import evening, hospital, papers, shopping, troubles
 from terminal_sim.city.bank_house import BankHouse, link
 from terminal_sim.city.books import Books, MerchantDay
 from terminal_sim.city.files import DayFiles, compare, read_day
+from terminal_sim.city.homecoming import Rush, bring_home, take_stock
 from terminal_sim.city.house import MARKER, House
 from terminal_sim.city.loading import Hall
 from terminal_sim.city.narrative import Narrator
@@ -24,13 +26,14 @@ from terminal_sim.city.process import HouseError
 from terminal_sim.city.reckoning import Reckoning, reckon
 from terminal_sim.city.street import BAD_LINE_TIMEOUT_S, GOOD_LINE_TIMEOUT_S, Street, everyone
 from terminal_sim.city.tally import CountedClient, Tally
-from terminal_sim.city.transit import Fleet, bring_home
+from terminal_sim.city.transit import Fleet
 from terminal_sim.faults import FaultProxy
 from terminal_sim.pos_client import Line
 
 BAD_LINE_EVERY = 5  # one till in five hangs on a bad line
 RIDES_PER_PURCHASE = 0.25
 COUNTING_TILLS = 16
+BROKER_HOST = "127.0.0.1"
 _NEAR_CUT_OFF = (time(22, 30), time(23, 0))  # then the day's own end would come in between
 
 
@@ -54,6 +57,7 @@ class Result:
     lines: dict[str, int] = field(default_factory=dict)  # what the bad lines did
     hall: Hall | None = None
     outage: Outage | None = None
+    rush: Rush | None = None
     reckoning: Reckoning | None = None
 
     @property
@@ -83,19 +87,23 @@ class Day:
         cut_off = cut_off_for(self.moment)
         self.house = House(folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}")])
         self.bank = BankHouse(self.plan, self.house)
+        self.broker = EmbeddedBroker(folder)
         self.folder = folder
         self.random = Random(f"{seed}/day")
         self.street: Street | None = None
         self._began = now()
 
     async def end(self) -> None:
-        """Hang up everywhere and stop the switch, then its bank."""
+        """Hang up everywhere and stop the switch, then its bank and its broker."""
         for client in self.street.clients.values() if self.street is not None else ():
             client.close()
         try:
             await self.house.stop()
         finally:
-            await self.bank.close()
+            try:
+                await self.bank.close()
+            finally:
+                await asyncio.to_thread(self.broker.stop)
 
     async def live(self) -> Result:
         """Everything. Raises when the city cannot go on; what is merely wrong is in the result's books."""
@@ -141,7 +149,7 @@ class Day:
         """Keys, registry and service; meanwhile the buses drive (they need no line)."""
         house, narrator, plan = self.house, self.narrator, self.plan
         rides = round(plan.purchases * RIDES_PER_PURCHASE)
-        narrator.begin("founding: database, keys, registry, bank")
+        narrator.begin("founding: database, keys, registry, bank, broker")
         papers.write_private(self.folder / MARKER, papers.describe(plan))
         papers.write_private(self.folder / "keys.json", papers.rehearsal_keys(plan))
         papers.write_private(self.folder / "registry.json", papers.registry(plan))
@@ -150,13 +158,19 @@ class Day:
             await house.run("init")
             await house.run("keys", "ceremony", "--rehearsal", "keys.json")
             house.set(*link(await self.bank.open()))
+            house.set("CARDSWITCH_MQTT__HOST", BROKER_HOST)
+            house.set("CARDSWITCH_MQTT__PORT", str(await asyncio.to_thread(self.broker.start)))
+            house.set("CARDSWITCH_MQTT__CLIENT_ID", "city-switch")
             ready = await house.serve()
             await house.run("registry", "import", "registry.json")
             await self.bank.linked()
         finally:
             await driving
         papers.write_private(
-            self.folder / MARKER, papers.describe(plan, host=ready.host, port=ready.port, http=ready.http)
+            self.folder / MARKER,
+            papers.describe(
+                plan, host=ready.host, port=ready.port, http=ready.http, mqtt_port=self.broker.port
+            ),
         )
         narrator.say(
             f"{len(plan.cards):,} cards, {len(plan.tills)} tills, {len(plan.kiosks)} kiosks, "
@@ -229,14 +243,16 @@ class Day:
         narrator, plan, began = self.narrator, self.plan, now()
         days = evening.days_sold(street)
         street.books.expect("business days before the close", expected=1, found=len(days))
-        records = sum(len(bus.records) for bus in fleet.buses)
+        records = sum(len(bus.records) for bus in fleet.buses if bus is not fleet.away)
         for what, times in fleet.told.items():
             street.happened(what, times)
-        narrator.begin("buses bring their records home", records)
-        await bring_home(street, fleet, result.day, narrator.advance)
+        narrator.begin("depot rush: records over MQTT and TCP", records)
+        broker = (BROKER_HOST, self.broker.port)
+        result.rush = await bring_home(street, fleet, result.day, broker, narrator.advance)
         result.phases["offline records"] = now() - began
         began = now()
-        clients = list(street.clients.values())
+        absent = fleet.away.vehicle.terminal.terminal_id
+        clients = [client for name, client in street.clients.items() if name != absent]
         narrator.begin("settlement of all batches", len(clients))
         wrong = next(client for client in clients if client.pos.batch.receipts)
         await evening.settle_all(street, clients, wrong, narrator.advance)
@@ -252,12 +268,32 @@ class Day:
         street.books.expect("the day that was closed", expected=str(result.day), found=result.close["day"])
         after = evening.days_sold(street)[1:]
         street.books.expect("business days after the close", expected=1, found=len(after))
+        narrator.begin("what is missing, who is not home")
+        await self._take_stock(street, fleet, result)
         await self._next_morning(street)
         street.happened(
             "late purchases before the cut-over, in the closed day", self._late(street, result.day)
         )
         street.happened(
             "late purchases after it, in the next day", sum(len(street.books.bookings[day]) for day in after)
+        )
+
+    async def _take_stock(self, street: Street, fleet: Fleet, result: Result) -> None:
+        """The operator asks. The close has folded all that came, so the lists are whole."""
+        run, since = self.house.run, f"{self.moment:%H:%M}"  # this evening begins with the city's day
+        missing, away, trips = await asyncio.gather(
+            run("purse", "missing", "--json"),
+            run("fleet", "--only", "away", "--evening", since, "--json"),
+            run("trips", "day", "--date", str(result.day), "--json"),
+        )
+        assert result.rush is not None
+        take_stock(
+            street,
+            fleet,
+            result.rush,
+            missing=missing.document,
+            members=away.document["shown"],
+            lines=trips.document["lines"],
         )
 
     async def _next_morning(self, street: Street) -> None:

@@ -173,7 +173,12 @@ def _described_card(card: CityCard) -> dict[str, Any]:
 
 
 def describe(
-    plan: CityPlan, *, host: str | None = None, port: int | None = None, http: str | None = None
+    plan: CityPlan,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    http: str | None = None,
+    mqtt_port: int | None = None,
 ) -> dict[str, Any]:
     """The city with clear keys and PINs, for people who bring their own terminals. docs/demo.md names the fields."""
     return {
@@ -184,6 +189,7 @@ def describe(
         "terminals_host": host,
         "terminals_port": port,
         "http": http,
+        "mqtt_port": mqtt_port,
         "keys": rehearsal_keys(plan)["keys"],
         "merchants": [
             {

@@ -150,6 +150,7 @@ class Vehicle:
     line: str
     number: str
     gate: bool = False
+    over_mqtt: bool = False  # hands its records in through the broker
 
 
 class KioskPlace(NamedTuple):
@@ -350,7 +351,14 @@ def draw_city(seed: int, purchases: int, today: date) -> CityPlan:
         mac_id = 5 if number % 2 else number % 5 + 1
         terminal = _terminal(plan.keys, numbers.terminal_id(), company.merchant_id, mac_id)
         plan.vehicles.append(
-            Vehicle(terminal, f"3350{number:08d}", f"{number % 7 + 1:04d}", f"{number:08d}", gate)
+            Vehicle(
+                terminal,
+                f"3350{number:08d}",
+                f"{number % 7 + 1:04d}",
+                f"{number:08d}",
+                gate,
+                over_mqtt=number % 4 < 2,  # half of them: the gates, and every third bus
+            )
         )
     for number in range(1, max(2, round(4 * size)) + 1):
         terminal = _terminal(plan.keys, numbers.terminal_id(), plan.hall.merchant_id, number % 5 + 1)

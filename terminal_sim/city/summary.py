@@ -12,6 +12,7 @@ from switch.domain.money import yuan
 from switch.domain.transactions import AccountKind
 from terminal_sim.city.day import Result
 from terminal_sim.city.files import TITLES
+from terminal_sim.city.homecoming import RECORD_SERIAL
 from terminal_sim.city.loading import End
 from terminal_sim.city.tally import NO_ANSWER, ORDER
 
@@ -91,6 +92,7 @@ def document(result: Result) -> dict[str, Any]:
         "bad_lines": result.lines,
         "loads": result.hall.document() if result.hall is not None else None,
         "outage": result.outage.document() if result.outage is not None else None,
+        "depot_rush": result.rush.document() if result.rush is not None else None,
         "bank": result.reckoning.document() if result.reckoning is not None else None,
         "merchants": [
             {
@@ -155,6 +157,7 @@ def show(result: Result, console: Console) -> None:
     page.line()
     page.line(f"One business day of the virtual city: {result.day} (seed {result.plan.seed})", "bold")
     _show_wire(page, result)
+    _show_rush(page, result)
     _show_stories(page, result)
     _show_loads(page, result)
     _show_bank(page, result)
@@ -211,6 +214,44 @@ def _show_stories(page: _Page, result: Result) -> None:
     done = {key: count for key, count in result.lines.items() if not key.endswith("frames")}
     told |= {f"bad lines: messages {key}": count for key, count in sorted(done.items())}
     page.table("What else happened", [("", False), ("times", True)], [(k, f"{v:,}") for k, v in told.items()])
+
+
+def _show_rush(page: _Page, result: Result) -> None:
+    rush = result.rush
+    if rush is None:
+        return
+    page.line()
+    page.line("The depot rush", "bold")
+    page.line(
+        f"{rush.over_mqtt:,} records came over MQTT in {rush.batches} batches, which were published {rush.published} times: "
+        f"some twice, and again where a receipt was lost ({rush.receipts_lost}); {rush.over_tcp:,} came over TCP: {rush.records_per_s:,.0f} records/s together. A batch had its "
+        f"receipt after {rush.receipt_ms(50):.0f} ms, at p99 {rush.receipt_ms(99):.0f} ms."
+    )
+    for bus in rush.away:
+        page.line(
+            f"not home: {bus.vehicle.terminal.terminal_id}, bus {bus.vehicle.number} of line {bus.vehicle.line}; {len(bus.records)} rides "
+            "are still with it"
+        )
+    lost = [
+        f"{owner} {_range(*hole)}"
+        for (counter, owner), found in sorted(rush.missing.items())
+        for hole in found
+        if counter == RECORD_SERIAL
+    ]
+    psams = [
+        hole for (counter, _), found in rush.missing.items() for hole in found if counter != RECORD_SERIAL
+    ]
+    page.line(
+        f"missing: records {', '.join(lost) or 'none'}, of which {rush.damaged} came damaged; and {len(psams)} holes in the serials of PSAMs"
+    )
+    page.line(
+        f"through the gates: {rush.trips.get('complete', 0):,} trips complete, {rush.trips.get('incomplete', 0):,} at the maximum fare, "
+        f"{rush.trips.get('open', 0):,} not out yet"
+    )
+
+
+def _range(first: int, last: int) -> str:
+    return f"#{first}" if first == last else f"#{first}-{last}"
 
 
 def _show_loads(page: _Page, result: Result) -> None:

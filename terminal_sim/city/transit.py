@@ -1,32 +1,30 @@
-"""Buses and metro gates: rides on real cards with real PSAMs, then the records brought home out of order and twice.
+"""Buses and metro gates: a day's rides on real cards with real PSAMs.
 
-For every record the city knows beforehand what the back office must say (docs/purse_record.md names the results).
+For every record the city knows beforehand what the back office must say (docs/purse_record.md names the results), and which records
+will never reach it. How they come home: homecoming.py.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import NamedTuple
 
 from terminal_sim.card import PurseCard
 from terminal_sim.city.plan import FOREIGN_ISSUER, OWN_ISSUER, CardState, CityCard, CityPlan, Vehicle
-from terminal_sim.city.street import Street, ask_again
-from terminal_sim.city.tally import CountedClient
 from terminal_sim.crypto import KeyKind
-from terminal_sim.pos_batch import COUNTED_RESULTS, results_of
 from terminal_sim.psam import Psam
 from terminal_sim.reading import CardGoneError, CardRejectedError, FlakyReader
-from terminal_sim.records import Place, crc16
+from terminal_sim.records import Phase, Place, RecordKind, crc16
 from terminal_sim.validator import Rules, Validator
 
-GREY, ACCEPTED, DUPLICATE, FOREIGN = "04", "10", "03", "11"
+GREY, ACCEPTED, FOREIGN, DAMAGED = "04", "10", "11", "02"
 PAID_LATER, NEVER_DEBITED = "00", "94"
 DEBIT_COMMAND = 5  # of a plain ride, counted from SELECT
-UPLOADS_AT_ONCE = 10
+KIND, PHASE = 1, 77
 AMOUNT = slice(30, 34)
+PSAM_SERIAL = slice(51, 55)
 SERIAL = slice(59, 63)
 WINDOW = timedelta(hours=6)
 
@@ -43,6 +41,21 @@ class Record(NamedTuple):
         """Amount field."""
         return int.from_bytes(self.raw[AMOUNT])
 
+    @property
+    def serial(self) -> int:
+        """Record serial of its terminal."""
+        return int.from_bytes(self.raw[SERIAL])
+
+    @property
+    def psam_serial(self) -> int:
+        """Transaction serial of its PSAM."""
+        return int.from_bytes(self.raw[PSAM_SERIAL])
+
+    @property
+    def phase(self) -> Phase:
+        """Entry, exit or supplement of a trip."""
+        return Phase(self.raw[PHASE])
+
 
 @dataclass(slots=True)
 class Bus:
@@ -52,6 +65,7 @@ class Bus:
     psam: Psam
     validator: Validator
     records: list[Record] = field(default_factory=list)
+    lost: list[Record] = field(default_factory=list)  # made, and gone from its memory
 
     @property
     def merchant_id(self) -> str:
@@ -90,6 +104,7 @@ class Fleet:
         self.told: Counter[str] = Counter()
         hot_list = {card.asn: (0 if place == 0 else 1) for place, card in enumerate(self._hot)}
         self.buses = [self._bus(vehicle, hot_list) for vehicle in plan.vehicles]
+        self.away = [bus for bus in self.buses if not bus.vehicle.gate][-1]  # does not come home tonight
 
     def _bus(self, vehicle: Vehicle, hot_list: dict[str, int]) -> Bus:
         sets = self._plan.keys.root_sets
@@ -150,6 +165,9 @@ class Fleet:
             bus = random.choice(roads)
             bus.validator.ride(self.card(card), 200, self._now - timedelta(minutes=25))
         self._collect()
+        # Whatever must be seen by the switch to come out as told here is not left to the bus that stays away.
+        roads.remove(self.away)
+        self._mishaps(roads)
         self._hot_cards(roads)
         self._torn_cards(roads)
         self._odd_records(roads)
@@ -188,6 +206,16 @@ class Fleet:
                 bus.records.append(Record(raw, FOREIGN if raw[16:24] == foreign else ACCEPTED))
 
     # --- what goes wrong ----------------------------------------------------------------------------------------
+
+    def _mishaps(self, roads: list[Bus]) -> None:
+        """One bus loses a record out of its memory; another one's memory flips a bit, so that the record comes damaged."""
+        most = sorted(roads, key=lambda bus: -len(bus.records))
+        loser, forgetful = most[0], next(bus for bus in most[1:] if bus.vehicle.over_mqtt)
+        if (place := _inner(loser)) is not None:
+            loser.lost.append(loser.records.pop(place))
+        if (place := _inner(forgetful)) is not None:
+            raw = forgetful.records[place].raw
+            forgetful.records[place] = Record(_flipped(raw), DAMAGED)
 
     def _hot_cards(self, roads: list[Bus]) -> None:
         for card in self._hot:
@@ -248,8 +276,7 @@ class Fleet:
         return bytes(raw[:94]) + crc16(bytes(raw[:94])).to_bytes(2)
 
     def _spoilt_crc(self, bus: Bus, card: PurseCard) -> bytes:
-        raw = self._one(bus, card, self._now - timedelta(minutes=5))
-        return raw[:95] + bytes((raw[95] ^ 0xFF,))
+        return _flipped(self._one(bus, card, self._now - timedelta(minutes=5)))
 
     def _overdue(self, bus: Bus, card: PurseCard) -> bytes:
         return self._one(bus, card, self._now - timedelta(days=120))
@@ -266,88 +293,13 @@ class Fleet:
         return bench.take_records()[0]
 
 
-# --- bringing it home ---------------------------------------------------------------------------------------------------
+def _inner(bus: Bus) -> int | None:
+    """Place of a paid record about the middle, with others before and behind it; None in a bus that hardly drove."""
+    paid = [place for place, record in enumerate(bus.records[1:-1], 1) if record.expected == ACCEPTED]
+    paid = [place for place in paid if bus.records[place].raw[KIND] == RecordKind.NORMAL]
+    return paid[len(paid) // 2] if paid else None
 
 
-async def bring_home(street: Street, fleet: Fleet, day: date, brought: Callable[[int], None]) -> None:
-    """Upload everything, out of order, with repeats; book what is paid."""
-    random = Random(f"{street.plan.seed}/home")
-    order = list(fleet.buses)
-    random.shuffle(order)
-    gate = asyncio.Semaphore(UPLOADS_AT_ONCE)
-
-    async def one(place: int, bus: Bus) -> None:
-        async with gate:
-            await _upload(street, bus, day, random, again=place % 3 == 0)
-            brought(len(bus.records))
-
-    await asyncio.gather(*(one(place, bus) for place, bus in enumerate(order)))
-    await _depot(street, fleet, random)
-
-
-async def _upload(street: Street, bus: Bus, day: date, random: Random, *, again: bool) -> None:
-    client = street.client(bus.vehicle.terminal)
-    records = list(bus.records)
-    random.shuffle(records)  # the serials inside tell; the order does not
-    for record in records:
-        client.pos.store_record(record.raw)
-    await client.ready()
-    first = client.pos.upload()
-    if first is None:
-        return
-    answer = await client.insist(first)
-    repeat = await ask_again(client, first)
-    street.happened("uploads sent twice and answered alike")
-    street.books.expect(
-        "results of a repeated upload",
-        expected=answer.message.fields.get(62, b"").hex(),
-        found=repeat.fields.get(62, b"").hex(),
-    )
-    found = await client.upload_records()
-    for record in records:
-        result = found.get(int.from_bytes(record.raw[SERIAL]), "none")
-        name = f"offline record {bus.vehicle.psam_no}/{int.from_bytes(record.raw[SERIAL])}"
-        street.books.expect(name, expected=record.expected, found=result)
-        street.happened(f"record {result}")
-        if ACCEPTED in (result, record.final) or record.final == PAID_LATER:
-            street.books.book_ride(day, bus.merchant_id, record.amount_fen)
-    if again:
-        await _upload_again(street, client, records)
-
-
-async def _upload_again(street: Street, client: CountedClient, records: list[Record]) -> None:
-    """The whole day's records once more, under new traces: nothing may count twice."""
-    expected = {record.raw[SERIAL]: record.expected for record in records}
-    for request in client.pos.records_again():
-        answer = await client.insist(request)
-        sent, field62 = request.fields[62], answer.message.fields.get(62, b"")
-        serials = [field62[at : at + 4] for at in range(1, len(field62), 6)]
-        for serial, result in zip(serials, results_of(field62), strict=True):
-            before = expected[serial]
-            wanted = DUPLICATE if before in COUNTED_RESULTS else before
-            street.books.expect("an offline record sent again", expected=wanted, found=result)
-        street.happened("records sent again", sent[0] & 0x0F)
-
-
-async def _depot(street: Street, fleet: Fleet, random: Random) -> None:
-    """The depot's reader empties some buses once more, through its own terminal."""
-    client = street.client(street.plan.depot)
-    company = street.plan.bus_company.merchant_id
-    taken = [
-        record
-        for bus in fleet.buses
-        if bus.merchant_id == company
-        for record in bus.records
-        if record.expected == ACCEPTED
-    ]
-    copies = random.sample(taken, min(20, len(taken)))
-    seen: set[bytes] = set()
-    for record in copies:
-        if record.raw[SERIAL] in seen:
-            continue  # one memory, one serial
-        seen.add(record.raw[SERIAL])
-        client.pos.store_record(record.raw)
-    results = await client.upload_records()
-    for result in results.values():
-        street.books.expect("a record read twice, at the depot", expected=DUPLICATE, found=result)
-        street.happened(f"record {result}")
+def _flipped(raw: bytes) -> bytes:
+    """The record with a CRC that is not its own."""
+    return raw[:95] + bytes((raw[95] ^ 0xFF,))

@@ -19,6 +19,7 @@ LEN_BYTES: Final = 2
 FRAME_BYTES_MIN, FRAME_BYTES_MAX = 21, 2_048
 RECEIPT_S: Final = 60.0
 TRIES_MAX: Final = 50
+SILENT_MAX: Final = 2
 
 
 def prefix_of(terminal_id: str) -> str:
@@ -122,8 +123,10 @@ class MqttDevice(PosClient):
     async def hand_in(self, tries: int = TRIES_MAX) -> dict[bytes, str]:
         """Send everything that waits, again and again, until receipts have named it all; the results by record serial.
 
-        NoAnswerError when that many sendings were not enough.
+        A line that has been silent for two sendings is given up: whatever is at its other end may have forgotten us. NoAnswerError when
+        that many sendings were not enough.
         """
+        silent = 0
         for _ in range(tries):
             if not self.batches.waiting:
                 return self.batches.results
@@ -133,8 +136,12 @@ class MqttDevice(PosClient):
                     await self.sign_on()
                     self.batches.must_sign_on = False
                 await self.send_batch()
-                await self._receipt()
+                silent = 0 if await self._receipt() else silent + 1
+                if silent >= SILENT_MAX:
+                    self.close()
+                    silent = 0
             except (NoAnswerError, MqttLineError):
+                self.close()
                 await asyncio.sleep(min(1.0, self._receipt_s))
         if self.batches.waiting:
             raise NoAnswerError("no receipt")
@@ -150,14 +157,15 @@ class MqttDevice(PosClient):
         if payload is not None:
             await self.connection.publish(f"{self._prefix}/purse/up", payload)
 
-    async def _receipt(self) -> None:
-        """Wait for a receipt of the open batch, whatever it says."""
+    async def _receipt(self) -> bool:
+        """Wait for a receipt of the open batch, whatever it says; False when none came, and it is sent again."""
         try:
             async with asyncio.timeout(self._receipt_s):
                 while not self._believed(await self._receipts.get()):
                     pass
         except TimeoutError:
-            return  # it is sent again
+            return False
+        return True
 
     def _believed(self, payload: bytes) -> bool:
         try:

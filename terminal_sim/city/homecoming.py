@@ -20,12 +20,16 @@ from terminal_sim.city.transit import ACCEPTED, DAMAGED, PAID_LATER, SERIAL, Bus
 from terminal_sim.mqtt import Broker, Delivered
 from terminal_sim.mqtt_batches import TAKEN, Batches, ReceiptError, read_receipt
 from terminal_sim.mqtt_device import MqttDevice
+from terminal_sim.pos_answers import UnusableAnswerError
 from terminal_sim.pos_batch import COUNTED_RESULTS, results_of
+from terminal_sim.pos_client import NoAnswerError
 from terminal_sim.records import Phase
 
 DUPLICATE = "03"
 UPLOADS_AT_ONCE = 10
 BATCH_RECORDS = 50
+BROKER_S = 10.0
+LINES_MAX = 5
 RECEIPT_S = 3.0  # a broker may lose what it has confirmed, as any may: then the batch is sent again
 COPIES = 20
 RECORD_SERIAL, PSAM_SERIAL = "record_serial", "psam_serial"  # as `cardswitch purse missing` calls them
@@ -100,6 +104,7 @@ class HomeDevice(MqttDevice):
             terminal,
             broker,
             batches=Batches(terminal, records_max=BATCH_RECORDS),
+            timeout_s=RECEIPT_S,
             receipt_s=RECEIPT_S,
         )
         self.pos = client.pos
@@ -170,7 +175,7 @@ async def bring_home(
                 return
             client = street.client(bus.vehicle.terminal)
             if bus.vehicle.over_mqtt:
-                line = Broker(*broker, f"terminal-{bus.vehicle.terminal.terminal_id}")
+                line = Broker(*broker, f"terminal-{bus.vehicle.terminal.terminal_id}", timeout_s=BROKER_S)
                 device = HomeDevice(client, line, twice=place % 3 == 0, loses=bus is impatient)
                 found = await _hand_in(street, device, records, rush)
             else:
@@ -205,7 +210,7 @@ def _compare(street: Street, bus: Bus, records: list[Record], found: dict[int, s
 async def _hand_in(street: Street, device: HomeDevice, records: list[Record], rush: Rush) -> dict[int, str]:
     """In batches, each until its receipt; the results by record serial."""
     try:
-        await device.sign_on()  # over the broker, as everything now
+        await _sign_on(device)
         device.batches.add(record.raw for record in records)
         results = await device.hand_in()
         lost_on_the_way = await device.unanswered()
@@ -223,6 +228,19 @@ async def _hand_in(street: Street, device: HomeDevice, records: list[Record], ru
     if device.published > batches:
         street.happened("batches published again, receipts alike", device.published - batches)
     return {int.from_bytes(serial): result for serial, result in results.items()}
+
+
+async def _sign_on(device: HomeDevice) -> None:
+    """Over the broker, as everything now. It may have lost who listens: then over another line."""
+    for left in range(LINES_MAX - 1, -1, -1):
+        try:
+            await device.sign_on()
+        except (NoAnswerError, UnusableAnswerError):
+            device.close()
+            if not left:
+                raise
+        else:
+            return
 
 
 # --- over TCP -----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from switch.keys.sealing import UnlockSecret
 from switch.keys.stores import JsonKeyStore
 from switch.keys.workers import tac_pool, tac_snapshot
 from switch.ledger.days import ensure_days
+from switch.purse.batches import stan_of
 from switch.purse.digest import tac_input
 from switch.purse.intake import DigestAll, IntakeLanes, IntakeWriter, Upload, inline_tacs, pooled_tacs
 from switch.purse.record import crc16
@@ -163,6 +164,8 @@ def _uploads(records: Sequence[bytes], terminals: int, size: int) -> list[Upload
     today = datetime.now(SHANGHAI).date() - timedelta(days=1)
     for number, start in enumerate(range(0, len(records), size)):
         part = tuple(records[start : start + size])
+        serial = number // terminals + 1
+        bulk = size > 99
         made.append(
             Upload(
                 terminal_no=number % terminals + 1,
@@ -170,12 +173,13 @@ def _uploads(records: Sequence[bytes], terminals: int, size: int) -> list[Upload
                 merchant_no=1,
                 acquirer_id="99993350",
                 batch_no=1,
-                stan=number // terminals + 1,
+                stan=stan_of(serial) if bulk else serial,
                 digest=number.to_bytes(32),
                 generation=1,
                 since=today,
                 records=part,
-                bulk=size > 99,
+                bulk=bulk,
+                serial=serial if bulk else 0,
             )
         )
     return made

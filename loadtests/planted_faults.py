@@ -32,6 +32,7 @@ from switch.keys.sealing import UnlockSecret
 from switch.keys.stores import JsonKeyStore
 from switch.keys.vault import Vault
 from switch.ledger.days import ensure_days
+from switch.purse.batches import stan_of
 from switch.purse.intake import IntakeWriter, Upload, inline_tacs
 from switch.purse.risk.bench import Label, RuleScore, try_rules
 from switch.purse.risk.rules import Rule, read_rules
@@ -225,12 +226,13 @@ async def _send_all(url: str, vault: Vault, city: PlantedCity, tell: Callable[[s
                     merchant_no=merchant_of(upload.terminal),
                     acquirer_id=OWN,
                     batch_no=1,
-                    stan=number % 1_000_000,
+                    stan=stan_of(number),
                     digest=number.to_bytes(32),
                     generation=1,
                     since=since,
                     records=upload.records,
                     bulk=True,
+                    serial=number,
                 ),
                 done,
             )

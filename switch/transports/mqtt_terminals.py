@@ -15,8 +15,8 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -313,24 +313,6 @@ async def publish_on(line: MqttLine, topic: str, payload: bytes, *, retain: bool
         raise LineLostError("the broker did not confirm a publication") from None
     if not published:
         raise LineLostError("the broker did not take a publication")
-
-
-class LinePublisher:
-    """The Publisher of a line that listens to nothing."""
-
-    def __init__(self, line: MqttLine) -> None:
-        self._line = line
-
-    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """As domain.publishing.Publisher says."""
-        await publish_on(self._line, topic, payload, retain=retain)
-
-
-@contextlib.asynccontextmanager
-async def publishing(terms: LineTerms) -> AsyncIterator[LinePublisher]:
-    """A Publisher for one command, with a line of its own. LineLostError when there is none to be had."""
-    async with MqttLine(replace(terms, session_s=0), lambda _line, _incoming: None) as line:
-        yield LinePublisher(line)
 
 
 class _Message:

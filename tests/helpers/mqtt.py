@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from switch.transports.mqtt_line import LineTerms, MqttLine
+from switch.transports.mqtt_terminals import publish_on
 from switch.transports.mqtt_topics import encoded
 from terminal_sim.frames import Terminal
 from terminal_sim.mqtt import Broker, Delivered, MqttConnection
@@ -78,6 +80,23 @@ class MqttTown(NamedTuple):
             timeout_s=ANSWER_S,
             receipt_s=receipt_s,
         )
+
+
+class LinePublisher:
+    """The Publisher of a line that listens to nothing."""
+
+    def __init__(self, line: MqttLine) -> None:
+        self._line = line
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        await publish_on(self._line, topic, payload, retain=retain)
+
+
+@contextlib.asynccontextmanager
+async def publishing(terms: LineTerms) -> AsyncIterator[LinePublisher]:
+    """Somebody who publishes over a line of the switch's kind. LineLostError when there is none to be had."""
+    async with MqttLine(replace(terms, session_s=0), lambda _line, _incoming: None) as line:
+        yield LinePublisher(line)
 
 
 def listening(process: SwitchProcess) -> SwitchProcess:

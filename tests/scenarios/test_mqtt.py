@@ -9,7 +9,6 @@ import psycopg
 import pytest
 
 from switch.transports.mqtt_line import LineLostError, LineTerms
-from switch.transports.mqtt_terminals import publishing
 from switch.transports.mqtt_topics import HOT_LISTS, encoded
 from terminal_sim.crypto import WorkingKeys
 from terminal_sim.frames import PinPad, Terminal
@@ -20,7 +19,7 @@ from terminal_sim.pos_answers import Balanced
 from terminal_sim.pos_downloads import Holdings, fetch_hot_list, fetch_parameters, upload_status
 from tests.helpers.certificates import Authority
 from tests.helpers.mosquitto import SWITCH_PASSWORD, SWITCH_USER, Mosquitto, client_tls
-from tests.helpers.mqtt import MqttTown, Station, booked, listening, passwords
+from tests.helpers.mqtt import MqttTown, Station, booked, listening, passwords, publishing
 from tests.helpers.rides import Bus
 from tests.helpers.switch_process import SwitchProcess, until
 from tests.helpers.town import MERCHANT, OTHER_MERCHANT, Town, terminal_of

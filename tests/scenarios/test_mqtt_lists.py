@@ -10,14 +10,13 @@ import pytest
 
 from switch.messages.answers import Processing
 from switch.transports.mqtt_line import LineTerms
-from switch.transports.mqtt_terminals import publishing
 from terminal_sim.lists import ListKeeper, ListRefusedError
 from terminal_sim.mqtt import Delivered, MqttConnection
 from terminal_sim.mqtt_device import MqttDevice
 from terminal_sim.pos_downloads import Holdings, fetch_parameters, upload_status
 from tests.helpers.lists import hot, make_target, now_topic, signed
 from tests.helpers.mosquitto import SWITCH_PASSWORD, SWITCH_USER, Mosquitto
-from tests.helpers.mqtt import ANSWER_S, MqttTown, passwords
+from tests.helpers.mqtt import ANSWER_S, MqttTown, passwords, publishing
 from tests.helpers.town import Town
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

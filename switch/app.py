@@ -69,6 +69,7 @@ from switch.workers import die_with_parent, further_processes
 log = structlog.get_logger(__name__)
 
 DAYS_EVERY_S = 600.0
+UPKEEP_CONNECTIONS = 4
 ENDS_S = 5.0  # to write down what became of questions to hosts when the service stops
 
 
@@ -103,7 +104,7 @@ class Service:
     async def _start(self) -> None:
         settings, metrics = self.settings, self.metrics
         vault = self._open_vault()
-        pool = await self._pool()
+        pool = await self._pool(settings.database.pool_max)
         async with pool.connection() as connection:
             await require_shards(connection, settings.database.shards)
             if await adopt_cluster(connection):
@@ -164,26 +165,9 @@ class Service:
         await reception.start()
         self._stack.push_async_callback(reception.close)
         if self.worker == 0:
-            shards = range(settings.database.shards)
-            self._background(keep_folding(pool.connection, shards, settings.ledger.fold_every_s))
-            self._background(keep_sweeping(pool.connection, shards))
-            self._background(self.host_desk.keep_ending(pool.connection))
-            self._background(keep_counting(pool.connection, shards, metrics))
-            self._background(keep_rolling(pool.connection, metrics.rollouts))
-            self._background(
-                keep_sweeping_loads(
-                    pool.connection,
-                    self._connect_writer,
-                    shards,
-                    lambda moves: tell_moves(moves, metrics.load_step),
-                    metrics.in_suspense,
-                )
-            )
-            self._background(keep_folding_purses(pool.connection, settings.ledger.fold_every_s))
-            self._background(keep_counting_gaps(pool.connection, metrics))
-            self._background(keep_folding_trips(pool.connection, settings.ledger.fold_every_s))
-            self._background(keep_running(pool.connection, settings.purse.risk_every_s, metrics))
-            self._background(self._keep_days(pool))
+            # Of its own: a fold or a run of rules may take minutes, and whoever signs on must not wait behind it.
+            upkeep = await self._pool(UPKEEP_CONNECTIONS)
+            self._keep_up(upkeep)
         await self._open_to_the_world(pool, registry, routes, reception)
         if settings.mqtt.host:
             batches = PurseBatches(terminals, desk, pool.connection, metrics)
@@ -191,8 +175,34 @@ class Service:
             if self.worker == 0:
                 lists = ListPublication(ListSigner(vault), mqtt)
                 self._background(
-                    keep_publishing(pool.connection, lists, lambda: mqtt.lines, changes=list_changes)
+                    keep_publishing(upkeep.connection, lists, lambda: mqtt.lines, changes=list_changes)
                 )
+
+    def _keep_up(self, pool: AsyncConnectionPool[Any]) -> None:
+        """What one process of an installation does beside serving: folds, sweeps, counts, days ahead."""
+        settings, metrics, from_pool = self.settings, self.metrics, pool.connection
+        shards = range(settings.database.shards)
+        fold_every_s = settings.ledger.fold_every_s
+        for work in (
+            keep_folding(from_pool, shards, fold_every_s),
+            keep_sweeping(from_pool, shards),
+            self.host_desk.keep_ending(from_pool),
+            keep_counting(from_pool, shards, metrics),
+            keep_rolling(from_pool, metrics.rollouts),
+            keep_sweeping_loads(
+                from_pool,
+                self._connect_writer,
+                shards,
+                lambda moves: tell_moves(moves, metrics.load_step),
+                metrics.in_suspense,
+            ),
+            keep_folding_purses(from_pool, fold_every_s),
+            keep_counting_gaps(from_pool, metrics),
+            keep_folding_trips(from_pool, fold_every_s),
+            keep_running(from_pool, settings.purse.risk_every_s, metrics),
+            self._keep_days(pool),
+        ):
+            self._background(work)
 
     def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> MqttTerminals:
         """Serve terminals over MQTT. The broker may be away: nothing waits for it."""
@@ -354,8 +364,8 @@ class Service:
     async def _connect_writer(self) -> AsyncConnection[Any]:
         return await connect_writer(self.url)
 
-    async def _pool(self) -> AsyncConnectionPool[Any]:
-        pool = make_pool(self.url, size_max=self.settings.database.pool_max)
+    async def _pool(self, size_max: int) -> AsyncConnectionPool[Any]:
+        pool = make_pool(self.url, size_max=size_max)
         await pool.open()
         self._stack.push_async_callback(pool.close)
         return pool

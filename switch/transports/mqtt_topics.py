@@ -78,5 +78,8 @@ def down_topic(source: Source, response_topic: str | None = None) -> str:
 
 
 def shared_subscriptions(group: str) -> list[str]:
-    """What all processes of a group listen to, each message being dealt to one of them."""
-    return [f"$share/{group}/{PREFIX}+/{rest}" for rest in UP]
+    """What all processes of a group listen to, each message being dealt to one of them.
+
+    A share name for each filter: rumqttd takes all that share one name for one queue, and loses every other message.
+    """
+    return [f"$share/{group}-{channel.value}/{PREFIX}+/{rest}" for rest, channel in UP.items()]

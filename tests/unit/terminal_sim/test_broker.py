@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from switch.transports.mqtt_topics import shared_subscriptions
 from terminal_sim.broker import EmbeddedBroker
 from terminal_sim.mqtt import Broker, Delivered, MqttConnection
 from tests.helpers.switch_process import until
@@ -47,6 +48,25 @@ async def test_it_deals_the_messages_of_a_group_out_and_takes_the_largest_batch(
         for connection in (sender, *members):
             connection.close()
     assert not reachable(broker.port)
+
+
+async def test_it_deals_out_frames_and_batches_of_the_switch_and_keeps_none_back(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as broker:
+        came: asyncio.Queue[bytes] = asyncio.Queue()
+
+        def take(message: Delivered, _mid: int) -> bool:
+            came.put_nowait(message.payload)
+            return True
+
+        switch = await MqttConnection.open(Broker("127.0.0.1", broker.port, "switch"), take)
+        await switch.subscribe(shared_subscriptions("cardswitch"))
+        bus = await MqttConnection.open(Broker("127.0.0.1", broker.port, "bus"), take)
+        async with asyncio.timeout(30):
+            for number in range(6):
+                await bus.publish(f"ccs/v1/33600001/{('iso', 'purse')[number % 2]}/up", bytes((number,)))
+                assert await came.get() == bytes((number,))
+        bus.close()
+        switch.close()
 
 
 def test_it_ends_with_the_process_that_started_it_however_that_ends(tmp_path: Path) -> None:

@@ -70,4 +70,4 @@ def test_an_answer_goes_where_it_is_wished_only_within_the_terminals_own_topics(
 
 
 def test_all_processes_of_a_group_share_what_comes_up() -> None:
-    assert shared_subscriptions("g") == ["$share/g/ccs/v1/+/iso/up", "$share/g/ccs/v1/+/purse/up"]
+    assert shared_subscriptions("g") == ["$share/g-iso/ccs/v1/+/iso/up", "$share/g-purse/ccs/v1/+/purse/up"]

@@ -20,17 +20,14 @@ from terminal_sim.city.transit import ACCEPTED, DAMAGED, PAID_LATER, SERIAL, Bus
 from terminal_sim.mqtt import Broker, Delivered
 from terminal_sim.mqtt_batches import TAKEN, Batches, ReceiptError, read_receipt
 from terminal_sim.mqtt_device import MqttDevice
-from terminal_sim.pos_answers import UnusableAnswerError
 from terminal_sim.pos_batch import COUNTED_RESULTS, results_of
-from terminal_sim.pos_client import NoAnswerError
 from terminal_sim.records import Phase
 
 DUPLICATE = "03"
 UPLOADS_AT_ONCE = 10
 BATCH_RECORDS = 50
 BROKER_S = 10.0
-LINES_MAX = 5
-RECEIPT_S = 3.0  # a broker may lose what it has confirmed, as any may: then the batch is sent again
+RECEIPT_S = 3.0  # then a batch is sent again: one device loses its first receipt
 COPIES = 20
 RECORD_SERIAL, PSAM_SERIAL = "record_serial", "psam_serial"  # as `cardswitch purse missing` calls them
 Holes = dict[tuple[str, str], list[tuple[int, int]]]  # by counter and owner: first and last number of each
@@ -104,7 +101,6 @@ class HomeDevice(MqttDevice):
             terminal,
             broker,
             batches=Batches(terminal, records_max=BATCH_RECORDS),
-            timeout_s=RECEIPT_S,
             receipt_s=RECEIPT_S,
         )
         self.pos = client.pos
@@ -210,7 +206,7 @@ def _compare(street: Street, bus: Bus, records: list[Record], found: dict[int, s
 async def _hand_in(street: Street, device: HomeDevice, records: list[Record], rush: Rush) -> dict[int, str]:
     """In batches, each until its receipt; the results by record serial."""
     try:
-        await _sign_on(device)
+        await device.sign_on()  # over the broker, as everything now
         device.batches.add(record.raw for record in records)
         results = await device.hand_in()
         lost_on_the_way = await device.unanswered()
@@ -228,19 +224,6 @@ async def _hand_in(street: Street, device: HomeDevice, records: list[Record], ru
     if device.published > batches:
         street.happened("batches published again, receipts alike", device.published - batches)
     return {int.from_bytes(serial): result for serial, result in results.items()}
-
-
-async def _sign_on(device: HomeDevice) -> None:
-    """Over the broker, as everything now. It may have lost who listens: then over another line."""
-    for left in range(LINES_MAX - 1, -1, -1):
-        try:
-            await device.sign_on()
-        except (NoAnswerError, UnusableAnswerError):
-            device.close()
-            if not left:
-                raise
-        else:
-            return
 
 
 # --- over TCP -----------------------------------------------------------------------------------------------------------

@@ -151,7 +151,13 @@ class Event(StrEnum):
     FEE_OTHERS = "fee_others"
     FEE_OTHERS_RETURNED = "fee_others_returned"
     MERCHANT_PAID_OUT = "merchant_paid_out"
+    MERCHANT_PAYOUT_RETURNED = "merchant_payout_returned"
     BANK_SETTLED = "bank_settled"
+    BANK_REPAID = "bank_repaid"
+    BANK_SHARE_SET_OFF = "bank_share_set_off"
+    INTEROP_SET_OFF = "interop_set_off"
+    MONEY_UNEXPLAINED = "money_unexplained"
+    MONEY_SENT_BACK = "money_sent_back"
     PURSE_TAKEN_OVER_ONLINE = "purse_taken_over_online"
     PURSE_TAKEN_OVER_SUSPENSE = "purse_taken_over_suspense"
     GREY_PENDING = "grey_pending"
@@ -210,7 +216,14 @@ RULES: Mapping[Event, Rule] = MappingProxyType(
         Event.FEE_OTHERS: Rule(Code.MERCHANTS_PAYABLE, Code.INTEROP_PAYABLE),
         Event.FEE_OTHERS_RETURNED: Rule(Code.INTEROP_PAYABLE, Code.MERCHANTS_PAYABLE),
         Event.MERCHANT_PAID_OUT: Rule(Code.MERCHANTS_PAYABLE, Code.CUSTODY_DEPOSIT),
+        Event.MERCHANT_PAYOUT_RETURNED: Rule(Code.CUSTODY_DEPOSIT, Code.MERCHANTS_PAYABLE),
         Event.BANK_SETTLED: Rule(Code.CUSTODY_DEPOSIT, Code.BANKS_RECEIVABLE),
+        Event.BANK_REPAID: Rule(Code.BANKS_RECEIVABLE, Code.CUSTODY_DEPOSIT),
+        # A net is one transfer: what we owe an institution is set off against what it owes us, and the rest is paid.
+        Event.BANK_SHARE_SET_OFF: Rule(Code.INTEROP_PAYABLE, Code.BANKS_RECEIVABLE),
+        Event.INTEROP_SET_OFF: Rule(Code.INTEROP_PAYABLE, Code.INTEROP_RECEIVABLE),
+        Event.MONEY_UNEXPLAINED: Rule(Code.CUSTODY_DEPOSIT, Code.SUSPENSE),
+        Event.MONEY_SENT_BACK: Rule(Code.SUSPENSE, Code.CUSTODY_DEPOSIT),
         Event.PURSE_TAKEN_OVER_ONLINE: Rule(Code.PURSE_FLOAT, Code.ONLINE_ACCOUNTS),
         Event.PURSE_TAKEN_OVER_SUSPENSE: Rule(Code.PURSE_FLOAT, Code.SUSPENSE),
         Event.GREY_PENDING: Rule(None, None, +1),

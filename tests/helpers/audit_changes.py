@@ -59,6 +59,7 @@ KEYS = {
     "received_file": "'file_no ' || file_no",
     "received_chunk": "'file_no ' || file_no",
     "foreign_verdict": "'entry ' || entry_no",
+    "booking": "'entry ' || entry_no",
     "trip_leg": "'entry ' || entry_no",
     "clearing_transit": "format('merchant_no %s, line %s, on %s', merchant_no, line, business_date)",
 }

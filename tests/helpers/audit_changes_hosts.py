@@ -133,6 +133,15 @@ CHANGES_AT_HOSTS = [
     Change("clearing_leg", "pan", "overlay(pan PLACING '9' FROM 12)"),
 ]
 
+# What people and partners' files moved.
+CHANGES_OF_BOOKINGS = [
+    Change("booking", "amount_fen", "amount_fen + 1", named="posting"),
+    *plus("booking", "business_date entry_no"),
+    Change("booking", "event", "'money_sent_back'", named="posting"),
+    Change("booking", "booked_at", "booked_at - interval '2 days'"),
+    Change("booking", "checker", "upper(actor)"),
+]
+
 # What came in files, other cities' cards, and trips.
 CHANGES_IN_TRANSIT = [
     *plus("received_file", "total_fen lines_done", "status = '00' AND name LIKE 'XF%'"),

@@ -43,6 +43,7 @@ from switch.domain.transactions import (
 )
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.book import ShardBook
+from switch.ledger.bookings import Booking, book
 from switch.ledger.card_desk import change_card, find_card
 from switch.ledger.card_states import FOLLOWING, Move
 from switch.ledger.days import ensure_days, open_day
@@ -433,6 +434,11 @@ class City:
             await fold_all(connection, range(SHARDS))
             await fold_purses(connection)
             await fold_trips(connection)
+
+    async def pay(self, *bookings: Booking) -> None:
+        """Book what no terminal moves, by two people."""
+        async with await connect(self.url) as connection, connection.transaction():
+            await book(connection, bookings, actor="li wei", checker="wang fang")
 
     async def look_into(self, kind: str) -> None:
         """Somebody acknowledges an alarm of this kind, and somebody else opens it again."""

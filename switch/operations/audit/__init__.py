@@ -40,6 +40,7 @@ CHECKS: Final = tuple(
             "batches",
             "clearing",
             "settlement",
+            "bookings",
             "lists",
         )
     )

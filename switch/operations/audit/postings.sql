@@ -114,7 +114,7 @@ SELECT CASE WHEN p.entry_no IS NULL THEN 'journal' ELSE 'posting' END,
                      AND (j.hosted OR (p.credit_code, p.credit_owner) <> (2201, 0))) END
 
 -- name: postings_alone
--- says: a posting without an entry is an opening (1001 to a holder), a fee of a day that is being closed or closed, or moves a load; or another city pays for its card
+-- says: a posting without an entry is an opening (1001 to a holder), a fee of a day that is being closed or closed, or moves a load; or another city pays for its card; or it was booked
 -- rows: posting
 SELECT 'posting', format('entry %%s of %%s in shard %%s, line %%s', p.entry_no, p.business_date, p.shard, p.line),
        'an opening from 1001/0, or a fee between 2101 or 2102 and 6001 or 2102 in shard 0',
@@ -125,7 +125,9 @@ SELECT 'posting', format('entry %%s of %%s in shard %%s, line %%s', p.entry_no, 
   LEFT JOIN purse_load_move v ON v.shard = p.shard AND v.entry_no = p.entry_no AND v.line = p.line
   -- These are held against their verdicts by foreign_verdicts.
   LEFT JOIN foreign_verdict o ON p.shard = 0 AND o.entry_no = p.entry_no AND o.business_date = p.business_date
- WHERE v.entry_no IS NULL AND o.entry_no IS NULL AND p.business_date BETWEEN %(first)s AND %(last)s AND j.entry_no IS NULL
+  -- And these against their bookings by bookings.
+  LEFT JOIN booking b ON p.shard = 0 AND b.entry_no = p.entry_no AND b.business_date = p.business_date
+ WHERE v.entry_no IS NULL AND o.entry_no IS NULL AND b.entry_no IS NULL AND p.business_date BETWEEN %(first)s AND %(last)s AND j.entry_no IS NULL
    AND (p.line <> 0 OR p.amount_fen <= 0
         OR NOT CASE WHEN p.debit_code = 1001
                     THEN p.debit_owner = 0 AND p.credit_code IN (2001, 2002, 2003)

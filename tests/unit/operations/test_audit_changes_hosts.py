@@ -6,14 +6,14 @@ import psycopg
 import pytest
 
 from tests.helpers.audit_changes import Change
-from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS, CHANGES_IN_TRANSIT
+from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS, CHANGES_IN_TRANSIT, CHANGES_OF_BOOKINGS
 from tests.unit.operations.audit_changed import check_named, report_of
 from tests.unit.operations.conftest import Audited
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("change", [*CHANGES_AT_HOSTS, *CHANGES_IN_TRANSIT], ids=str)
+@pytest.mark.parametrize("change", [*CHANGES_AT_HOSTS, *CHANGES_IN_TRANSIT, *CHANGES_OF_BOOKINGS], ids=str)
 def test_one_value_changed_is_found_and_named(
     audited: Audited, superuser: psycopg.Connection[Any], change: Change
 ) -> None:

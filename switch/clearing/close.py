@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
+from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
 from switch.clearing.netting import Flow, net_positions
@@ -266,6 +267,7 @@ class _Run:
         await self._execute("summarise_offline")
         for step in ("freeze_transit", "note_transit"):
             await self.connection.execute(TRIPS_SQL[step], {"day": self.day.day})
+        await self.connection.execute(FEES_SQL["freeze_subsidies"], {"day": self.day.day})
         return await self._figures("fees_outcome")
 
     async def netting(self) -> Outcome:

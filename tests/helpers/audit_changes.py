@@ -60,6 +60,10 @@ KEYS = {
     "received_chunk": "'file_no ' || file_no",
     "foreign_verdict": "'entry ' || entry_no",
     "booking": "'entry ' || entry_no",
+    "subsidy_rule": "'subsidy_rule ' || rule_no",
+    "clearing_subsidy": "format('rule %s, merchant_no %s, on %s', rule_no, merchant_no, business_date)",
+    "fee_proposal": "format('proposal %s, line 1', proposal_no)",
+    "fee_proposal_rule": "format('proposal %s, line %s', proposal_no, line)",
     "trip_leg": "'entry ' || entry_no",
     "clearing_transit": "format('merchant_no %s, line %s, on %s', merchant_no, line, business_date)",
 }

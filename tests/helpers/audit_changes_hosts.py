@@ -140,6 +140,14 @@ CHANGES_OF_BOOKINGS = [
     Change("booking", "event", "'money_sent_back'", named="posting"),
     Change("booking", "booked_at", "booked_at - interval '2 days'"),
     Change("booking", "checker", "upper(actor)"),
+    *plus("clearing_subsidy", "ride_count discount_fen asked_fen subsidy_fen merchant_no"),
+    Change("clearing_subsidy", "sponsor_id", "'99993350'"),
+    Change("subsidy_rule", "rate_ppm", "rate_ppm - 100000", named="clearing_subsidy"),
+    Change("subsidy_rule", "ride_cap_fen", "1", "ride_cap_fen IS NOT NULL", named="clearing_subsidy"),
+    Change("subsidy_rule", "day_cap_fen", "1", "discount = 'OTHER'", named="clearing_subsidy"),
+    Change("fee_proposal", "decider", "upper(proposer)"),
+    Change("fee_proposal", "state", "'WITHDRAWN'"),
+    *plus("fee_proposal_rule", "rate_ppm minimum_fen cap_fen weight_switch valid_from"),
 ]
 
 # What came in files, other cities' cards, and trips.

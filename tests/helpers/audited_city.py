@@ -12,6 +12,7 @@ import psycopg
 from switch.clearing import received
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.depot_files import depot_kind
+from switch.clearing.fee_changes import approve, propose
 from switch.clearing.files import FileName
 from switch.clearing.foreign import answer_kind
 from switch.clearing.received import Receipt, Terms, take_file
@@ -434,6 +435,27 @@ class City:
             await fold_all(connection, range(SHARDS))
             await fold_purses(connection)
             await fold_trips(connection)
+
+    async def charge(self) -> None:
+        """A rule for years to come, by two people."""
+        rule = {
+            "merchant_id": None,
+            "category": "9999",
+            "account_kind": 10,
+            "rate_ppm": 1,
+            "minimum_fen": 2,
+            "cap_fen": 30,
+        }
+        weights = {"weight_issuer": 7, "weight_switch": 1, "weight_acquirer": 2}
+        dates = {"valid_from": "2199-01-01", "valid_to": None}
+        async with await connect(self.url) as connection:
+            await connection.execute(
+                "INSERT INTO subsidy_rule (sponsor_id, discount, line, rate_ppm, ride_cap_fen, day_cap_fen, valid_from) VALUES"
+                " (%s, 'TRANSFER', '0003', 500000, 40, 10000, '2020-01-01'), (%s, 'OTHER', NULL, 300000, NULL, 9, '2020-01-01')",
+                (CITY, CITY),
+            )
+            number = await propose(connection, [rule | weights | dates], actor="li wei", reason="as agreed")
+            await approve(connection, number, actor="wang fang")
 
     async def pay(self, *bookings: Booking) -> None:
         """Book what no terminal moves, by two people."""

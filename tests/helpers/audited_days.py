@@ -87,6 +87,7 @@ async def first_day(city: City) -> dict[str, Any]:
     await _rides(city)
     await _batches(city)
     bought["foreign"] = await _depot(city)
+    await city.charge()
     await city.pay(Booking(Event.MONEY_UNEXPLAINED, 4_321, 0, 0, "statement 1/7", "nobody knows whose"))
     late = await hosts.end(12, bought["hosts"]["late"], says(), terminal_no=8)
     assert late[1].answer == "90", "the batch is counted"

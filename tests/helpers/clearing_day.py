@@ -1,7 +1,8 @@
 """A city with merchants, rules and one business day of journal rows, put into a database by plain SQL."""
 
+from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -77,6 +78,20 @@ async def add_journal(connection: AsyncConnection[Any], day: date, count: int, f
         await connection.execute(JOURNAL, {"day": day, "count": count, "first": first})
 
 
+class Fare(NamedTuple):
+    """What a record says of a ride: bytes 74 to 77, 79, 80 to 81 and 94."""
+
+    full_fen: int
+    line: str = "0001"
+    transfer: bool = False
+    industry: int = 1
+
+    def onto(self, raw: bytes) -> bytes:
+        """The record with it."""
+        ride = self.full_fen.to_bytes(4) + bytes((0, self.industry)) + bytes.fromhex(self.line)
+        return raw[:73] + ride + raw[81:93] + bytes((2 * self.transfer,)) + raw[94:]
+
+
 def record_96(
     card: int,
     atc: int,
@@ -112,12 +127,16 @@ async def add_records(
     first_entry: int,
     merchant_no: int,
     results: list[tuple[str, int]],
+    *,
+    fares: Sequence[Fare] = (),
 ) -> None:
-    """Offline records of a day with their results and amounts, in order of arrival."""
+    """Offline records of a day with their results and amounts, in order of arrival. fares: they are rides, each with its own."""
     for place, (result, amount_fen) in enumerate(results):
         raw = record_96(
             place + 1, place, amount_fen, 1000 + place, tac="FFFFFFFF" if result == "04" else "0A0B0C0D"
         )
+        if fares:
+            raw = fares[place].onto(raw)
         accepted = result == "10"
         await connection.execute(
             "INSERT INTO purse_record (entry_no, card_no, card, amount_fen, balance_fen, psam, psam_serial, record_serial, credit_owner,"

@@ -41,6 +41,7 @@ CHECKS: Final = tuple(
             "clearing",
             "settlement",
             "bookings",
+            "fees",
             "lists",
         )
     )

@@ -157,6 +157,7 @@ async def lock_and_read(
     reversals: set[tuple[int, int]] = set()
     elsewhere: set[int] = set()  # terminals of requests that no account of ours orders
     stood_in: set[str] = set()  # hosts
+    bound: set[int] = set()  # bindings with a day limit
     loaded: set[str] = set()  # cards whose purse a request is about
     look_into: set[int] = set()  # accounts of which a hold may have expired, or is asked about
     medical: list[Item] = []
@@ -187,6 +188,8 @@ async def lock_and_read(
             elsewhere.add(item.key.terminal_no)
             if item.ask is not None and item.ask.stand_in is not None:
                 stood_in.add(item.ask.host)
+            if item.ask is not None and item.ask.day_limit_fen is not None:
+                bound.add(item.ask.binding_no)
         if isinstance(request, LegEnd):
             elsewhere.add(item.key.terminal_no)
             if request.load is not None and request.load.purse is not None:
@@ -212,6 +215,8 @@ async def lock_and_read(
     queue("lock_accounts", {"shard": shard, "account_ids": int8s(list(locked))})
     if elsewhere:
         leg_rows.queue_locks(link, shard, elsewhere, stood_in)
+    if bound:
+        leg_rows.queue_bound(link, shard, bound)
     if loaded:
         queue("lock_purses", {"shard": shard, "pans": texts(list(loaded))})
     queue("read_instant")
@@ -257,6 +262,9 @@ async def lock_and_read(
     _, _, accounts, *rest = await link.round_trip()
     if elsewhere:
         rest, batch.stand_ins = leg_rows.locked(rest, stood_in)
+    paid: Sequence[Row] = ()
+    if bound:
+        _, paid, *rest = rest
     purses = rest.pop(0) if loaded else []
     instant, cards, sessions, keys, *rest = rest
     originals = rest.pop(0) if named else []
@@ -274,6 +282,7 @@ async def lock_and_read(
         entry_of=batch.by_number.get,
         holds=batch.holds,
     )
+    batch.facts.bound_fen = {row[0]: row[1] for row in paid}
     batch.accounts = batch.facts.accounts = {row[0]: Account(*row) for row in accounts}
     if medical:
         batch.facts.medical = medical_rows.state_of(medical_policy, *rest)

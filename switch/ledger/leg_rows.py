@@ -21,6 +21,8 @@ STATEMENTS: Final = (
     "lock_terminals",
     "add_stand_ins",
     "lock_stand_ins",
+    "lock_bindings",
+    "read_bound",
     "read_legs",
     "add_legs",
     "end_legs",
@@ -30,6 +32,8 @@ STATEMENTS: Final = (
 TERMINAL_LOCK: Final = (
     0x4C454753  # "LEGS": the first half of the advisory lock, the terminal's number is the second
 )
+_TWO_31: Final = 1 << 31
+BINDING_LOCK: Final = 0x424E4453  # "BNDS": likewise, with the number of the binding
 Row = Sequence[Any]
 
 
@@ -47,6 +51,13 @@ def locked(results: list[Any], hosts: Collection[str]) -> tuple[list[Any], dict[
         return results[1:], {}
     _, _, rows, *rest = results
     return rest, {row[0]: StandIn(*row) for row in rows}
+
+
+def queue_bound(link: Pipeline, shard: int, bindings: Collection[int]) -> None:
+    """Queue the lock on bound cards with a day limit, behind the terminals, and then what they have paid today."""
+    numbers = list(bindings)
+    link.queue("lock_bindings", {"space": BINDING_LOCK, "bindings": int4s([n % _TWO_31 for n in numbers])})
+    link.queue("read_bound", {"shard": shard, "bindings": int8s(numbers)})
 
 
 def queue_read(
@@ -137,6 +148,7 @@ def _new_columns(shard: int, made: Sequence[tuple[Item, Entry, Leg]]) -> dict[st
         "states": int2s([leg.state for leg in found]),
         "ended_at": instants([leg.ended_at for leg in found]),
         "ended_by": int8s([leg.ended_by or 0 for leg in found]),
+        "bindings": int8s([ask.binding_no for ask in asks]),
     }
 
 

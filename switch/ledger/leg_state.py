@@ -42,7 +42,8 @@ class HostAsk(NamedTuple):
     """What routing has found out about a request that goes to a host.
 
     debit_code, debit_owner: who owes us what it approves. number: the card as the host knows it. budget_s: how long it is waited for.
-    stand_in: given when the host is not to be asked but stood in for.
+    stand_in: given when the host is not to be asked but stood in for. binding_no: of the bound card that pays, where day_limit_fen is
+    the most that it pays on a business day.
     """
 
     host: str
@@ -54,6 +55,8 @@ class HostAsk(NamedTuple):
     merchant_id: str
     budget_s: float
     stand_in: StandInTerms | None = None
+    binding_no: int = 0
+    day_limit_fen: int | None = None
 
 
 @dataclass(slots=True)

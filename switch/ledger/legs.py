@@ -122,6 +122,9 @@ def intend(request: CardRequest, facts: Facts, ask: HostAsk, stand_in: StandIn |
     if decline is not None:
         return Ruling(decline)
     amount_fen = 0 if isinstance(request, Balance) else request.amount_fen
+    paid_fen = facts.bound_fen.get(ask.binding_no, 0) + amount_fen
+    if ask.day_limit_fen is not None and paid_fen > ask.day_limit_fen:
+        return Ruling(Decline.LIMIT_AMOUNT)
     leg = Leg(
         facts.serial,
         facts.today,
@@ -138,8 +141,12 @@ def intend(request: CardRequest, facts: Facts, ask: HostAsk, stand_in: StandIn |
         gives_up_at=facts.now + timedelta(seconds=ask.budget_s + SECURE_S),
     )
     if ask.stand_in is None:
-        return Ruling(answer=IN_PROGRESS, auth_code="", leg=leg)
-    return _stand_in(request, facts, leg, ask.stand_in, stand_in or StandIn(ask.host))
+        ruling = Ruling(answer=IN_PROGRESS, auth_code="", leg=leg)
+    else:
+        ruling = _stand_in(request, facts, leg, ask.stand_in, stand_in or StandIn(ask.host))
+    if ruling.leg is not None:
+        facts.bound_fen[ask.binding_no] = paid_fen
+    return ruling
 
 
 def _refusal(request: Purchase | Balance, facts: Facts) -> Decline | None:

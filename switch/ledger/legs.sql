@@ -17,6 +17,21 @@ SELECT host, outstanding_fen, outstanding_count
  ORDER BY host
    FOR NO KEY UPDATE;
 
+-- name: lock_bindings
+-- In order of number: two payments by one bound card, at two terminals, are counted one after the other.
+SELECT pg_advisory_xact_lock(%(space)b::int, binding_no)
+  FROM (SELECT unnest(%(bindings)b::int[]) AS binding_no ORDER BY 1) AS sorted;
+
+-- name: read_bound
+-- What bound cards have paid today, or are being asked for. What was undone does not count; what was refunded does.
+SELECT l.binding_no, sum(l.amount_fen)::bigint
+  FROM business_day d
+  JOIN host_leg l ON l.shard = %(shard)b AND l.binding_no = ANY(%(bindings)b::bigint[]) AND l.business_date = d.business_date AND l.state IN (0, 1, 5)
+  LEFT JOIN original_use u ON u.shard = l.shard AND u.entry_no = l.ended_by AND u.undone_by IS NOT NULL
+  LEFT JOIN purse_load p ON p.shard = l.shard AND p.entry_no = l.ended_by AND p.held = 0
+ WHERE d.begins_at <= clock_timestamp() AND clock_timestamp() < d.ends_at AND u.entry_no IS NULL AND p.entry_no IS NULL
+ GROUP BY l.binding_no;
+
 -- name: read_legs
 -- Of intents by their key, of transactions by the entry that is one.
 SELECT l.terminal_no, l.batch_no, l.stan, l.leg_no, l.business_date, l.host, l.service, l.step, l.debit_code, l.debit_owner,
@@ -32,19 +47,20 @@ SELECT l.terminal_no, l.batch_no, l.stan, l.leg_no, l.business_date, l.host, l.s
 -- name: add_legs
 INSERT INTO host_leg (shard, business_date, terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind, pan,
                       entry_mode, rrn, asked_at, gives_up_at, leg_no, amount_fen, host, debit_code, debit_owner, service, step,
-                      transmitted, trace, state, ended_at, ended_by)
+                      transmitted, trace, state, ended_at, ended_by, binding_no)
 SELECT %(shard)b::smallint, %(business_date)b::date, n.terminal_no, n.batch_no, n.stan, n.merchant_no, n.terminal_id, n.merchant_id,
        n.kind, n.account_kind, n.pan, n.entry_mode, n.rrn, n.asked_at, n.gives_up_at, n.leg_no, n.amount_fen, n.host, n.debit_code,
-       n.debit_owner, n.service, n.step, n.transmitted, n.trace, n.state, nullif(n.ended_at, 'infinity'), nullif(n.ended_by, 0)
+       n.debit_owner, n.service, n.step, n.transmitted, n.trace, n.state, nullif(n.ended_at, 'infinity'), nullif(n.ended_by, 0),
+       nullif(n.binding_no, 0)
   FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(merchants)b::int[], %(terminal_ids)b::text[],
               %(merchant_ids)b::text[], %(kinds)b::smallint[], %(accounts)b::smallint[], %(pans)b::text[], %(modes)b::text[],
               %(rrns)b::text[], %(asked)b::timestamptz[], %(gives_up)b::timestamptz[], %(legs)b::bigint[], %(amounts)b::bigint[],
               %(hosts)b::text[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[], %(services)b::smallint[],
               %(steps)b::smallint[], %(transmitted)b::text[], %(traces)b::int[], %(states)b::smallint[],
-              %(ended_at)b::timestamptz[], %(ended_by)b::bigint[])
+              %(ended_at)b::timestamptz[], %(ended_by)b::bigint[], %(bindings)b::bigint[])
        AS n (terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind, pan, entry_mode, rrn, asked_at,
              gives_up_at, leg_no, amount_fen, host, debit_code, debit_owner, service, step, transmitted, trace, state, ended_at,
-             ended_by);
+             ended_by, binding_no);
 
 -- name: end_legs
 -- Only what is still open: whoever ended a leg first has ended it, even if the lock on its terminal were forgotten.

@@ -178,6 +178,9 @@ class Facts:
     limit_rules: Sequence[LimitRule] = ()
     accounts: Mapping[int, Account] = field(default_factory=dict)  # all that the batch has locked
     medical: MedicalState | None = None  # only where a request of the batch is about a medical account
+    bound_fen: dict[int, int] = field(
+        default_factory=dict
+    )  # paid today by bound cards with a day limit, by binding_no
     loading: Loading | None = None
     purse: Purse | None = None  # of the card, where the request is about a load
     purse_max_fen: int = 0  # the most that a purse may hold, at this terminal

@@ -63,7 +63,7 @@ def account_of(vault: OpenNumbers, card: CardNumber, binding: Binding) -> CardNu
 def binding_refusal(binding: Binding | None, amount_fen: Fen) -> Decline | None:
     """Why a bound account does not pay this; None when it may.
 
-    A payment above the day's limit is refused; what was paid earlier in the day is not counted here.
+    A payment above the day's limit is refused at once; the ledger counts what was paid earlier in the day (legs.intend).
     """
     if binding is None:
         return Decline.ACCOUNT_NOT_PERMITTED

@@ -155,11 +155,14 @@ class HostDesk:
         code, owner = _owes(destination, account, int(terms.institution))
         card = request.card
         assert card is not None, "a purchase or a balance has a card"
+        bound, day_limit_fen = 0, None
         if binding is not None and int(binding.institution_id) == int(terms.institution):
             refusal = binding_refusal(binding, getattr(request, "amount_fen", Fen(0)))
             if refusal is not None:
                 return refusal
             card = account_of(self._vault, card, binding)
+            if binding.day_limit_fen is not None and service != HostService.BALANCE:
+                bound, day_limit_fen = binding.binding_no, binding.day_limit_fen
         return HostAsk(
             terms.name,
             service,
@@ -170,6 +173,8 @@ class HostDesk:
             entry.merchant_id,
             terms.answer_s,
             terms.stand_in if up is None else None,
+            bound,
+            day_limit_fen,
         )
 
     # ------------------------------------------------------------------ asking

@@ -161,3 +161,42 @@ async def test_a_question_whose_key_another_request_has_taken_is_undone(pg: Pg, 
     assert await cursor.fetchall() == [(4,)]
     cursor = await pg.execute("SELECT step, reason, amount_fen FROM host_outbox")
     assert await cursor.fetchall() == [(5, "98", 500)]
+
+
+def bound(day: date, fen: int, *, limit: int = 1_000, **how: Any) -> Item:
+    """A payment by a bound card that pays so much a day."""
+    return asked(day, fen, **how)._replace(ask=ASK._replace(binding_no=7, day_limit_fen=limit))
+
+
+async def test_a_bound_card_pays_no_more_than_its_limit_of_a_day_whatever_it_is_asked_at_once(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book, a_book(postgres_url) as other:
+        first = bound(day, 600)
+        question, refused, small = await book.settle([first, bound(day, 401), bound(day, 400)])
+        assert isinstance(question, Asked)
+        assert isinstance(refused, Outcome)
+        assert (refused.answer, isinstance(small, Asked)) == ("61", True)
+        assert await answer(other, bound(day, 1)) == "61", "another process counts the same"
+        declined = approval(first, question)
+        await one(
+            book, declined._replace(request=declined.request._replace(end=None))
+        )  # nobody knows: undone
+        told = await asyncio.gather(*(one(each, bound(day, 500)) for each in (book, other)))
+    assert sorted(isinstance(each, Asked) for each in told) == [False, True], "there is room for one of them"
+
+
+async def test_what_was_voided_does_not_count_and_another_day_begins_at_nothing(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    async with a_book(postgres_url) as book:
+        first = bound(day, 1_000)
+        assert await answer(book, approval(first, await one(book, first))) == "00"
+        assert await answer(book, bound(day, 1)) == "61"
+        undone = reversal(first, day, 1_000)
+        assert await answer(book, undone) == "00"
+        assert isinstance(await one(book, bound(day, 900)), Asked)
+        await pg.execute("UPDATE host_leg SET business_date = business_date - 1")
+        assert isinstance(await one(book, bound(day, 1_000)), Asked)

@@ -1,10 +1,10 @@
 """`make bench`: every figure of one run on the machine at hand, as JSON; ratios first, because machines differ and are noisy.
 
-    python -m loadtests.run [--quick] [--processes N] [--only PART,...]
+    python -m loadtests.run [--quick] [--processes N] [--only PART,...] [--transactions N,...]
 
 Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and only when asked for memory, a million authorisations, outbox, a
-host that comes back to 50 000 messages, lists, a hot list of 500 000 cards to its last signed block, and depot, 3 000 terminals that hand
-in 500 rides each over MQTT. Progress goes to stderr, the JSON document to stdout. It refuses to
+host that comes back to 50 000 messages, lists, a hot list of 500 000 cards to its last signed block, depot, 3 000 terminals that hand
+in 500 rides each over MQTT, and close, the day's end at several sizes (--transactions). Progress goes to stderr, the JSON document to stdout. It refuses to
 report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
 """
 
@@ -28,7 +28,7 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from loadtests import depot_bench, hosts_bench, intake_bench, lists_bench, outbox_bench
+from loadtests import close_bench, depot_bench, hosts_bench, intake_bench, lists_bench, outbox_bench
 from loadtests.town import Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
@@ -95,20 +95,8 @@ def pgbench(seconds: int, processes: int) -> dict[str, Any]:
         subprocess.run([str(program), "-q", "-i", "-s", "10", url], check=True, capture_output=True)
         for clients in PGBENCH_CLIENTS:
             console.print(f"pgbench with {clients} clients")
-            command = [
-                str(program),
-                "-n",
-                "-N",
-                "-M",
-                "prepared",
-                "-c",
-                str(clients),
-                "-j",
-                str(processes),
-                "-T",
-                str(seconds),
-                url,
-            ]
+            flags = f"-n -N -M prepared -c {clients} -j {processes} -T {seconds}"
+            command = [str(program), *flags.split(), url]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found = re.search(r"tps = ([0-9.]+)", done.stdout)
             assert found is not None, "pgbench prints its rate"
@@ -332,6 +320,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it runs")
     parser.add_argument("--processes", type=int, default=2, help="serving processes")
     parser.add_argument("--only", default="", help="parts, separated by commas")
+    parser.add_argument(
+        "--transactions",
+        type=lambda words: [int(word) for word in words.split(",")],
+        default=list(close_bench.SIZES),
+        help="sizes of the days that are closed, separated by commas; 10000000 takes 25 GB of disk",
+    )
     options = parser.parse_args()
     parts = (
         set(options.only.split(","))
@@ -381,6 +375,8 @@ def main() -> None:
         document["offline"] = offline(scale)
     if "depot" in parts:
         document["depot"] = depot(options.processes, scale)
+    if "close" in parts:
+        document["close"] = close_bench.measure_all(options.transactions, console.print)
     if "outbox" in parts:
         document["outbox"] = outbox(options.processes, scale)
     if "lists" in parts:

@@ -3,11 +3,15 @@
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
+from switch.clearing.charge_files import Wanted, write_members, write_merchants
+from switch.clearing.charges import MEMBER_ROWS, MERCHANT_ROWS
+from switch.clearing.copying import Blocks, copied
 from switch.clearing.files import (
     CRLF,
     FileInMaking,
@@ -21,7 +25,7 @@ from switch.clearing.files import (
     sync_folder,
 )
 from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
-from switch.clearing.lines import FORWARDED_LINES, MEMBER_LINES, MERCHANT_LINES, REFUSAL_LINES
+from switch.clearing.lines import FORWARDED_LINES, REFUSAL_LINES
 from switch.storage.sql import load
 
 SQL = load("switch.clearing")
@@ -29,7 +33,7 @@ SQL = load("switch.clearing")
 PUBLISH_AT_ONCE = (
     16  # files whose names are forced out and marked complete together; those of merchants all at the end
 )
-LINES_AT_ONCE = 8192  # 2.5 MB of CM
+LINES_AT_ONCE = 8192  # of the files of offline records
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -161,14 +165,22 @@ class DayFiles:
         missing = [state.row for state in states if state.fault not in ("", "not marked complete")]
         self._rows = {row.name: row for row in missing}
         self._done, self._total = 0, sum(row.line_count for row in missing)
-        merchants = []
+        long: dict[str, list[FileRow]] = {"CM": [], "MR": []}
         for row in missing:
             self._folder.joinpath(f"{row.name}.ok").unlink(missing_ok=True)
-            if row.name.startswith("MR"):
-                merchants.append(row)
+            if row.name[:2] in long:
+                long[row.name[:2]].append(row)
             else:
                 await self._write_one(row)
-        await self._write_merchants(merchants, every=len(merchants) == sum(r.name[:2] == "MR" for r in rows))
+        members, merchants = long["CM"], long["MR"]
+        every = {kind: len(of) == sum(row.name[:2] == kind for row in rows) for kind, of in long.items()}
+        parties = [row.party for row in members]
+        blocks = self._charges(MEMBER_ROWS, _lines_of(members), every=every["CM"], members=parties)
+        self._batch += await write_members(blocks, self._wanted(members))
+        await self._publish()
+        numbers = [row.party_no for row in merchants]
+        blocks = self._charges(MERCHANT_ROWS, _lines_of(merchants), every=every["MR"], merchants=numbers)
+        self._batch += await write_merchants(blocks, self._wanted(merchants), f"{self._terms.day:%Y%m%d}")
         await self._publish()
         return [row.name for row in missing]
 
@@ -187,29 +199,21 @@ class DayFiles:
         if len(self._batch) >= PUBLISH_AT_ONCE:
             await self._publish()
 
-    async def _write_merchants(self, rows: Sequence[FileRow], *, every: bool) -> None:
-        """All merchants' files out of one stream that is sorted by merchant."""
-        merchants = [row.party_no for row in rows]
-        async with aclosing(self._stream(MERCHANT_LINES, every=every, merchants=merchants)) as blocks:
-            lines: list[bytes] = []
-            at = 0
-            for row in rows:
-                merchant = row.party.encode()
-                with FileInMaking(self._folder, self._head(row)) as file:
-                    number = 0
-                    while number < row.line_count:
-                        if at == len(lines):
-                            lines, at = await anext(blocks), 0
-                        part = lines[at : at + row.line_count - number]
-                        # They are sorted by merchant: what holds for the first and the last holds for all.
-                        assert part[0][9:24] == part[-1][9:24] == merchant, f"{row.name}: another merchant's"
-                        numbered = [b"D%08d%b" % (n, line[9:]) for n, line in enumerate(part, number + 1)]
-                        file.add_block(_with_crlf(numbered), len(part))
-                        number += len(part)
-                        at += len(part)
-                    self._batch.append(file.finish())
-            assert at == len(lines), "lines of merchants without a file"
-            assert await anext(blocks, None) is None, "lines of merchants without a file"
+    def _wanted(self, rows: Sequence[FileRow]) -> list[Wanted]:
+        return [Wanted(row.party, row.line_count, partial(self._file, row)) for row in rows]
+
+    def _file(self, row: FileRow) -> FileInMaking:
+        return FileInMaking(self._folder, self._head(row))
+
+    async def _charges(self, query: str, lines: int, **values: object) -> Blocks:
+        """Rows of a COPY in blocks."""
+        if not lines:
+            return
+        async with aclosing(copied(self._connection, query, {"day": self._terms.day, **values})) as blocks:
+            async for messages in blocks:
+                self._done = min(self._total, self._done + len(messages))
+                self._tell(self._done, self._total)
+                yield messages
 
     def _head(self, row: FileRow) -> Head:
         return Head(parse_name(row.name), self._terms.created_at, row.line_count, row.total_fen)
@@ -315,7 +319,7 @@ _QS_FIELDS = (
 
 
 _TR_FIELDS = tuple(field.name for field in LAYOUTS["TR"].fields[2:-1])
-_STREAMED = {"CM": MEMBER_LINES, "SS": REFUSAL_LINES, "FH": FORWARDED_LINES}
+_STREAMED = {"SS": REFUSAL_LINES, "FH": FORWARDED_LINES}
 
 
 def _with_crlf(lines: list[bytes]) -> bytes:
@@ -324,6 +328,10 @@ def _with_crlf(lines: list[bytes]) -> bytes:
     if b"\\" in block:
         block = block.replace(b"\\\\", b"\\")
     return block.replace(b"\n", CRLF)
+
+
+def _lines_of(rows: Iterable[FileRow]) -> int:
+    return sum(row.line_count for row in rows)
 
 
 def _total(kind: str, lines: Iterable[Mapping[str, Value]]) -> int:

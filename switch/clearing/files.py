@@ -270,7 +270,7 @@ class FileInMaking:
         self._path = folder / str(head.name)
         self._temporary = folder / f"{head.name}.tmp"
         self._digest = new_digest("sm3")
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._lines = 0
         self._size = 0
@@ -290,7 +290,7 @@ class FileInMaking:
             with contextlib.suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
 
-    def _take(self, block: bytes) -> None:
+    def _take(self, block: bytes | memoryview) -> None:
         self._pending.append(block)
         self._pending_bytes += len(block)
         if self._pending_bytes >= _BUFFER_BYTES:
@@ -311,7 +311,7 @@ class FileInMaking:
         """Take the next detail line, without CRLF."""
         self.add_block(line + CRLF, 1)
 
-    def add_block(self, block: bytes, lines: int) -> None:
+    def add_block(self, block: bytes | memoryview, lines: int) -> None:
         """Take many detail lines at once, each with its CRLF."""
         assert len(block) == lines * (self._head.line_length + 2), (
             f"{self._head.name}: a line of wrong length"

@@ -295,7 +295,8 @@ _CONSTANT = re.compile(r"'([^']*)'")
 _READY_FEE = re.compile(r"[CD][0-9]+")
 
 
-def _write(field: Field, value: Value) -> str:
+def write_value(field: Field, value: Value) -> str:
+    """One field, in its width. Raises ValueError naming the field when the value does not fit."""
     name, width, form = field
     if form is Form.NUMBER:
         text = str(value).rjust(width, "0")
@@ -331,7 +332,7 @@ def write_line(layout: Layout, values: Mapping[str, Value]) -> str:
         elif field.name not in values:
             raise ValueError(f"{field.name}: missing")
         else:
-            parts.append(_write(field, values[field.name]))
+            parts.append(write_value(field, values[field.name]))
     return "".join(parts)
 
 
@@ -416,7 +417,7 @@ def _sql(field: Field, expression: str) -> str:
     width = field.width
     constant = _CONSTANT.fullmatch(expression)
     if constant is not None:  # written once instead of per row
-        return f"'{_write(field, constant[1])}'"
+        return f"'{write_value(field, constant[1])}'"
     if field.form is Form.NUMBER:
         return f"lpad(({expression})::text, {width}, '0')"
     if field.form is Form.TEXT:

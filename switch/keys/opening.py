@@ -19,14 +19,20 @@ from switch.keys.sealing import Sealer, UnlockSecret, new_meta, sealed_meta, unl
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import VAULT_EXISTS, DatabaseKeyStore
 from switch.keys.terminal_keys import ENGINES_MAX
-from switch.keys.vault import CENTRE_SIGNING_KEY, LIST_SIGNING_KEY, VERIFIER_KEY
+from switch.keys.vault import CENTRE_SIGNING_KEY, EVIDENCE_SIGNING_KEY, LIST_SIGNING_KEY, VERIFIER_KEY
 
 _OWN_KEYS = (
     KeySpec("PVK", "SM3", 1, LOCAL_OWNER, KeyLevel.LOCAL, 1),
     KeySpec("SM2", "SM2", 1, LOCAL_OWNER, KeyLevel.LOCAL, 1),
     KeySpec("LSK", "SM2", 1, LOCAL_OWNER, KeyLevel.LOCAL, 1),
+    KeySpec("ESK", "SM2", 1, LOCAL_OWNER, KeyLevel.LOCAL, 1),
 )
-assert [spec.name for spec in _OWN_KEYS] == [VERIFIER_KEY, CENTRE_SIGNING_KEY, LIST_SIGNING_KEY]
+assert [spec.name for spec in _OWN_KEYS] == [
+    VERIFIER_KEY,
+    CENTRE_SIGNING_KEY,
+    LIST_SIGNING_KEY,
+    EVIDENCE_SIGNING_KEY,
+]
 
 
 class VaultSettings(Protocol):
@@ -63,7 +69,7 @@ def unlock_secret(settings: VaultSettings) -> UnlockSecret:
 
 
 def create_vault(store: KeyStore, unlock: UnlockSecret, *, rehearsal: bool) -> SoftwareVault:
-    """Make a new vault with its own keys (PIN verifiers, signatures of the centre and of lists); InputRefused when the store has one."""
+    """Make a new vault with its own keys (PIN verifiers, signatures of the centre, of lists and of days); InputRefused when the store has one."""
     if store.load_meta():
         raise InputRefused(VAULT_EXISTS)
     meta, lmk = new_meta(unlock, rehearsal=rehearsal)

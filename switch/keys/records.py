@@ -71,7 +71,12 @@ KEY_TYPES = {
     "PVK": TypeRule((KeyLevel.LOCAL,), ("SM3",), "PIN verifiers, HMAC-SM3"),
     "SM2": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the key centre and of files"),
     "LSK": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of terminals' lists 名單簽名"),
+    "ESK": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the seals of days 存證簽名"),
 }
+
+# Key pairs that sign, each for its own readers: whoever checks one kind of thing must not be told another kind by it.
+SIGNING_TYPES = ("SM2", "LSK", "ESK")
+assert {kind for kind, rule in KEY_TYPES.items() if rule.algorithms == ("SM2",)} == set(SIGNING_TYPES)
 
 _FIXED_OWNERS = {KeyLevel.ROOT: ROOT_OWNER, KeyLevel.LOCAL: LOCAL_OWNER}
 _OWNER = re.compile(r"[A-Za-z0-9._-]{1,32}")

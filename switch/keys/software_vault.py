@@ -35,6 +35,7 @@ from switch.keys.primitives import (
 from switch.keys.purse import LoadTerms, TacItem
 from switch.keys.records import (
     ALGORITHM_LABELS,
+    SIGNING_TYPES,
     KeyLevel,
     KeyMissingError,
     KeyRecord,
@@ -365,7 +366,7 @@ class SoftwareVault:
         return WrappingKey(self._clear(record), algorithm_named(record.algorithm))
 
     def _pair(self, name: str, states: frozenset[KeyState]) -> sm2.KeyPair:
-        clear = self._clear(self._record(name, ("SM2", "LSK"), states))
+        clear = self._clear(self._record(name, SIGNING_TYPES, states))
         return sm2.KeyPair(clear[:32], clear[32:])
 
     def sign(self, key_name: str, message: bytes) -> bytes:

@@ -18,6 +18,7 @@ VERIFIER_BYTES = 16
 VERIFIER_KEY = "PVK/SM3/v1/local"  # made with the vault; all PIN verifiers depend on it
 CENTRE_SIGNING_KEY = "SM2/SM2/v1/local"  # made with the vault; signs key envelopes and clearing files
 LIST_SIGNING_KEY = "LSK/SM2/v1/local"  # made with the vault; terminals are given its public half, and check their lists by it
+EVIDENCE_SIGNING_KEY = "ESK/SM2/v1/local"  # made with the vault; signs the seals of days
 
 
 class WorkingKeySet(NamedTuple):

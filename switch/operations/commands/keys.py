@@ -22,6 +22,7 @@ from switch.keys.primitives import algorithm_named
 from switch.keys.records import (
     KEY_TYPES,
     ROOT_OWNER,
+    SIGNING_TYPES,
     CeremonyEntry,
     KeyLevel,
     KeyRecord,
@@ -333,7 +334,7 @@ def list_keys(
 
 
 def _signs(record: KeyRecord) -> bool:
-    return record.key_type in ("SM2", "LSK") and record.state is not KeyState.RETIRED
+    return record.key_type in SIGNING_TYPES and record.state is not KeyState.RETIRED
 
 
 def _public(key: str | None) -> dict[str, str]:

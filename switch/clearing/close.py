@@ -1,6 +1,6 @@
 """Closing a business day: named steps in a table, each done once, the whole resumable at any point with the same bytes.
 
-    cut-over → seal → adjudicate → fold → fees → netting → postings → files → done
+    cut-over → seal → adjudicate → fold → fees → netting → postings → files → evidence → done
 
 Nothing pauses: bookings go on into the next day while the old one is closed. What cannot be computed again (the instant of
 the first close, rules, merchants, the settlement date) is stored by the first run and used by every later one.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
+from switch.clearing.evidence.sealing import SealSigner, seal_day_and_files, write_seal
 from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
@@ -49,6 +50,7 @@ class CloseTerms(NamedTuple):
     """What the operator's settings say about closing. shards: every shard that any process books in.
 
     interop_centre: where records of other cities' cards go; empty: nowhere. deadline: until when their cities may answer.
+    signer: who signs the day's seal; None: nobody.
     """
 
     own_id: str
@@ -62,6 +64,7 @@ class CloseTerms(NamedTuple):
     seal_wait_s_max: float = 60.0
     interop_centre: str = ""
     deadline: Deadline = Deadline()
+    signer: SealSigner | None = None
 
 
 class Closed(NamedTuple):
@@ -319,6 +322,16 @@ class _Run:
         self.written += await files.write_missing()
         return await self._figures("files_outcome")
 
+    async def evidence(self) -> Outcome:
+        return await seal_day_and_files(
+            self.connection,
+            self.day.day,
+            self.day.own_id,
+            self.folder,
+            self.terms.signer,
+            lambda done, total: self.tell(Progress("evidence", done, total)),
+        )
+
     async def _forwarded(self) -> tuple[int, int]:
         cursor = await self.connection.execute(FOREIGN_SQL["plan_forward"], {"day": self.day.day})
         row = await cursor.fetchone()
@@ -329,6 +342,7 @@ class _Run:
         """Of a closed day: compare every file with its digest and write again what is missing or was changed."""
         self.tell(Progress("check files"))
         self.written += await self._files("check files").write_missing()
+        self.written += await write_seal(self.connection, self.day.day, self.folder)
         self.tell(Progress("check files", finished=True, outcome={"rewritten": len(self.written)}))
 
     def _files(self, step: str) -> DayFiles:
@@ -357,4 +371,5 @@ STEPS: Sequence[Step] = (
     Step("netting", _Run.netting, atomic=True),
     Step("postings", _Run.postings, atomic=True),
     Step("files", _Run.files, atomic=False),
+    Step("evidence", _Run.evidence, atomic=False),
 )

@@ -24,6 +24,7 @@ from switch.operations.commands import (
     registry,
     risk,
     routes,
+    seal,
     terminals,
     trips,
 )
@@ -34,6 +35,7 @@ from switch.operations.commands.files import app as files
 from switch.operations.commands.fleet import fleet
 from switch.operations.commands.setup import init, migrate
 from switch.operations.commands.vectors import vectors
+from switch.operations.commands.verify import verify
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "init": init,
@@ -43,6 +45,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "close": close,
     "audit": audit,
     "fleet": fleet,
+    "verify": verify,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
     "bindings": bindings.app,
@@ -61,6 +64,7 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "registry": registry.app,
     "risk": risk.app,
     "routes": routes.app,
+    "seal": seal.app,
     "parameters": parameters.app,
     "terminals": terminals.app,
     "hotlist": hotlist.app,

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from typing import Annotated, Any
 
 import orjson
+import psycopg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -17,11 +18,14 @@ from rich.table import Table
 from switch.clearing.calendar_cn import WorkdayCalendar
 from switch.clearing.close import Closed, CloseTerms, close_day
 from switch.clearing.close import Progress as Step
+from switch.clearing.evidence.sealing import SealSigner
 from switch.clearing.foreign import Deadline
 from switch.clearing.report import Figures, day_report
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
+from switch.keys.opening import open_vault
+from switch.keys.stores import DatabaseKeyStore
 from switch.ledger.days import Day, day_of, ensure_days, oldest_not_closed
 from switch.ledger.load_desk import suspend_unconfirmed
 from switch.settings import Settings, load_settings
@@ -39,7 +43,7 @@ def close(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an open day is ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document at the end.")] = False,
 ) -> None:
-    """Close a business day: cut over, seal, fees, netting, postings, files. Run again after a stop, it goes on.
+    """Close a business day: cut over, seal, fees, netting, postings, files, evidence. Run again after a stop, it goes on.
 
     Of a closed day it checks the files and writes missing ones, byte for byte as they were.
     """
@@ -51,8 +55,8 @@ def close(
         typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
 
 
-def close_terms(settings: Settings) -> CloseTerms:
-    """What these settings say about closing."""
+def close_terms(settings: Settings, signer: SealSigner | None = None) -> CloseTerms:
+    """What these settings say about closing. signer: who signs the day's seal."""
     return CloseTerms(
         own_id=settings.institution.own_id,
         centre_id=settings.institution.centre_id,
@@ -63,7 +67,16 @@ def close_terms(settings: Settings) -> CloseTerms:
         cut_off=settings.clearing.cut_off,
         interop_centre=settings.interop.centre_id,
         deadline=Deadline(settings.interop.answer_days, settings.interop.answer_by),
+        signer=signer,
     )
+
+
+def seal_signer(url: str, settings: Settings) -> SealSigner | None:
+    """The vault's key for seals; None where no vault was made. A vault that does not open is an error: the seal of a day is made once."""
+    with psycopg.connect(url) as plain:
+        if not DatabaseKeyStore(plain).load_meta():
+            return None
+        return SealSigner(open_vault(plain, settings.unlock))
 
 
 def actor() -> str:
@@ -84,8 +97,9 @@ async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool
         if row is None:
             raise InputRefused(f"there is no business day {chosen}" if chosen else "there is no day to close")
         _warn_if_open(row, console, ask=not yes and sys.stdin.isatty() and sys.stdout.isatty())
+        terms = close_terms(settings, seal_signer(url, settings) if row.state < 2 else None)
         with _Display(console) as display:
-            closed = await close_day(connection, row.day, close_terms(settings), actor(), display.tell)
+            closed = await close_day(connection, row.day, terms, actor(), display.tell)
         report = await day_report(connection, row.day)
     suspended = 0
     for shard in range(settings.database.shards):
@@ -166,6 +180,8 @@ _SHOWN = {
     "postings": "{} fee postings",
     "files": "{:,} files",
     "lines": "{:,} lines",
+    "leaves": "{:,} leaves",
+    "signed_by": "signed by {}",
     "rewritten": "{:,} files written again",
 }
 
@@ -178,8 +194,10 @@ def _words(outcome: dict[str, Any]) -> str:
     words = [
         text.format(_local(outcome[name]) if name.endswith("_at") else outcome[name])
         for name, text in _SHOWN.items()
-        if name in outcome and (outcome[name] or name in ("items", "rewritten"))
+        if name in outcome and (outcome[name] or name in ("items", "leaves", "rewritten"))
     ]
+    if outcome.get("signed_by") == "":
+        words.append("NOT SIGNED: the vault has no key for it (docs/keys.md, section 10)")
     if "volume_fen" in outcome:
         words.append(f"volume {yuan(outcome['volume_fen'])}, fees {yuan(outcome['fee_fen'])}")
     return ", ".join(text for text in words if text) if outcome else ""

@@ -61,6 +61,7 @@ async def test_every_file_holds_what_its_header_says_and_its_lines_are_written_a
     names = {path.name for path in closed.folder.iterdir()}
     files = {name for name in names if not name.endswith(".ok")}
     assert names == files | {f"{name}.ok" for name in files}
+    files.remove(f"{OWN}{day:%Y%m%d}.seal")
     assert Counter(name[:2] for name in files) == {"NP": 2, "CM": 2, "MR": 4}
     for name in files:
         lines = lines_of(closed.folder, name)
@@ -344,7 +345,7 @@ async def test_of_two_closes_at_once_one_works_and_the_other_says_who(
         assert "a close is running: close by the first, connected since" in refusals[0]
         await close_day(other, day, terms, "the second")
     cursor = await pg.execute("SELECT step, actor FROM clearing_step ORDER BY ordinal")
-    assert [actor for _, actor in await cursor.fetchall()] == ["the first"] * 5 + ["the second"] * 3
+    assert [actor for _, actor in await cursor.fetchall()] == ["the first"] * 5 + ["the second"] * 4
 
 
 async def test_a_day_without_anything_is_closed_with_empty_files_for_the_operator(
@@ -354,8 +355,9 @@ async def test_a_day_without_anything_is_closed_with_empty_files_for_the_operato
     following = day + timedelta(days=1)
     closed = await close_day(pg, following, terms, "a tester")
     names = {path.name for path in closed.folder.iterdir() if not path.name.endswith(".ok")}
-    assert names == {name_of("NP", OWN, following), name_of("CM", OWN, following)}
-    assert all(lines_of(closed.folder, name) == [] for name in names)
+    seal = f"{OWN}{following:%Y%m%d}.seal"
+    assert names == {name_of("NP", OWN, following), name_of("CM", OWN, following), seal}
+    assert all(lines_of(closed.folder, name) == [] for name in names - {seal})
 
 
 async def test_the_report_shows_the_days_money(pg: Pg, day: date, terms: CloseTerms) -> None:

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from switch.clearing.close import STEPS, CloseTerms, close_day, day_folder
+from switch.clearing.evidence.seal_file import read_seal
 from switch.clearing.files import check_file
 from switch.storage.pool import connect_now
 from tests.helpers.clearing_day import add_records
@@ -39,9 +40,11 @@ async def close_elsewhere(
 
 
 def without_instant(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Contents without the instant of the first close, and what hangs on it: the digest and the mark."""
+    """Contents without the instant of the first close, and what hangs on it: the digest, the mark and the seal."""
     return {
-        name: content[:32] + content[46:-66] for name, content in files.items() if not name.endswith(".ok")
+        name: content[:32] + content[46:-66]
+        for name, content in files.items()
+        if not name.endswith((".ok", ".seal"))
     }
 
 
@@ -61,7 +64,7 @@ async def test_a_file_that_is_lost_is_written_again_as_it_was_though_the_first_c
     for path in day_folder(terms.folder, day).iterdir():
         path.unlink()
     closed = await close_day(pg, day, terms, "a tester")
-    assert len(closed.rewritten) == 11
+    assert len(closed.rewritten) == 12
     assert contents(terms.folder) == first
 
 
@@ -92,6 +95,8 @@ def _check_half(half: dict[str, bytes], folder: Path) -> None:
     for name in half:
         if name.endswith(".ok"):
             assert name.removesuffix(".ok") in half, "a mark without its file"
+        elif name.endswith(".seal"):
+            read_seal(half[name])
         elif not name.endswith(".tmp"):
             with (folder / name).open("rb") as stream:
                 check_file(name, stream)  # whatever bears a name is whole
@@ -127,6 +132,6 @@ async def test_a_full_disk_is_a_clear_error_with_nothing_half_written_and_the_ne
     _check_half(contents(folder), day_folder(folder, day))
     assert await close_elsewhere(postgres_url, folder, day) == (0, "")
     names = {name for name in contents(folder) if not name.endswith(".ok")}
-    assert len(names) == 8
+    assert len(names) == 9
     cursor = await pg.execute("SELECT state FROM business_day WHERE business_date = %s", (day,))
     assert await cursor.fetchone() == (2,)

@@ -55,6 +55,8 @@ KEYS = {
     "clearing_position": "format('%s on %s', institution_id, business_date)",
     "clearing_float": "format('%s on %s', code, business_date)",
     "clearing_file": "name",
+    "clearing_seal": "business_date::text",
+    "clearing_seal_block": "format('block %s of %s', block_no, business_date)",
     "fee_rule": "'fee_rule ' || rule_no",
     "received_file": "'file_no ' || file_no",
     "received_chunk": "'file_no ' || file_no",
@@ -423,6 +425,28 @@ CHANGES = [
     *plus("clearing_file", "line_count total_fen size_bytes ordinal"),
     Change("clearing_file", "sm3", "set_byte(sm3, 0, get_byte(sm3, 0) # 1)"),
     Change("clearing_file", "party", "'99999999'"),
+    # seals
+    Change(
+        "clearing_seal", "secret", "set_byte(secret, 0, get_byte(secret, 0) # 1)", named="clearing_seal_block"
+    ),
+    *plus("clearing_seal", "leaf_count last_entry"),
+    Change("clearing_seal", "root", "set_byte(root, 0, get_byte(root, 0) # 1)"),
+    Change("clearing_seal", "shards", "array_append(shards, 7::smallint)"),
+    Change("clearing_seal", "sm3", "set_byte(sm3, 0, get_byte(sm3, 0) # 1)"),
+    *(
+        Change("clearing_seal", "document", f"set_byte(document, {at}, get_byte(document, {at}) # 1)")
+        for at in ("20", "60", "90", "300", "length(document) - 2", "length(document) - 160")
+    ),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{root}', '1')", "step = 'evidence'"),
+    *plus("clearing_seal_block", "block_no entry_no leaf_count line"),
+    Change("clearing_seal_block", "root", "set_byte(root, 0, get_byte(root, 0) # 1)"),
+    Change("clearing_file", "sm3", "set_byte(sm3, 0, get_byte(sm3, 0) # 1)", named="clearing_seal"),
+    # what nothing else repeats
+    Change(
+        "journal", "amount_fen", "amount_fen + 1", "kind = 1 AND answer = '51'", named="clearing_seal_block"
+    ),
+    Change("journal", "entry_mode", "'999'", "kind = 1 AND answer = '00'", named="clearing_seal_block"),
+    Change("journal", "digest", "set_byte(digest, 0, get_byte(digest, 0) # 1)", named="clearing_seal_block"),
 ]
 
 # Money of rules for risk: changed where there are cases (tests/unit/purse/risk/test_audited.py).

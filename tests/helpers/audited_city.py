@@ -12,6 +12,7 @@ import psycopg
 from switch.clearing import received
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.depot_files import depot_kind
+from switch.clearing.evidence.sealing import SealSigner
 from switch.clearing.fee_changes import approve, propose
 from switch.clearing.files import FileName
 from switch.clearing.foreign import answer_kind
@@ -481,6 +482,7 @@ class City:
             is_workday=lambda day: day.weekday() < 5,
             lead_s=0.05,
             interop_centre=INTEROP,
+            signer=SealSigner(self._vault),
         )
         async with await connect(self.url) as connection:
             day = await open_day(connection)

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from switch.operations.audit.checks import Check, read_checks
 from switch.operations.audit.files import FileAudit
+from switch.operations.audit.seals import SealAudit
 
 PLACES_MAX: Final = 20
 CHECKS: Final = tuple(
@@ -47,6 +48,20 @@ CHECKS: Final = tuple(
     )
 )
 assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+# What is made again in Python, from the rows of each closed day: name, what holds when nothing is found, and who does it.
+DAYS_ANEW: Final[tuple[tuple[str, str, type[FileAudit] | type[SealAudit]], ...]] = (
+    (
+        "files",
+        "every file of a closed day is on disk as it was stored, and its lines are the day's transactions",
+        FileAudit,
+    ),
+    (
+        "seals",
+        "the seal of a closed day, stored and on disk, is over all of its rows and files and follows the one before",
+        SealAudit,
+    ),
+)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -242,22 +257,16 @@ def audit(
     with _snapshot(connection):
         run = _Audit(connection, day)
         for number, check in enumerate(checks, 1):
-            progress(f"{number} of {len(checks) + 1}: {check.name}")
+            progress(f"{number} of {len(checks) + len(DAYS_ANEW)}: {check.name}")
             add(run.run(check))
-        if not reading or FileAudit.reads(reading):
-            progress(f"{len(checks) + 1} of {len(checks) + 1}: files")
+        for number, (name, says, anew) in enumerate(DAYS_ANEW, len(checks) + 1):
+            if reading and not anew.reads(reading):
+                continue
+            progress(f"{number} of {len(checks) + len(DAYS_ANEW)}: {name}")
             started = time.monotonic()
-            files = FileAudit(connection, folder, PLACES_MAX, progress)
-            files.run(day)
-            add(
-                Verdict(
-                    "files",
-                    "every file of a closed day is on disk as it was stored, and its lines are the day's transactions",
-                    files.lines,
-                    files.fault_count,
-                    tuple(Place(*place) for place in files.places),
-                    time.monotonic() - started,
-                )
-            )
+            made = anew(connection, folder, PLACES_MAX, progress)
+            made.run(day)
+            places = tuple(Place(*place) for place in made.places)
+            add(Verdict(name, says, made.rows, made.fault_count, places, time.monotonic() - started))
         totals = run.totals()
     return Report(day, tuple(verdicts), totals)

@@ -227,7 +227,7 @@ class FileAudit:
         self._folder = folder
         self._places_max = places_max
         self._progress = progress
-        self.lines = 0
+        self.rows = 0
         self.fault_count = 0
         self.places: list[Fault] = []
 
@@ -371,9 +371,9 @@ class FileAudit:
                 place = f"line {number}, character {at + 1}"
             digest.update(line)
             size += len(line)
-            self.lines += 1
-            if self.lines % TELL_EVERY == 0:
-                self._progress(f"files: {self.lines:,} lines")
+            self.rows += 1
+            if self.rows % TELL_EVERY == 0:
+                self._progress(f"files: {self.rows:,} lines")
         trailer = f"T{file.name[:2]}{file.line_count:08d}{file.total_fen:015d}{digest.hexdigest().upper()}\r\n".encode()
         line = stream.readline(LINE_BYTES_MAX)
         if line != trailer and not place:

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 from switch.domain.transactions import Reversal, Void
 from switch.keys.software_vault import SoftwareVault
-from switch.operations.audit import CHECKS, Report
+from switch.operations.audit import CHECKS, DAYS_ANEW, Report
 from switch.operations.audit import audit as run_audit
 from switch.operations.audit.checks import read_checks
-from switch.operations.audit.files import FileAudit
 from switch.operations.commands.audit import audit, summary
 from switch.storage.pool import connect_now
 from tests.helpers.audited_city import City, found
@@ -56,7 +55,10 @@ def test_a_city_that_was_booked_by_the_switch_is_clean_and_every_check_had_rows_
     report = report_of(*audited)
     assert faults(report) == []
     assert report.good
-    assert [verdict.name for verdict in report.verdicts] == [*(check.name for check in CHECKS), "files"]
+    assert [verdict.name for verdict in report.verdicts] == [
+        *(check.name for check in CHECKS),
+        *(name for name, _, _ in DAYS_ANEW),
+    ]
     assert {verdict.name for verdict in report.verdicts if not verdict.rows} <= set().union(
         *ELSEWHERE.values()
     )
@@ -170,7 +172,12 @@ def test_a_file_forged_together_with_its_digests_is_found_by_its_lines(audited: 
         finally:
             path.write_bytes(whole)
             mark.write_bytes(marked)
-    assert places_of(report) == [("files", "clearing_file", f"{path.name}, line 2, character 94")]
+    forged, sealed = places_of(report)
+    assert forged == ("files", "clearing_file", f"{path.name}, line 2, character 94")
+    assert sealed[:2] == (
+        "seals",
+        "clearing_seal",
+    )  # and by the seal, whatever was forged in the books with it
 
 
 @pytest.mark.parametrize("gone", ["file", "mark", "line", "appended"])
@@ -257,9 +264,9 @@ def test_the_command_says_one_line_per_check_and_the_zero_sum(
     status, text = command(audited, monkeypatch)
     assert status == 0
     lines = text.splitlines()
-    assert sum(line.startswith("ok ") for line in lines) == len(CHECKS) + 1
+    assert sum(line.startswith("ok ") for line in lines) == len(CHECKS) + len(DAYS_ANEW)
     assert "zero-sum 0.00" in text
-    assert lines[-1] == f"audit clean: {len(CHECKS) + 1} checks"
+    assert lines[-1] == f"audit clean: {len(CHECKS) + len(DAYS_ANEW)} checks"
 
 
 def test_the_command_ends_with_1_and_names_the_place_when_a_fen_is_missing(
@@ -302,14 +309,18 @@ def test_a_value_that_cannot_be_read_is_a_fault_and_not_the_end(audited: Audited
             report = report_of(url, folder)
         finally:
             connection.execute(change, (row[1], row[0]))
-    assert places_of(report) == [("journal_answer_balances", "journal", "unknown")]
-    assert len(report.verdicts) == len(CHECKS) + 1
+    unreadable, sealed = places_of(report)
+    assert unreadable == ("journal_answer_balances", "journal", "unknown")
+    assert sealed[:2] == ("seals", "clearing_seal_block")
+    assert len(report.verdicts) == len(CHECKS) + len(DAYS_ANEW)
 
 
 def test_the_document_names_every_check() -> None:
     text = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
     for check in CHECKS:
         assert f"| `{check.name}` | {check.says} |\n" in text
+    for name, says, _ in DAYS_ANEW:
+        assert f"| `{name}` | {says} |\n" in text
 
 
 def test_no_check_reads_a_view_so_what_a_check_reads_is_what_it_names(audited: Audited) -> None:
@@ -317,4 +328,4 @@ def test_no_check_reads_a_view_so_what_a_check_reads_is_what_it_names(audited: A
         views = connection.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'").fetchall()
     assert views
     assert [(view, check.name) for (view,) in views for check in CHECKS if check.reads(view)] == []
-    assert [view for (view,) in views if FileAudit.reads(view)] == []
+    assert [view for (view,) in views for _, _, anew in DAYS_ANEW if anew.reads(view)] == []

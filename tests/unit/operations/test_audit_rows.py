@@ -70,6 +70,8 @@ LOST = [
             "position",
             "float",
             "file",
+            "seal",
+            "seal_block",
         ]
     ),
 ]

@@ -258,24 +258,6 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """A small file at once: beside its name, forced out, renamed. Raises FolderError when the disk refuses."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with _disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileIO(temporary, "w", opener=_open_private) as file:
-                view = memoryview(content)
-                while view:  # a full disk may take less than it is given before it refuses
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-
-
 class FileInMaking:
     """One file on its way to its name. `add` lines, then `finish`; use it as a context, which removes what was not finished.
 

@@ -1,71 +1,21 @@
-"""A real mosquitto for tests: on loopback, with the access list that `cardswitch mqtt acl` prints, ended by its own process id.
-
-It is a package of the distribution. Where it is missing and we are root, it is installed once for all workers; where it cannot be
-had, the tests that need it fail and say so.
-"""
+"""A real mosquitto 2 for tests (helpers/debian.py gets it): on loopback, with the access list that `cardswitch mqtt acl` prints, ended by its own process id."""
 
 import contextlib
-import fcntl
 import os
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 from switch.operations.mqtt_access import access_list, password_line
+from tests.helpers.debian import program
 
 SWITCH_USER = "switch"
 SWITCH_PASSWORD = "the switch's own password"
 STARTED_S = 20.0
-INSTALL_S = 600.0
-
-
-@cache
-def program() -> str:
-    """The path of mosquitto; installs it when it has to and may."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    lock = Path(tempfile.gettempdir()) / f"mosquitto-install-{os.geteuid()}.lock"
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        found = shutil.which("mosquitto", path=path)
-        said = "not installed, and only root can install it"
-        if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-            said = _install()
-            found = shutil.which("mosquitto", path=path)
-    assert found is not None, f"these tests need mosquitto 2 (Debian package mosquitto): {said}"
-    return found
-
-
-def _install() -> str:
-    # A package that starts its service would take a port of the machine: it is told not to.
-    policy = Path("/usr/sbin/policy-rc.d")
-    made = not policy.exists()
-    if made:
-        policy.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
-        policy.chmod(0o755)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    said = ""
-    try:
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "mosquitto"]):
-            done = subprocess.run(
-                ["apt-get", *command],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=INSTALL_S,
-            )
-            said = done.stderr[-400:]
-    finally:
-        if made:
-            policy.unlink()
-    return said
 
 
 def free_port() -> int:
@@ -128,7 +78,10 @@ class Mosquitto:
         """Listening when this returns."""
         with (self.folder / "log").open("ab") as stream:
             self.process = subprocess.Popen(
-                [program(), "-c", str(self.config)], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+                [program("mosquitto", "mosquitto"), "-c", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
             )
         deadline = time.monotonic() + STARTED_S
         while True:

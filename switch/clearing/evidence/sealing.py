@@ -20,7 +20,8 @@ from switch.clearing.evidence.seal_file import (
     read_seal,
     seal_name,
 )
-from switch.clearing.files import Written, digest_of, mark_complete, write_whole
+from switch.clearing.files import Written, digest_of, mark_complete
+from switch.clearing.whole_files import write_whole
 from switch.domain.errors import InputRefused
 from switch.keys.records import KeyState
 from switch.keys.vault import Vault

@@ -23,7 +23,7 @@ from switch.clearing.evidence.verify import (
     in_words,
     read_sealed,
 )
-from switch.clearing.files import write_whole
+from switch.clearing.whole_files import write_whole
 from switch.domain.errors import InputRefused
 from switch.settings import load_settings
 from switch.storage.embedded import open_database

@@ -1,6 +1,6 @@
 """Closing a business day: named steps in a table, each done once, the whole resumable at any point with the same bytes.
 
-    cut-over → seal → adjudicate → fold → fees → netting → postings → files → evidence → done
+    cut-over → seal → adjudicate → fold → fees → netting → postings → files → reports → evidence → done
 
 Nothing pauses: bookings go on into the next day while the old one is closed. What cannot be computed again (the instant of
 the first close, rules, merchants, the settlement date) is stored by the first run and used by every later one.
@@ -9,6 +9,7 @@ Fees are posted on the day they belong to, after its seal and before it is close
 that they are posted; from `done` on a trigger refuses every change of what was settled for the day.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime, time
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import psycopg
 
+from switch.clearing import day_reports
 from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
 from switch.clearing.evidence.sealing import SealSigner, seal_day_and_files, write_seal
 from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
 from switch.clearing.netting import Flow, net_positions
+from switch.clearing.step_digests import digest_of_parts
 from switch.domain.calendar import CUT_OFF, settlement_date
-from switch.domain.errors import InputRefused
+from switch.domain.errors import InputRefused, SwitchError
 from switch.ledger.chart import Code, Event, legs
 from switch.ledger.days import Day, cut_over, day_of, ensure_days, seal_day
 from switch.ledger.fold import fold_all
@@ -33,6 +37,7 @@ from switch.purse.shadow import adjudicate, fold_purses
 from switch.purse.trips import SQL as TRIPS_SQL
 from switch.purse.trips import collect_day, fold_trips
 
+ERROR_MAX = 500  # characters of what is kept of an error
 CLOSE_LOCK = 0x43435332  # advisory, two-part, second part 0: one close at a time
 
 
@@ -51,6 +56,7 @@ class CloseTerms(NamedTuple):
 
     interop_centre: where records of other cities' cards go; empty: nowhere. deadline: until when their cities may answer.
     signer: who signs the day's seal; None: nobody.
+    may_end: whether a day that is still open is ended by closing it; without that it is refused.
     """
 
     own_id: str
@@ -65,19 +71,33 @@ class CloseTerms(NamedTuple):
     interop_centre: str = ""
     deadline: Deadline = Deadline()
     signer: SealSigner | None = None
+    may_end: bool = True
 
 
 class Closed(NamedTuple):
-    """A closed day. rewritten: names of files written by this run; was_closed: nothing else was left to do."""
+    """A closed day. rewritten, reports: names of files written by this run; was_closed: nothing else was left to do."""
 
     terms: DayTerms
     folder: Path
     was_closed: bool
     rewritten: tuple[str, ...]
+    reports: tuple[str, ...] = ()
 
 
 class CloseRefused(InputRefused):
     """A day that cannot be closed now. Nothing was changed."""
+
+
+class CloseRunning(CloseRefused):
+    """Somebody else is closing a day; the text says who."""
+
+
+def told(error: Exception) -> str:
+    """What went wrong, for people. Ours says it; a driver's may quote a row, so only its kind and code are given."""
+    if isinstance(error, SwitchError):
+        return str(error)
+    code = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__}{f' {code}' if code else ''}"
 
 
 def day_folder(folder: Path, day: date) -> Path:
@@ -106,7 +126,7 @@ async def close_day(
         if row is None:
             raise CloseRefused(f"there is no business day {day}")
         if row.state < 2:
-            await _check_turn(connection, row)
+            await _check_turn(connection, row, may_end=terms.may_end)
             await connection.execute(
                 SQL["begin_day"],
                 {
@@ -123,18 +143,22 @@ async def close_day(
             await run.steps()
         else:
             await run.check_files()
-        return Closed(run.day, run.folder, row.state == 2, tuple(run.written))
+        return Closed(run.day, run.folder, row.state == 2, tuple(run.written), tuple(run.reported))
 
 
-async def _check_turn(connection: Connection, row: Day) -> None:
+async def _check_turn(connection: Connection, row: Day, *, may_end: bool) -> None:
     cursor = await connection.execute(SQL["predecessor"], {"day": row.day})
     before = await cursor.fetchone()
     if before is not None and before[1] < 2:
         raise CloseRefused(f"business day {before[0]} is not closed yet: close it first")
-    cursor = await connection.execute("SELECT clock_timestamp() >= %s", (row.begins_at,))
+    cursor = await connection.execute(
+        "SELECT now >= %s, now >= %s FROM clock_timestamp() AS now", (row.begins_at, row.ends_at)
+    )
     begun = await cursor.fetchone()
     if begun is None or not begun[0]:
         raise CloseRefused(f"business day {row.day} has not begun")
+    if not (begun[1] or may_end):
+        raise CloseRefused(f"business day {row.day} has not ended by the database's clock")
 
 
 async def _day_terms(connection: Connection, day: date) -> DayTerms:
@@ -155,7 +179,7 @@ async def _only_closer(connection: Connection, actor: str) -> AsyncIterator[None
         cursor = await connection.execute(SQL["who_closes"], {"lock": CLOSE_LOCK})
         who = await cursor.fetchone()
         text = f"{who[0]}, connected since {who[1]:%Y-%m-%d %H:%M:%S%z}" if who else "it has just ended"
-        raise CloseRefused(f"a close is running: {text}")
+        raise CloseRunning(f"a close is running: {text}")
     try:
         yield
     finally:
@@ -184,6 +208,7 @@ class _Run:
         self.tell = tell
         self.folder = day_folder(terms.folder, day.day)
         self.written: list[str] = []
+        self.reported: list[str] = []
 
     async def steps(self) -> None:
         """Do what is not done yet, in order."""
@@ -193,26 +218,49 @@ class _Run:
             if step.name in done:
                 continue
             self.tell(Progress(step.name))
+            read = await digest_of_parts(self.connection, self.day.day, step.reads)
             await self.connection.execute(
                 SQL["start_step"],
-                {"day": self.day.day, "step": step.name, "ordinal": ordinal, "actor": self.actor},
+                {
+                    "day": self.day.day,
+                    "step": step.name,
+                    "ordinal": ordinal,
+                    "actor": self.actor,
+                    "read": read,
+                },
             )
-            if step.atomic:
-                async with self.connection.transaction():
-                    outcome = await step.work(self)
-                    await self._finish(step.name, outcome)
-            else:
-                outcome = await step.work(self)
-                await self._finish(step.name, outcome)
+            try:
+                outcome = await self._do(step)
+            except (psycopg.Error, SwitchError, OSError, AssertionError) as error:
+                await self._note(step, error)
+                raise
             self.tell(Progress(step.name, finished=True, outcome=outcome))
         await self.connection.execute(SQL["close_day"], {"day": self.day.day})
         self.tell(Progress("done", finished=True))
 
-    async def _finish(self, step: str, outcome: Outcome) -> None:
+    async def _do(self, step: "Step") -> Outcome:
+        if step.atomic:
+            async with self.connection.transaction():
+                outcome = await step.work(self)
+                await self._finish(step, outcome)
+        else:
+            outcome = await step.work(self)
+            await self._finish(step, outcome)
+        return outcome
+
+    async def _finish(self, step: "Step", outcome: Outcome) -> None:
+        made = await digest_of_parts(self.connection, self.day.day, step.makes)
+        said = orjson.dumps(outcome, default=str).decode()
         await self.connection.execute(
-            SQL["finish_step"],
-            {"day": self.day.day, "step": step, "outcome": orjson.dumps(outcome, default=str).decode()},
+            SQL["finish_step"], {"day": self.day.day, "step": step.name, "outcome": said, "made": made}
         )
+
+    async def _note(self, step: "Step", error: Exception) -> None:
+        """Leave in the table why a step ended, for whoever looks; where the database is away, the log has it."""
+        with contextlib.suppress(psycopg.Error):
+            await self.connection.execute(
+                SQL["note_step"], {"day": self.day.day, "step": step.name, "error": told(error)[:ERROR_MAX]}
+            )
 
     async def _execute(self, query: str, **values: object) -> list[tuple[Any, ...]]:
         cursor = await self.connection.execute(SQL[query], {"day": self.day.day, **values})
@@ -227,8 +275,16 @@ class _Run:
 
     async def cut_over(self) -> Outcome:
         await ensure_days(self.connection, cut_off=self.terms.cut_off)
-        row = await cut_over(self.connection, self.day.day, self.terms.lead_s)
+        if self.terms.may_end:
+            row = await cut_over(self.connection, self.day.day, self.terms.lead_s)
+        else:  # it is past its end; if a clock is set back now, the seal waits or refuses, and nothing ends early
+            row = await self._stored()
         return {"ends_at": row.ends_at.isoformat()}
+
+    async def _stored(self) -> Day:
+        row = await day_of(self.connection, self.day.day)
+        assert row is not None
+        return row
 
     async def seal(self) -> Outcome:
         shards = sorted(
@@ -304,6 +360,7 @@ class _Run:
         )
         serials = [block[0] for block in await cursor.fetchall()]
         await self._execute("post_fees", serials=serials, block=BLOCK)
+        await day_reports.freeze_movements(self.connection, self.day.day)
         await self._execute("float_statement", codes=[int(code) for code in Code])
         await self._execute("memo_grey", memo=int(Code.MEMO_GREY))
         figures = await self._figures("postings_outcome")
@@ -332,6 +389,19 @@ class _Run:
             lambda done, total: self.tell(Progress("evidence", done, total)),
         )
 
+    async def reports(self) -> Outcome:
+        if not await day_reports.has_reports(self.connection, self.day.day):
+            async with self.connection.transaction():
+                await day_reports.freeze(self.connection, self.day.day)
+        await self._write_reports()
+        cursor = await self.connection.execute(day_reports.SQL["reports_outcome"], {"day": self.day.day})
+        row = await cursor.fetchone()
+        assert row is not None
+        return dict(zip(("reports", "rows", "bytes"), row, strict=True))
+
+    async def _write_reports(self) -> None:
+        self.reported += await day_reports.write_missing(self.connection, self.terms.folder, self.day.day)
+
     async def _forwarded(self) -> tuple[int, int]:
         cursor = await self.connection.execute(FOREIGN_SQL["plan_forward"], {"day": self.day.day})
         row = await cursor.fetchone()
@@ -343,7 +413,9 @@ class _Run:
         self.tell(Progress("check files"))
         self.written += await self._files("check files").write_missing()
         self.written += await write_seal(self.connection, self.day.day, self.folder)
-        self.tell(Progress("check files", finished=True, outcome={"rewritten": len(self.written)}))
+        await self._write_reports()
+        outcome = {"rewritten": len(self.written), "reports_rewritten": len(self.reported)}
+        self.tell(Progress("check files", finished=True, outcome=outcome))
 
     def _files(self, step: str) -> DayFiles:
         return DayFiles(
@@ -355,21 +427,49 @@ class _Run:
 
 
 class Step(NamedTuple):
-    """atomic: the work and the mark that it is done are one transaction; others can be done twice without harm."""
+    """atomic: the work and the mark that it is done are one transaction; others can be done twice without harm.
+
+    reads, makes: parts of the day (step_digests.sql) that go into its digests.
+    """
 
     name: str
     work: Callable[[_Run], Awaitable[Outcome]]
     atomic: bool
+    reads: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
 
+
+_FEES = ("merchants", "rules", "frozen", "summary", "offline", "transit")
 
 STEPS: Sequence[Step] = (
-    Step("cut-over", _Run.cut_over, atomic=False),
-    Step("seal", _Run.seal, atomic=False),
-    Step("adjudicate", _Run.adjudicate, atomic=False),
-    Step("fold", _Run.fold, atomic=False),
-    Step("fees", _Run.fees, atomic=True),
-    Step("netting", _Run.netting, atomic=True),
-    Step("postings", _Run.postings, atomic=True),
-    Step("files", _Run.files, atomic=False),
-    Step("evidence", _Run.evidence, atomic=False),
+    Step("cut-over", _Run.cut_over, atomic=False, reads=("terms",), makes=("ends",)),
+    Step("seal", _Run.seal, atomic=False, reads=("ends",), makes=("sealed",)),
+    Step("adjudicate", _Run.adjudicate, atomic=False, reads=("sealed",), makes=("decisions",)),
+    Step("fold", _Run.fold, atomic=False, reads=("decisions",), makes=("trips",)),
+    Step("fees", _Run.fees, atomic=True, reads=("decisions", "trips"), makes=_FEES),
+    Step("netting", _Run.netting, atomic=True, reads=("merchants", "summary"), makes=("positions",)),
+    Step(
+        "postings", _Run.postings, atomic=True, reads=("merchants", "summary"), makes=("movements", "float")
+    ),
+    Step(
+        "files",
+        _Run.files,
+        atomic=False,
+        reads=("positions", "summary", "offline", "transit"),
+        makes=("files",),
+    ),
+    Step(
+        "reports",
+        _Run.reports,
+        atomic=False,
+        reads=("positions", "summary", "movements", "float"),
+        makes=("reports",),
+    ),
+    Step(
+        "evidence",
+        _Run.evidence,
+        atomic=False,
+        reads=("files",),
+        makes=("root",),
+    ),
 )

@@ -16,13 +16,21 @@ SELECT business_date, state FROM business_day WHERE business_date < %(day)s ORDE
 SELECT step, state, actor, started_at, finished_at, outcome FROM clearing_step WHERE business_date = %(day)s ORDER BY ordinal;
 
 -- name: start_step
-INSERT INTO clearing_step (business_date, step, ordinal, state, actor)
-VALUES (%(day)s, %(step)s, %(ordinal)s, 'RUNNING', %(actor)s)
-ON CONFLICT (business_date, step) DO UPDATE SET actor = excluded.actor, started_at = clock_timestamp();
+INSERT INTO clearing_step (business_date, step, ordinal, state, actor, input_sha256)
+VALUES (%(day)s, %(step)s, %(ordinal)s, 'RUNNING', %(actor)s, %(read)s)
+ON CONFLICT (business_date, step) DO UPDATE
+   SET actor = excluded.actor, started_at = clock_timestamp(), input_sha256 = excluded.input_sha256, tries = clearing_step.tries + 1;
 
 -- name: finish_step
-UPDATE clearing_step SET state = 'DONE', finished_at = clock_timestamp(), outcome = %(outcome)s
+UPDATE clearing_step SET state = 'DONE', finished_at = clock_timestamp(), outcome = %(outcome)s, output_sha256 = %(made)s, error = NULL
  WHERE business_date = %(day)s AND step = %(step)s AND state = 'RUNNING';
+
+-- name: note_step
+UPDATE clearing_step SET error = %(error)s WHERE business_date = %(day)s AND step = %(step)s AND state = 'RUNNING';
+
+-- name: step_table
+SELECT step, ordinal, state, actor, started_at, finished_at, tries, error, encode(input_sha256, 'hex'), encode(output_sha256, 'hex'), outcome
+  FROM clearing_step WHERE business_date = %(day)s ORDER BY ordinal;
 
 -- name: who_closes
 -- The holder of the closer's lock, as it called itself.
@@ -216,9 +224,7 @@ SELECT %(day)s, code, opening_fen, debit_fen, credit_fen, opening_fen + debit_fe
                coalesce(sum(m.credit_fen), 0)::bigint AS credit_fen
           FROM unnest(%(codes)s::smallint[]) AS c (code)
           LEFT JOIN (SELECT side.code, side.debit_fen, side.credit_fen
-                       FROM (SELECT debit_code, credit_code, sum(amount_fen) AS fen
-                               FROM clearing_posting WHERE business_date = %(day)s
-                              GROUP BY debit_code, credit_code) AS pair
+                       FROM (SELECT debit_code, credit_code, amount_fen AS fen FROM clearing_movement WHERE business_date = %(day)s) AS pair
                       CROSS JOIN LATERAL (VALUES (debit_code, fen, 0), (credit_code, 0, fen))
                             AS side (code, debit_fen, credit_fen)) AS m USING (code)
           LEFT JOIN clearing_float before
@@ -353,6 +359,9 @@ SELECT coalesce(sum(confirmed_count), 0)::bigint, coalesce(sum(refused_count), 0
 
 -- name: float_lines
 SELECT code, opening_fen, debit_fen, credit_fen, closing_fen FROM clearing_float WHERE business_date = %(day)s ORDER BY code;
+
+-- name: last_closed
+SELECT max(business_date) FROM business_day WHERE state = 2;
 
 -- name: newest_with_files
 SELECT max(business_date) FROM clearing_file;

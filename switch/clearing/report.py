@@ -74,3 +74,25 @@ async def day_report(connection: Connection, day: date) -> Figures:
         ),
         "files": [row._asdict() for row in await read_rows(connection, day)],
     }
+
+
+async def step_table(connection: Connection, day: date) -> list[Figures]:
+    """The steps of a day's close: who, when, how often, digests in hex, and why the last try ended."""
+    return await _rows(
+        connection,
+        "step_table",
+        day,
+        (
+            "step",
+            "ordinal",
+            "state",
+            "actor",
+            "started_at",
+            "finished_at",
+            "tries",
+            "error",
+            "input_sha256",
+            "output_sha256",
+            "outcome",
+        ),
+    )

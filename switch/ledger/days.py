@@ -70,6 +70,16 @@ async def oldest_not_closed(connection: Connection) -> Day | None:
     )
 
 
+async def ended_not_closed(connection: Connection) -> tuple[date, ...]:
+    """Days that have ended by the database's clock and are not closed, the oldest first."""
+    cursor = await connection.execute(
+        "SELECT business_date FROM business_day WHERE state < 2 AND ends_at <= clock_timestamp()"
+        " ORDER BY business_date LIMIT %s",
+        (DAYS_AT_ONCE_MAX,),
+    )
+    return tuple(row[0] for row in await cursor.fetchall())
+
+
 async def ensure_days(
     connection: Connection, ahead_days: int = 3, cut_off: time = CUT_OFF
 ) -> tuple[date, ...]:

@@ -57,6 +57,10 @@ KEYS = {
     "clearing_file": "name",
     "clearing_seal": "business_date::text",
     "clearing_seal_block": "format('block %s of %s', block_no, business_date)",
+    "clearing_movement": "format('%s to %s, %s, on %s', debit_code, credit_code, source, business_date)",
+    "clearing_suspense": "format('load %s on %s', load_no, business_date)",
+    "clearing_alarm": "'alarm_no ' || alarm_no",
+    "clearing_report": "format('%s of %s', report, business_date)",
     "fee_rule": "'fee_rule ' || rule_no",
     "received_file": "'file_no ' || file_no",
     "received_chunk": "'file_no ' || file_no",
@@ -447,6 +451,25 @@ CHANGES = [
     ),
     Change("journal", "entry_mode", "'999'", "kind = 1 AND answer = '00'", named="clearing_seal_block"),
     Change("journal", "digest", "set_byte(digest, 0, get_byte(digest, 0) # 1)", named="clearing_seal_block"),
+    # what was frozen for reports, and the digests of the steps
+    *plus("clearing_movement", "amount_fen move_count"),
+    *plus("clearing_movement", "amount_fen", "source = 'RECORD'"),
+    Change("clearing_movement", "class", "'OTHER'"),
+    Change("clearing_movement", "source", "'DECISION'", "source = 'POSTING'"),
+    *plus("clearing_suspense", "amount_fen card_no"),
+    Change("clearing_suspense", "on_2201", "NOT on_2201"),
+    Change("clearing_suspense", "loaded_on", "loaded_on - 1"),
+    Change("clearing_alarm", "business_date", "business_date - 30"),
+    *plus("clearing_report", "row_count"),
+    Change("clearing_report", "sm3", "set_byte(sm3, 0, get_byte(sm3, 0) # 1)", named="clearing_step"),
+    *[
+        Change("clearing_step", "output_sha256", "sha256(output_sha256)", f"step = '{step}'")
+        for step in ("netting", "postings", "files", "reports")
+    ],
+    Change("clearing_step", "input_sha256", "sha256(input_sha256)", "step = 'netting'"),
+    Change("clearing_step", "error", "'FolderError'"),
+    Change("clearing_step", "outcome", "jsonb_set(outcome, '{rows}', '1')", "step = 'reports'"),
+    Change("clearing_day", "has_reports", "false", named="business_day"),
 ]
 
 # Money of rules for risk: changed where there are cases (tests/unit/purse/risk/test_audited.py).

@@ -1,8 +1,8 @@
 """A close in a process of its own, for tests that kill it or let its disk be full.
 
-    python -m tests.helpers.closing URL FOLDER DAY [STEP | files:N | postings:inside]
+    python -m tests.helpers.closing URL FOLDER DAY [STEP | files:N | reports:N | reports:half]
 
-Kills itself (SIGKILL) when STEP has begun, or when N files have got their names. Exit 7: the folder could not be written.
+Kills itself (SIGKILL) when STEP has begun, when N files or reports have got their names, or in the middle of a report. Exit 7: the folder could not be written.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from switch.clearing import day_files
+from switch.clearing import day_files, day_reports
 from switch.clearing.close import CloseTerms, Progress, close_day
 from switch.clearing.files import FileInMaking, FolderError, Written
 from switch.storage.pool import connect
@@ -31,6 +31,23 @@ class MortalFile(FileInMaking):
     left = -1
 
     def finish(self) -> Written:
+        written = super().finish()
+        type(self).left -= 1
+        if type(self).left == 0:
+            die()
+        return written
+
+
+class MortalReport(day_reports.ReportInMaking):
+    """Dies when enough reports have got their names, or (half) when one of them is on the disk without its last line."""
+
+    left = -1
+    half = False
+
+    def finish(self) -> Written:
+        if self.half:
+            os.truncate(self._temporary, self._size // 2)
+            die()
         written = super().finish()
         type(self).left -= 1
         if type(self).left == 0:
@@ -58,6 +75,10 @@ async def run(url: str, folder: Path, day: date, at: str) -> int:
     if at.startswith("files:"):
         MortalFile.left = int(at.removeprefix("files:"))
         day_files.FileInMaking = MortalFile  # type: ignore[misc]  # the place where a file is made
+    if at.startswith("reports:"):
+        MortalReport.half = at.endswith("half")
+        MortalReport.left = -1 if MortalReport.half else int(at.removeprefix("reports:"))
+        day_reports.ReportInMaking = MortalReport  # type: ignore[misc]  # likewise
     async with await connect(url) as connection:
         try:
             await close_day(connection, day, terms(folder), f"process {os.getpid()}", killer(at))

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from switch.operations.audit.checks import Check, read_checks
 from switch.operations.audit.files import FileAudit
+from switch.operations.audit.report_files import ReportAudit
 from switch.operations.audit.seals import SealAudit
 
 PLACES_MAX: Final = 20
@@ -43,6 +44,7 @@ CHECKS: Final = tuple(
             "settlement",
             "bookings",
             "fees",
+            "reports",
             "lists",
         )
     )
@@ -50,12 +52,13 @@ CHECKS: Final = tuple(
 assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 # What is made again in Python, from the rows of each closed day: name, what holds when nothing is found, and who does it.
-DAYS_ANEW: Final[tuple[tuple[str, str, type[FileAudit] | type[SealAudit]], ...]] = (
+DAYS_ANEW: Final[tuple[tuple[str, str, type[FileAudit] | type[ReportAudit] | type[SealAudit]], ...]] = (
     (
         "files",
         "every file of a closed day is on disk as it was stored, and its lines are the day's transactions",
         FileAudit,
     ),
+    ("reports", "every report of a closed day is on disk as it was stored", ReportAudit),
     (
         "seals",
         "the seal of a closed day, stored and on disk, is over all of its rows and files and follows the one before",

@@ -7,7 +7,9 @@
 -- rows: business_day, clearing_step
 SELECT 'business_day', business_date::text, f.fault, format('%%s until %%s, state %%s, sealed %%s', begins_at, ends_at, state, sealed_at)
   FROM (SELECT d.*, lag(d.ends_at) OVER (ORDER BY d.business_date) AS before, lead(d.state) OVER (ORDER BY d.business_date) AS after_state,
-               lag(d.business_date) OVER (ORDER BY d.business_date) AS day_before, c.created_at, c.settlement_date,
+               lag(d.business_date) OVER (ORDER BY d.business_date) AS day_before, c.created_at, c.settlement_date, c.has_reports,
+               lag(c.has_reports) OVER (ORDER BY d.business_date) AS reports_before,
+               EXISTS (SELECT FROM clearing_step s WHERE (s.business_date, s.step, s.ordinal, s.state) = (d.business_date, 'reports', 9, 'DONE')) AS reported,
                (SELECT count(*) FROM clearing_step s WHERE s.business_date = d.business_date AND s.state = 'DONE'
                    AND (s.step, s.ordinal) IN (('cut-over', 1), ('seal', 2), ('adjudicate', 3), ('fold', 4), ('fees', 5), ('netting', 6),
                                                ('postings', 7), ('files', 8))) AS steps
@@ -21,6 +23,7 @@ SELECT 'business_day', business_date::text, f.fault, format('%%s until %%s, stat
        WHEN state < 2 AND after_state = 2 THEN 'closed, as the day after it is'
        WHEN state = 2 AND created_at IS NULL THEN 'the terms of a close'
        WHEN state = 2 AND steps <> 8 THEN 'eight steps done'
+       WHEN state = 2 AND (has_reports <> reported OR (reports_before AND NOT has_reports)) THEN 'reports as their step says, and once there were any'
        WHEN created_at < date_trunc('second', begins_at) OR settlement_date <= business_date THEN 'a close after the begin, settled on a later day'
        END AS fault) AS f
  WHERE f.fault IS NOT NULL
@@ -50,7 +53,9 @@ said AS (
            UNION ALL SELECT 'bytes', (SELECT coalesce(sum(size_bytes), 0) FROM clearing_file m WHERE m.business_date = s.business_date)
             WHERE s.step = 'files'
            UNION ALL SELECT 'lines', (SELECT coalesce(sum(line_count), 0) FROM clearing_file m WHERE m.business_date = s.business_date)
-            WHERE s.step = 'files') AS v (name, fen)
+            WHERE s.step = 'files'
+           UNION ALL SELECT 'rows', (SELECT coalesce(sum(row_count), 0) FROM clearing_report m WHERE m.business_date = s.business_date)
+            WHERE s.step = 'reports') AS v (name, fen)
 )
 SELECT 'clearing_step', format('%%s of %%s', step, business_date), format('%%s %%s', name, fen), coalesce(outcome ->> name, 'nothing')
   FROM said WHERE outcome -> name IS DISTINCT FROM to_jsonb(fen)

@@ -105,3 +105,9 @@ SELECT r.raw
   JOIN institution i ON i.institution_id = m.acquirer_id
  WHERE r.business_date = %(day)s AND r.result = '11' AND i.role <> 'CITY'
  ORDER BY r.received_at, r.entry_no;
+
+-- name: reports
+SELECT r.business_date, r.name, encode(r.sm3, 'hex'), r.size_bytes
+  FROM clearing_report r JOIN business_day b USING (business_date)
+ WHERE b.state = 2 AND r.sm3 IS NOT NULL AND r.business_date BETWEEN %(first)s AND %(last)s
+ ORDER BY r.business_date, r.ordinal;

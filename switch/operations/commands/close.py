@@ -28,6 +28,7 @@ from switch.keys.opening import open_vault
 from switch.keys.stores import DatabaseKeyStore
 from switch.ledger.days import Day, day_of, ensure_days, oldest_not_closed
 from switch.ledger.load_desk import suspend_unconfirmed
+from switch.operations.commands.close_status import close_status, show_status
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect, connect_writer
@@ -40,6 +41,9 @@ def close(
             "--date", formats=["%Y-%m-%d", "%Y%m%d"], help="Business date; default: the oldest not closed."
         ),
     ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only show how far the close of a day is; changes nothing.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an open day is ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document at the end.")] = False,
 ) -> None:
@@ -49,6 +53,14 @@ def close(
     """
     settings = load_settings()
     chosen = None if day is None else day.date()
+    if status:
+        with open_database(settings) as url:
+            found = asyncio.run(close_status(url, chosen))
+        if as_json:
+            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        else:
+            show_status(found)
+        return
     with open_database(settings) as url:
         report = asyncio.run(_close(url, settings, chosen, yes=yes, as_json=as_json))
     if as_json:
@@ -115,6 +127,7 @@ async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool
         "was_closed": closed.was_closed,
         "folder": str(closed.folder),
         "written": closed.rewritten,
+        "reports": closed.reports,
     }
 
 
@@ -183,6 +196,8 @@ _SHOWN = {
     "leaves": "{:,} leaves",
     "signed_by": "signed by {}",
     "rewritten": "{:,} files written again",
+    "reports": "{:,} reports",
+    "reports_rewritten": "{:,} reports written again",
 }
 
 
@@ -204,12 +219,11 @@ def _words(outcome: dict[str, Any]) -> str:
 
 
 def _tell_end(console: Console, closed: Closed, report: Figures) -> None:
-    if closed.was_closed and not closed.rewritten:
+    again = len(closed.rewritten) + len(closed.reports)
+    if closed.was_closed and not again:
         console.print(f"Business day {report['day']} was closed already; all its files are there and whole.")
     elif closed.was_closed:
-        console.print(
-            f"Business day {report['day']} was closed already; {len(closed.rewritten)} files written again."
-        )
+        console.print(f"Business day {report['day']} was closed already; {again} files written again.")
     else:
         _merchants(console, report)
         console.print(

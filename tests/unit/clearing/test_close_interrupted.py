@@ -14,8 +14,9 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from switch.clearing.close import STEPS, CloseTerms, close_day, day_folder
+from switch.clearing.day_reports import REPORTS, report_folder
 from switch.clearing.evidence.seal_file import read_seal
-from switch.clearing.files import check_file
+from switch.clearing.files import NAME_LENGTH, check_file
 from switch.storage.pool import connect_now
 from tests.helpers.clearing_day import add_records
 
@@ -40,9 +41,9 @@ async def close_elsewhere(
 
 
 def without_instant(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Contents without the instant of the first close, and what hangs on it: the digest, the mark and the seal."""
+    """Contents without the instant of the first close, and what hangs on it: the digest, the mark and the seal. Reports have none."""
     return {
-        name: content[:32] + content[46:-66]
+        name: content[:32] + content[46:-66] if len(name) == NAME_LENGTH else content
         for name, content in files.items()
         if not name.endswith((".ok", ".seal"))
     }
@@ -50,6 +51,11 @@ def without_instant(files: dict[str, bytes]) -> dict[str, bytes]:
 
 KILLED_AT = [at for step in STEPS for at in (step.name, f"{step.name}.")]
 KILLED_AT[KILLED_AT.index("files.") : KILLED_AT.index("files.")] = ["files:1", "files:3", "files:2"]
+KILLED_AT[KILLED_AT.index("reports.") : KILLED_AT.index("reports.")] = [
+    "reports:1",
+    "reports:5",
+    "reports:half",
+]
 
 
 async def test_a_file_that_is_lost_is_written_again_as_it_was_though_the_first_close_was_killed_twice(
@@ -61,10 +67,12 @@ async def test_a_file_that_is_lost_is_written_again_as_it_was_though_the_first_c
         assert status == -signal.SIGKILL, said
     assert await close_elsewhere(postgres_url, terms.folder, day) == (0, "")
     first = contents(terms.folder)
-    for path in day_folder(terms.folder, day).iterdir():
-        path.unlink()
+    for folder in (day_folder(terms.folder, day), report_folder(terms.folder, day)):
+        for path in folder.iterdir():
+            path.unlink()
     closed = await close_day(pg, day, terms, "a tester")
     assert len(closed.rewritten) == 12
+    assert len(closed.reports) == len(REPORTS)
     assert contents(terms.folder) == first
 
 
@@ -87,8 +95,22 @@ async def test_a_close_killed_at_every_point_makes_the_day_that_an_undisturbed_c
     assert await close_elsewhere(twin, undisturbed, day) == (0, "")
     assert without_instant(contents(killed)) == without_instant(contents(undisturbed))
     assert contents(killed).keys() == contents(undisturbed).keys()
+    assert _evidence(postgres_url, day) == _evidence(twin, day)
     with connect_now(make_conninfo(postgres_url, dbname="postgres")) as server:
         server.execute("DROP DATABASE twin")
+
+
+def _evidence(url: str, day: date) -> list[tuple[Any, ...]]:
+    """Digests of the steps, but for those of instants (of the end, the seal, the first close) and of files, which hold one."""
+    with connect_now(url) as connection:
+        digests = connection.execute(
+            "SELECT step, CASE WHEN step NOT IN ('cut-over', 'seal', 'adjudicate') THEN input_sha256 END,"
+            " CASE WHEN step NOT IN ('cut-over', 'seal', 'files') THEN output_sha256 END, error"
+            " FROM clearing_step WHERE business_date = %s ORDER BY ordinal",
+            (day,),
+        ).fetchall()
+    assert all(any(row[1:3]) for row in digests[2:])
+    return digests
 
 
 def _check_half(half: dict[str, bytes], folder: Path) -> None:
@@ -97,7 +119,7 @@ def _check_half(half: dict[str, bytes], folder: Path) -> None:
             assert name.removesuffix(".ok") in half, "a mark without its file"
         elif name.endswith(".seal"):
             read_seal(half[name])
-        elif not name.endswith(".tmp"):
+        elif len(name) == NAME_LENGTH:
             with (folder / name).open("rb") as stream:
                 check_file(name, stream)  # whatever bears a name is whole
 
@@ -131,7 +153,7 @@ async def test_a_full_disk_is_a_clear_error_with_nothing_half_written_and_the_ne
     assert not [name for name in contents(folder) if name.endswith(".tmp")]
     _check_half(contents(folder), day_folder(folder, day))
     assert await close_elsewhere(postgres_url, folder, day) == (0, "")
-    names = {name for name in contents(folder) if not name.endswith(".ok")}
-    assert len(names) == 9
+    names = {name for name in contents(folder) if len(name) == NAME_LENGTH}
+    assert len(names) == 8
     cursor = await pg.execute("SELECT state FROM business_day WHERE business_date = %s", (day,))
     assert await cursor.fetchone() == (2,)

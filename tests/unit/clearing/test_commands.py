@@ -10,15 +10,18 @@ import typer
 from psycopg import AsyncConnection
 from typer.testing import CliRunner
 
+from switch.clearing.close import STEPS
 from switch.domain.errors import SwitchError
 from switch.operations.commands.close import close
 from switch.operations.commands.files import app as files
+from switch.operations.commands.report import app as report
 
 pytestmark = pytest.mark.server
 
 cli = typer.Typer()
 cli.command("close")(close)
 cli.add_typer(files, name="files")
+cli.add_typer(report, name="report")
 
 
 @pytest.fixture
@@ -112,3 +115,55 @@ def test_what_cannot_be_done_is_said_in_one_line(operator: CliRunner, day: date)
         assert isinstance(refused.exception, SwitchError), (arguments, refused.output, refused.exception)
         assert words in str(refused.exception)
     assert operator.invoke(cli, ["close", "--date", "yesterday"]).exit_code == 2
+
+
+def test_status_shows_each_step_with_its_digests_and_which_days_wait(operator: CliRunner, day: date) -> None:
+    early = operator.invoke(cli, ["close", "--status"])
+    assert "no day has ended yet" in str(early.exception)
+    assert operator.invoke(cli, ["close", "--json"]).exit_code == 0
+    shown = operator.invoke(cli, ["close", "--status"])
+    assert shown.exit_code == 0, shown.output
+    assert f"Business day {day}: closed" in shown.output
+    assert "Nobody is closing a day now." in shown.output
+    found = json.loads(
+        operator.invoke(cli, ["close", "--status", "--date", f"{day:%Y%m%d}", "--json"]).stdout
+    )
+    assert (found["state"], found["closer"], found["not_closed"]) == ("closed", None, [])
+    assert [step["step"] for step in found["steps"]] == [step.name for step in STEPS]
+    assert {step["tries"] for step in found["steps"]} == {1}
+    assert all(len(step["input_sha256"]) == len(step["output_sha256"]) == 64 for step in found["steps"])
+
+
+@pytest.mark.parametrize(
+    ("name", "reports"),
+    [
+        ("day", ["institutions", "settlement", "kinds", "merchants"]),
+        ("float", ["float", "movements", "cover"]),
+        ("suspense", ["suspense", "suspense_loads"]),
+        ("gaps", ["gaps", "collisions", "batches"]),
+    ],
+)
+def test_reports_are_shown_to_people_and_given_to_programs(
+    operator: CliRunner, day: date, tmp_path: Path, name: str, reports: list[str]
+) -> None:
+    none = operator.invoke(cli, ["report", name])
+    assert "no day has been closed yet" in str(none.exception)
+    assert operator.invoke(cli, ["close", "--json"]).exit_code == 0
+    shown = operator.invoke(cli, ["report", name])
+    assert shown.exit_code == 0, shown.output
+    assert f", {day}" in shown.output
+    document = json.loads(operator.invoke(cli, ["report", name, "--json"]).stdout)
+    assert (document["day"], document["more"]) == (day.isoformat(), [])
+    folder = tmp_path / "clearing" / "reports" / f"{day:%Y%m%d}"
+    files = [folder / f"{report}-{day:%Y%m%d}.csv" for report in reports]
+    assert [len(document[report]) for report in reports] == [
+        len(file.read_bytes().splitlines()) - 1 for file in files
+    ]
+    csv = operator.invoke(cli, ["report", name, "--csv", "--date", day.isoformat()])
+    assert csv.stdout_bytes == b"".join(file.read_bytes() for file in files)
+    files[0].unlink()
+    gone = operator.invoke(cli, ["report", name, "--csv"])
+    assert "writes missing reports again" in str(gone.exception)
+    tomorrow = operator.invoke(cli, ["report", name, "--date", (day + timedelta(days=1)).isoformat()])
+    assert "has no reports" in str(tomorrow.exception)
+    assert operator.invoke(cli, ["report", name, "--json", "--csv"]).exit_code == 2

@@ -172,12 +172,28 @@ def test_a_file_forged_together_with_its_digests_is_found_by_its_lines(audited: 
         finally:
             path.write_bytes(whole)
             mark.write_bytes(marked)
-    forged, sealed = places_of(report)
+    digests, forged, sealed = places_of(report)
+    assert digests[:2] == ("step_digests", "clearing_step")  # the digest that the step left says so too
     assert forged == ("files", "clearing_file", f"{path.name}, line 2, character 94")
-    assert sealed[:2] == (
-        "seals",
-        "clearing_seal",
-    )  # and by the seal, whatever was forged in the books with it
+    assert sealed[:2] == ("seals", "clearing_seal")  # and the seal, whatever was forged in the books with it
+
+
+def test_a_report_that_was_changed_or_taken_away_is_found(audited: Audited) -> None:
+    url, folder = audited
+    path = min(folder.rglob("float-*.csv"))
+    whole = path.read_bytes()
+    for spoil, words in (
+        (lambda: path.write_bytes(whole.replace(b"0", b"1", 1)), "SM3"),
+        (path.unlink, "No such file"),
+    ):
+        spoil()
+        try:
+            report = report_of(url, folder)
+        finally:
+            path.write_bytes(whole)
+        (place,) = [place for one in report.verdicts for place in one.places]
+        assert (place.table, place.key) == ("clearing_report", path.name)
+        assert words in place.found
 
 
 @pytest.mark.parametrize("gone", ["file", "mark", "line", "appended"])

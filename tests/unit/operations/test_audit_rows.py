@@ -72,6 +72,9 @@ LOST = [
             "file",
             "seal",
             "seal_block",
+            "movement",
+            "suspense",
+            "report",
         ]
     ),
 ]

@@ -113,6 +113,7 @@ class Town:
             "CARDSWITCH_TERMINALS__PROCESSES": str(processes),
             "CARDSWITCH_TERMINALS__STRANGER_S": "3600",
             "CARDSWITCH_HTTP__PORT": "0",
+            "CARDSWITCH_CLEARING__AUTO_CLOSE": "false",
             "CARDSWITCH_DATABASE__EMBEDDED_MEMORY_MB": "1024",
             "CARDSWITCH_TELEMETRY__LOG_LEVEL": "warning",
         }

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from datetime import date, datetime
 from typing import Any
 
 import psycopg
@@ -19,6 +20,10 @@ import uvloop
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from switch.clearing.calendar_cn import horizon
+from switch.clearing.close import Progress
+from switch.clearing.schedule import DayCloser
+from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
 from switch.keys.opening import activate_proved, open_vault, unlock_secret
 from switch.keys.records import KeyRecord
@@ -35,6 +40,7 @@ from switch.ledger.sweeping import keep_sweeping, keep_sweeping_loads
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
+from switch.operations.closer import close_elsewhere
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.completeness import keep_counting_gaps
 from switch.purse.intake import IntakeLanes, IntakeWriter, inline_tacs, pooled_tacs
@@ -203,6 +209,18 @@ class Service:
             self._keep_days(pool),
         ):
             self._background(work)
+        self.readiness.notes["calendar"] = self._calendar
+        if settings.clearing.auto_close:
+            closer = DayCloser(from_pool, self._close_day, settings.clearing.close_at)
+            metrics.watch_closing(closer.closing)
+            self.readiness.notes["close"] = closer.closing.note
+            self._background(closer.run())
+
+    async def _close_day(self, day: date, tell: Callable[[Progress], None]) -> None:
+        await close_elsewhere(self.url, day, tell)
+
+    def _calendar(self) -> str:
+        return horizon(self.settings.clearing.calendar_file, datetime.now(SHANGHAI).date())[1]
 
     def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> MqttTerminals:
         """Serve terminals over MQTT. The broker may be away: nothing waits for it."""

@@ -202,6 +202,11 @@ class Clearing(_Section):
 
     folder: Path | None = Field(None, description="where day folders are written; default: data_dir/clearing")
     cut_off: time = Field(time(23, 0), description="Asia/Shanghai")
+    auto_close: bool = Field(True, description="the first serving process closes days by itself")
+    close_at: time = Field(
+        time(1, 0),
+        description="then a day is closed though batches of terminals are still open; Asia/Shanghai",
+    )
     calendar_file: Path | None = Field(
         None, description="holidays and make-up workdays that override the built-in ones"
     )

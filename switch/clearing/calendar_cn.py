@@ -4,7 +4,7 @@ The published calendar ends with the last year that the State Council has announ
 and never a guess: weekends alone would move money on a holiday.
 """
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import chinese_calendar
 import orjson
 
 from switch.domain.errors import ConfigurationError
+
+WARN_DAYS = 45  # the State Council announces a year in November
+_YEARS_AHEAD_MAX = 50
 
 
 class WorkdayCalendar:
@@ -58,3 +61,35 @@ class WorkdayCalendar:
             raise ConfigurationError(
                 f"no holiday calendar for {day.year}: upgrade chinesecalendar or name the year in clearing.calendar_file"
             ) from error
+
+    def known_until(self, day: date) -> date | None:
+        """The last day up to which every day from this one on is known; None when this one is not."""
+        last = None
+        for year in range(day.year, day.year + _YEARS_AHEAD_MAX):
+            if not (year in self._years or _published(year)):
+                break
+            last = date(year, 12, 31)
+        return last
+
+
+def _published(year: int) -> bool:
+    try:
+        chinese_calendar.is_workday(date(year, 1, 1))
+    except NotImplementedError:
+        return False
+    return True
+
+
+def horizon(calendar_file: Path | None, today: date) -> tuple[date | None, str]:
+    """Until when the calendar knows, and what is wrong with that: empty while there is time. For health and the doctor."""
+    try:
+        until = WorkdayCalendar(calendar_file).known_until(today)
+    except ConfigurationError as error:
+        return None, str(error)
+    if until is not None and until - today > timedelta(days=WARN_DAYS):
+        return until, ""
+    known = f"knows until {until}" if until else f"does not know {today.year}"
+    return (
+        until,
+        f"the holiday calendar {known}: upgrade chinesecalendar or name the next year in clearing.calendar_file",
+    )

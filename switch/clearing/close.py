@@ -96,6 +96,8 @@ def told(error: Exception) -> str:
     """What went wrong, for people. Ours says it; a driver's may quote a row, so only its kind and code are given."""
     if isinstance(error, SwitchError):
         return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or type(error).__name__}: {error.strerror}"
     code = getattr(error, "sqlstate", None)
     return f"{type(error).__name__}{f' {code}' if code else ''}"
 

@@ -5,7 +5,7 @@ The hot path adds to plain dictionaries, a tenth of a microsecond each; a collec
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from time import time
 from typing import Protocol
 
@@ -83,6 +83,30 @@ class Rollout(Protocol):
         """RUNNING, STOPPED, COMPLETE or SUPERSEDED."""
 
 
+class Closing(Protocol):
+    """What is shown of the closing of days."""
+
+    @property
+    def day(self) -> date | None:
+        """The day that is being closed."""
+
+    @property
+    def step(self) -> str:
+        """The step of it that runs, or ran last."""
+
+    @property
+    def days_overdue(self) -> int:
+        """Days that should have been closed."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """By step, of the last close."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """By the step at which a close ended."""
+
+
 def _age_s(since: datetime | None) -> float:
     return max(0.0, time() - since.timestamp()) if since is not None else 0.0
 
@@ -123,6 +147,7 @@ class Metrics:
         self.risk_hits: Counter[str] = Counter()
         self.risk_cases: dict[str, int] = {}
         self.risk_since: datetime | None = None
+        self.closing: Closing | None = None
         self._started = time()
         self.registry.register(self)
 
@@ -228,6 +253,10 @@ class Metrics:
         self.risk_cases = dict.fromkeys(self.risk_cases, 0) | dict(cases)
         self.risk_since = since
 
+    def watch_closing(self, closing: Closing) -> None:
+        """Show how far the closing of days is."""
+        self.closing = closing
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -270,8 +299,33 @@ class Metrics:
         yield from self._of_mqtt()
         yield from self._of_purses()
         yield from self._of_lists()
+        if self.closing is not None:
+            yield from self._of_closing(self.closing)
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
+
+    def _of_closing(self, closing: Closing) -> Iterator[Metric]:
+        day = closing.day
+        yield GaugeMetricFamily(
+            "cardswitch_close_days_overdue", "Days that should have been closed", value=closing.days_overdue
+        )
+        yield GaugeMetricFamily(
+            "cardswitch_close_day",
+            "The day that is being closed as a number, 0 for none",
+            value=int(f"{day:%Y%m%d}") if day else 0,
+        )
+        seconds = GaugeMetricFamily(
+            "cardswitch_close_step_seconds", "Duration of the last close's steps", labels=["step"]
+        )
+        for step, duration_s in dict(closing.seconds).items():
+            seconds.add_metric([step], duration_s)
+        yield seconds
+        failures = CounterMetricFamily(
+            "cardswitch_close_failures", "Closes that ended before they were done", labels=["step"]
+        )
+        for step, count in dict(closing.failures).items():
+            failures.add_metric([step], count)
+        yield failures
 
     def _of_loads(self) -> Iterator[Metric]:
         steps = CounterMetricFamily(

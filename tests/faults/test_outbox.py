@@ -117,6 +117,7 @@ def test_two_serving_processes_tell_a_bank_that_was_down_each_thing_once(tmp_pat
         "CARDSWITCH_TERMINALS__PORT": "0",
         "CARDSWITCH_TERMINALS__PROCESSES": "2",
         "CARDSWITCH_HTTP__PORT": "0",
+        "CARDSWITCH_CLEARING__AUTO_CLOSE": "false",
         "CARDSWITCH_HOSTS__LINKS": json.dumps(links),
     }
     cardswitch("init", environment=environment)

@@ -203,6 +203,7 @@ class Town:
             "CARDSWITCH_DATA_DIR": str(self.data_dir),
             "CARDSWITCH_TERMINALS__PORT": "0",
             "CARDSWITCH_HTTP__PORT": "0",
+            "CARDSWITCH_CLEARING__AUTO_CLOSE": "false",  # tests end days, and say when one is closed
             "CARDSWITCH_DATABASE__EMBEDDED_MEMORY_MB": "128",
             "CARDSWITCH_TELEMETRY__LOG_LEVEL": "warning",
         }

@@ -80,6 +80,7 @@ def test_a_link_stands_comes_back_and_changes_its_keys(tmp_path, port):
         "CARDSWITCH_DATA_DIR": str(tmp_path / "data"),
         "CARDSWITCH_TERMINALS__PORT": "0",
         "CARDSWITCH_HTTP__PORT": "0",
+        "CARDSWITCH_CLEARING__AUTO_CLOSE": "false",
         "CARDSWITCH_HOSTS__LINKS": json.dumps(links),
     }
     cardswitch("init", environment=environment)

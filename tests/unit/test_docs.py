@@ -12,6 +12,8 @@ import typer
 from prometheus_client.samples import Sample
 
 from switch.__main__ import cli
+from switch.clearing.close import Progress
+from switch.clearing.schedule import Closing
 from switch.operations.commands.config import flattened
 from switch.registry.list_rollout import Figures
 from switch.settings import Settings
@@ -95,6 +97,11 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.rollouts(
         [Figures(1, "HOT", 2, 1, ("100",), 1, 100, "RUNNING", 95, 0, NOW, NOW, 0.0, *(9,) * 8, None)]
     )
+    closing = Closing()
+    closing.begins(NOW.date())
+    closing.progress(Progress("fees"))
+    closing.ends("disk full")
+    metrics.watch_closing(closing)
     metrics.risk_marked({"many-rides": 1})
     metrics.risk_open({"many-rides": 1}, None)
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts

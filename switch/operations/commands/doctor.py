@@ -13,6 +13,8 @@ from typing import Annotated, NamedTuple
 import psycopg
 import typer
 
+from switch.clearing.calendar_cn import horizon
+from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import SwitchError
 from switch.keys.opening import open_vault
 from switch.ledger.days import PARTITIONED
@@ -66,6 +68,16 @@ def _host(settings: Settings) -> Iterator[Finding]:
             ("http.port", settings.http.host, settings.http.port),
         ):
             yield _port(name, host, port)
+
+
+def _calendar(settings: Settings) -> Iterator[Finding]:
+    until, fault = horizon(settings.clearing.calendar_file, datetime.now(SHANGHAI).date())
+    yield Finding(
+        "warn" if fault else "ok",
+        "calendar",
+        fault or f"holidays are known until {until}",
+        "the last close before that stops otherwise",
+    )
 
 
 def _port(name: str, host: str, port: int) -> Finding:
@@ -177,6 +189,7 @@ def _one(connection: psycopg.Connection[tuple[object, ...]], query: str, *values
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every finding, in the order in which cures make sense."""
     yield from _host(settings)
+    yield from _calendar(settings)
     try:
         with open_database(settings) as url, psycopg.connect(url, autocommit=True) as connection:
             yield Finding("ok", "database", "reachable")

@@ -1,11 +1,11 @@
 """Workdays: a year nobody published is an error, and an operator's file goes before everything."""
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
-from switch.clearing.calendar_cn import WorkdayCalendar
+from switch.clearing.calendar_cn import WARN_DAYS, WorkdayCalendar, horizon
 from switch.domain.calendar import settlement_date
 from switch.domain.errors import ConfigurationError
 
@@ -48,3 +48,22 @@ def test_a_calendar_file_that_cannot_be_meant_is_refused(tmp_path: Path, content
     file.write_text(content)
     with pytest.raises(ConfigurationError, match=rule):
         WorkdayCalendar(file)
+
+
+def test_it_is_known_until_when_the_calendar_knows_and_said_in_time(tmp_path: Path) -> None:
+    until, fault = horizon(None, date(2024, 3, 1))
+    assert until is not None
+    assert until >= date(2026, 12, 31)
+    assert fault == ""
+    _, in_time = horizon(None, until - timedelta(days=WARN_DAYS + 1))
+    assert in_time == ""
+    _, late = horizon(None, until - timedelta(days=WARN_DAYS))
+    assert late == (
+        f"the holiday calendar knows until {until}: upgrade chinesecalendar or name the next year in clearing.calendar_file"
+    )
+    assert horizon(None, until + timedelta(days=1))[0] is None
+    file = tmp_path / "calendar.json"
+    file.write_text(f'{{"years": [{until.year + 1}]}}')
+    assert horizon(file, until) == (date(until.year + 1, 12, 31), "")
+    file.write_text("{")
+    assert "not a calendar file" in horizon(file, until)[1]

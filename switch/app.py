@@ -248,6 +248,7 @@ class Service:
                 async with asyncio.timeout(2.0), pool.connection() as connection:
                     cursor = await connection.execute(
                         "SELECT 1 FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at"
+                        " AND sealed_at IS NULL"
                     )
                     return "" if await cursor.fetchone() else "no business day is open"
             except (TimeoutError, psycopg.Error, OSError) as error:

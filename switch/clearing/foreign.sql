@@ -64,7 +64,7 @@ UPDATE purse_waiting w
 -- name: read_instant
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT clock.now, d.business_date
-  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
+  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at AND d.sealed_at IS NULL;
 
 -- name: last_instant
 -- Of a day that has ended: rows written by its close bear its last microsecond, so that a second run writes the same.

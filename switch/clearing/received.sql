@@ -10,7 +10,7 @@ SELECT pg_advisory_unlock(%(space)s, hashtext(%(name)s));
 SELECT EXISTS (SELECT FROM institution WHERE institution_id = %(sender)s);
 
 -- name: open_date
-SELECT business_date FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at;
+SELECT business_date FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at AND sealed_at IS NULL;
 
 -- name: files_of_name
 SELECT file_no, sm3, status, reason, line_count, total_fen, lines_done, results, business_date

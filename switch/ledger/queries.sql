@@ -17,10 +17,11 @@ SELECT account_id, balance_fen, frozen, pin_verifier, pin_failures, held_fen, ho
    FOR NO KEY UPDATE;
 
 -- name: read_instant
--- After the locks: the instant that decides losses, expiries and the business date of the whole batch.
+-- After the locks: the instant that decides losses, expiries and the business date of the whole batch. A clock that was set back into a day
+-- that is sealed finds none: nothing is booked until it has caught up.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT clock.now, d.business_date
-  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
+  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at AND d.sealed_at IS NULL;
 
 -- name: read_cards
 -- A statement of its own after the lock: joined into the locking SELECT it could be stale.

@@ -16,7 +16,7 @@ SELECT terminal_no, generation, batch_no
 -- After the locks: the instant that decides times, and the business date of the whole transaction.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT clock.now, d.business_date, transaction_number()
-  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
+  FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at AND d.sealed_at IS NULL;
 
 -- name: read_batches
 -- closing: state 2 whose end was begun and not finished.

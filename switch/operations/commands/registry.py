@@ -42,7 +42,7 @@ NUMBERED = (CARDS, BINDINGS)  # records that hold card numbers
 # One instant for both comparisons: at the very end of a day two readings could lie on its two sides.
 OPEN_DAY = """
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS instant)
-SELECT business_date FROM clock JOIN business_day ON begins_at <= instant AND instant < ends_at
+SELECT business_date FROM clock JOIN business_day ON begins_at <= instant AND instant < ends_at AND sealed_at IS NULL
 """
 
 

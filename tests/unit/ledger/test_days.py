@@ -13,6 +13,7 @@ from switch.ledger import days
 from switch.ledger.days import cut_over, day_of, ensure_days, oldest_not_closed, open_day, seal_day
 from switch.ledger.gate import GATE, PURSE_GATE_SHARD, TAKE_SHARED
 from switch.storage.pool import connect
+from switch.storage.sql import load
 
 pytestmark = pytest.mark.server
 
@@ -193,3 +194,23 @@ async def test_each_row_is_in_exactly_one_day_and_none_comes_after_the_seal_whil
     assert row[3] == 0
     assert sealed.sealed_at is not None
     assert sealed.sealed_at >= sealed.ends_at
+
+
+async def test_a_clock_that_is_set_back_into_a_sealed_day_finds_no_day_to_book_on(pg: Pg) -> None:
+    first, *_ = await ensure_days(pg)
+    await cut_over(pg, first, lead_s=0.0)
+    await seal_day(pg, first, (0, 1))
+    queries = [
+        load("switch.ledger")["read_instant"],
+        load("switch.ledger", "terminal_batches.sql")["read_instant"],
+        load("switch.clearing", "foreign.sql")["read_instant"],
+        load("switch.clearing", "received.sql")["open_date"],
+    ]
+    for query in queries:
+        assert await (await pg.execute(query.encode())).fetchone() is not None
+    # As if the clock had been set back by a minute: every instant of the calendar is a minute later.
+    await pg.execute(
+        "UPDATE business_day SET begins_at = begins_at + interval '1 minute', ends_at = ends_at + interval '1 minute'"
+    )
+    for query in queries:
+        assert await (await pg.execute(query.encode())).fetchone() is None

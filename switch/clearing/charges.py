@@ -1,7 +1,6 @@
 """CM and MR, the files with a line for every transaction: what of a charge stands in which field.
 
 The view `clearing_charge` (aliased c) has one row per transaction with its fee. PostgreSQL finds and sorts, numpy writes: columns.py.
-All members' lines come out of one pass in the order in which the switch decided, all merchants' out of another, by merchant.
 """
 
 from collections.abc import Sequence
@@ -38,12 +37,16 @@ def _text(name: str, width: int, expression: str = "") -> Column:
     return Column(name, expression or f"c.{name}", "char", width)
 
 
-_MEMBER: Final = Table(
+_CHARGE: Final = Table(
     (
         Column("at", "c.at", "timestamptz"),
+        Column("local_time", "c.local_time", "timestamp"),
         _number("effect_fen"),
+        _number("fee_fen"),
         _number("issuer_fee_fen"),
         _number("switch_fee_fen"),
+        _number("merchant_no", width=4),
+        _number("batch_no", width=4),
         _number("stan", width=4),
         _number("kind", width=2),
         _number("account_kind", width=2),
@@ -66,40 +69,19 @@ _MEMBER: Final = Table(
     )
 )
 
-# Lines of members, in the order in which the switch decided.
-MEMBER_ROWS: Final = (
-    f"COPY (SELECT {_MEMBER.select} FROM clearing_charge c LEFT JOIN terminal t USING (terminal_no)"  # noqa: S608
+# What these members and merchants, or all, find in their files, in the order in which the switch decided.
+CHARGES: Final = (
+    f"COPY (SELECT {_CHARGE.select} FROM clearing_charge c LEFT JOIN terminal t USING (terminal_no)"  # noqa: S608
     " LEFT JOIN clearing_original o ON o.business_date = %(day)s AND o.entry_no = c.entry_no WHERE c.business_date = %(day)s"
-    " AND (%(every)s OR c.issuer_id = ANY(%(members)s::text[]) OR c.acquirer_id = ANY(%(members)s::text[]))"
+    " AND (%(every)s OR c.issuer_id = ANY(%(members)s::text[]) OR c.acquirer_id = ANY(%(members)s::text[])"
+    " OR c.merchant_no = ANY(%(merchants)s::integer[]))"
     " ORDER BY c.at, c.entry_no) TO STDOUT (FORMAT BINARY)"
 )
 
-_MERCHANT: Final = Table(
-    (
-        Column("local_time", "c.local_time", "timestamp"),
-        _number("effect_fen"),
-        _number("fee_fen"),
-        _number("batch_no", width=4),
-        _number("stan", width=4),
-        _number("account_kind", width=2),
-        _text("pan", 19),
-        _text("terminal_id", 8, "t.terminal_id"),
-        _text("merchant_id", 15),
-        _text("rrn", 12),
-    )
-)
 
-# Lines of many merchants one after the other, each in the order in which the switch decided.
-MERCHANT_ROWS: Final = (
-    f"COPY (SELECT {_MERCHANT.select} FROM clearing_charge c LEFT JOIN terminal t USING (terminal_no)"  # noqa: S608
-    " WHERE c.business_date = %(day)s AND (%(every)s OR c.merchant_no = ANY(%(merchants)s::integer[]))"
-    " ORDER BY c.merchant_no, c.at, c.entry_no) TO STDOUT (FORMAT BINARY)"
-)
-
-
-def member_rows(messages: Sequence[bytes | bytearray | memoryview]) -> Rows:
-    """Rows of MEMBER_ROWS."""
-    return _MEMBER.read(messages)
+def charges(messages: Sequence[bytes | bytearray | memoryview]) -> Rows:
+    """Rows of CHARGES."""
+    return _CHARGE.read(messages)
 
 
 def member_lines(rows: Rows, member: str) -> Lines:
@@ -159,11 +141,6 @@ def member_lines(rows: Rows, member: str) -> Lines:
         },
         len(rows),
     )
-
-
-def merchant_rows(messages: Sequence[bytes | bytearray | memoryview]) -> Rows:
-    """Rows of MERCHANT_ROWS."""
-    return _MERCHANT.read(messages)
 
 
 def merchant_lines(rows: Rows, clearing_date: str) -> Lines:

@@ -315,17 +315,16 @@ class _Run:
         await self.connection.execute("ANALYZE named_leg")
         await self._execute("freeze_legs")
         await self.connection.execute("ANALYZE clearing_leg")
-        await self._execute("freeze_merchants")
-        await self._execute("freeze_rules")
-        await self._execute("name_originals")
+        for query in ("name_keys", "name_senders", "freeze_merchants", "freeze_rules", "name_originals"):
+            await self._execute(query)
         await self.connection.execute("ANALYZE named_original")
         for original_date, _ in await self._execute("original_dates"):
             await self._execute("freeze_originals", original_date=original_date)
         for table in ("clearing_merchant", "clearing_rule", "clearing_original"):
             await self.connection.execute(f"ANALYZE {table}")
         await self._execute("freeze_source_lines")
-        await self._execute("summarise")
-        await self._execute("summarise_offline")
+        for query in ("sum_charges", "summarise", "sum_offline", "summarise_offline"):
+            await self._execute(query)
         for step in ("freeze_transit", "note_transit"):
             await self.connection.execute(TRIPS_SQL[step], {"day": self.day.day})
         await self.connection.execute(FEES_SQL["freeze_subsidies"], {"day": self.day.day})

@@ -110,9 +110,9 @@ def table_lines(layout: Layout, values: Mapping[str, Value | Texts | Numbers], c
     return lines
 
 
-def number_lines(lines: Lines, first: int) -> None:
+def number_lines(lines: Lines, line_numbers: Numbers) -> None:
     """Write their numbers into lines that stood without, as they all begin: the mark, then eight digits."""
-    _put_digits(lines, 1, 8, np.arange(first, first + len(lines)), "line_no")
+    _put_digits(lines, 1, 8, line_numbers, "line_no")
 
 
 def _line_for_all(layout: Layout, values: Mapping[str, Any]) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from switch.clearing.charge_files import Wanted, write_members, write_merchants
-from switch.clearing.charges import MEMBER_ROWS, MERCHANT_ROWS
+from switch.clearing.charge_files import Wanted, write_charges
+from switch.clearing.charges import CHARGES
 from switch.clearing.copying import Blocks, copied
 from switch.clearing.files import (
     CRLF,
@@ -109,6 +109,7 @@ class DayFiles:
         self._batch: list[Written] = []
         self._rows: Mapping[str, FileRow] = {}
         self._done = self._total = 0
+        self._came: dict[str, tuple[int, int]] | None = None
 
     async def _rows_of(self, query: str, **values: object) -> list[tuple[Any, ...]]:
         cursor = await self._connection.execute(SQL[query], {"day": self._terms.day, **values})
@@ -172,15 +173,11 @@ class DayFiles:
                 long[row.name[:2]].append(row)
             else:
                 await self._write_one(row)
-        members, merchants = long["CM"], long["MR"]
-        every = {kind: len(of) == sum(row.name[:2] == kind for row in rows) for kind, of in long.items()}
-        parties = [row.party for row in members]
-        blocks = self._charges(MEMBER_ROWS, _lines_of(members), every=every["CM"], members=parties)
-        self._batch += await write_members(blocks, self._wanted(members))
-        await self._publish()
-        numbers = [row.party_no for row in merchants]
-        blocks = self._charges(MERCHANT_ROWS, _lines_of(merchants), every=every["MR"], merchants=numbers)
-        self._batch += await write_merchants(blocks, self._wanted(merchants), f"{self._terms.day:%Y%m%d}")
+        await self._write_charges(
+            long["CM"],
+            long["MR"],
+            every=sum(map(len, long.values())) == sum(row.name[:2] in long for row in rows),
+        )
         await self._publish()
         return [row.name for row in missing]
 
@@ -199,21 +196,44 @@ class DayFiles:
         if len(self._batch) >= PUBLISH_AT_ONCE:
             await self._publish()
 
-    def _wanted(self, rows: Sequence[FileRow]) -> list[Wanted]:
-        return [Wanted(row.party, row.line_count, partial(self._file, row)) for row in rows]
+    async def _write_charges(
+        self, members: Sequence[FileRow], merchants: Sequence[FileRow], *, every: bool
+    ) -> None:
+        """The files with a line for every transaction, out of one pass. every: all of them are wanted."""
+        of_members, of_merchants = await write_charges(
+            self._charges(members, merchants, every=every),
+            [Wanted(row.party, partial(self._begin, row)) for row in members],
+            [Wanted(row.party_no or 0, partial(self._begin, row)) for row in merchants],
+            f"{self._terms.day:%Y%m%d}",
+        )
+        self._batch += of_members
+        await self._publish()
+        self._batch += of_merchants
 
-    def _file(self, row: FileRow) -> FileInMaking:
-        return FileInMaking(self._folder, self._head(row))
+    def _begin(self, row: FileRow, buffer_bytes: int) -> FileInMaking:
+        return FileInMaking(self._folder, self._head(row), buffer_bytes)
 
-    async def _charges(self, query: str, lines: int, **values: object) -> Blocks:
-        """Rows of a COPY in blocks."""
+    async def _charges(
+        self, members: Sequence[FileRow], merchants: Sequence[FileRow], *, every: bool
+    ) -> Blocks:
+        lines = sum(row.line_count for row in (*members, *merchants))
         if not lines:
             return
-        async with aclosing(copied(self._connection, query, {"day": self._terms.day, **values})) as blocks:
+        wanted = {
+            "day": self._terms.day,
+            "every": every,
+            "members": [row.party for row in members],
+            "merchants": [row.party_no for row in merchants],
+        }
+        begun_at, read = self._done, 0
+        async with aclosing(copied(self._connection, CHARGES, wanted)) as blocks:
             async for messages in blocks:
-                self._done = min(self._total, self._done + len(messages))
+                read += len(messages)
+                # Most are a line of a member and a line of a merchant.
+                self._done = begun_at + min(lines, 2 * read)
                 self._tell(self._done, self._total)
                 yield messages
+        self._done = begun_at + lines
 
     def _head(self, row: FileRow) -> Head:
         return Head(parse_name(row.name), self._terms.created_at, row.line_count, row.total_fen)
@@ -262,6 +282,12 @@ class DayFiles:
         if lines:
             yield lines
 
+    async def _came_from(self, acquirer: str) -> list[tuple[int, int]]:
+        """Count and amount of the records that came one by one; none where there were none. Asked once for all acquirers."""
+        if self._came is None:
+            self._came = {row[0]: (row[1], row[2]) for row in await self._rows_of("lines_ns")}
+        return [self._came[acquirer]] if acquirer in self._came else []
+
     async def _small_lines(self, kind: str, party: str) -> list[dict[str, Value]]:
         """Lines of the files that have few, as values."""
         if kind == "NP":
@@ -284,8 +310,7 @@ class DayFiles:
             source = FileName("XF", party, self._terms.centre_id, self._terms.day, 0)
             lines = [
                 {"file": str(source), "count": count, "amount": amount_fen, "status": FileStatus.TAKEN}
-                for count, amount_fen in await self._rows_of("lines_ns", acquirer=party)
-                if count
+                for count, amount_fen in await self._came_from(party)
             ] + [
                 {"file": name, "count": count, "amount": amount_fen, "status": status}
                 for name, count, amount_fen, status in await self._rows_of("files_ns", acquirer=party)
@@ -328,10 +353,6 @@ def _with_crlf(lines: list[bytes]) -> bytes:
     if b"\\" in block:
         block = block.replace(b"\\\\", b"\\")
     return block.replace(b"\n", CRLF)
-
-
-def _lines_of(rows: Iterable[FileRow]) -> int:
-    return sum(row.line_count for row in rows)
 
 
 def _total(kind: str, lines: Iterable[Mapping[str, Value]]) -> int:

@@ -24,7 +24,7 @@ TRAILER_LENGTH = 90
 NAME_LENGTH = 29
 VERSION = "01"
 LINES_MAX = 99_999_999  # eight digits
-_BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20
 
 
 class FileStatus:
@@ -261,10 +261,12 @@ def sync_folder(folder: Path) -> None:
 class FileInMaking:
     """One file on its way to its name. `add` lines, then `finish`; use it as a context, which removes what was not finished.
 
-    Memory is one buffer, whatever the number of lines. Raises FolderError when the disk refuses.
+    Memory is one buffer, whatever the number of lines. Raises FolderError when the disk refuses. buffer_bytes: less where many are made
+    at once, which then do not hold their descriptors either.
     """
 
-    def __init__(self, folder: Path, head: Head) -> None:
+    def __init__(self, folder: Path, head: Head, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self._buffer_bytes = buffer_bytes
         self._head = head
         self._folder = folder
         self._path = folder / str(head.name)
@@ -278,6 +280,7 @@ class FileInMaking:
         with _disk(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file: FileIO = FileIO(self._temporary, "w", opener=_open_private)
+            self._rest()
         self._take(head.header())
 
     def __enter__(self) -> Self:
@@ -293,7 +296,7 @@ class FileInMaking:
     def _take(self, block: bytes | memoryview) -> None:
         self._pending.append(block)
         self._pending_bytes += len(block)
-        if self._pending_bytes >= _BUFFER_BYTES:
+        if self._pending_bytes >= self._buffer_bytes:
             self._flush()
 
     def _flush(self) -> None:
@@ -304,8 +307,18 @@ class FileInMaking:
         self._size += len(block)
         view = memoryview(block)
         with _disk(self._path):
+            self._wake()
             while view:  # a full disk may take less than it is given before it refuses
                 view = view[self._file.write(view) :]
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._buffer_bytes < BUFFER_BYTES:
+            self._file.close()
+
+    def _wake(self) -> None:
+        if self._file.closed:
+            self._file = FileIO(self._temporary, "a")
 
     def add(self, line: bytes) -> None:
         """Take the next detail line, without CRLF."""
@@ -329,6 +342,7 @@ class FileInMaking:
         self._take(head.trailer(self._digest.hexdigest()))
         self._flush()
         with _disk(self._path):
+            self._wake()
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.replace(self._path)
@@ -359,7 +373,7 @@ def digest_of(path: Path) -> tuple[str, int]:
     digest = new_digest("sm3")
     size = 0
     with path.open("rb") as file:
-        while block := file.read(_BUFFER_BYTES):
+        while block := file.read(BUFFER_BYTES):
             digest.update(block)
             size += len(block)
     return digest.hexdigest().upper(), size

@@ -53,13 +53,23 @@ SELECT %(day)s, n.entry_no, l.account_kind, CASE WHEN l.debit_owner <> 0 THEN lp
   FROM named_leg n
   JOIN host_leg l ON l.shard = n.shard AND l.ended_by = n.ended_by;
 
+-- name: name_keys
+-- By what rules are chosen. A table of its own, here and below, since several processes work on what makes one, and never on an INSERT.
+CREATE TEMPORARY TABLE named_key ON COMMIT DROP AS
+SELECT merchant_no, account_kind, rule_date FROM clearing_item WHERE business_date = %(day)s GROUP BY merchant_no, account_kind, rule_date;
+
+-- name: name_senders
+-- Merchants of clearing_offline_record. A verdict of the day about a record of the day has the merchant of that.
+CREATE TEMPORARY TABLE named_sender ON COMMIT DROP AS
+SELECT merchant_no FROM purse_record WHERE business_date = %(day)s GROUP BY merchant_no
+UNION
+SELECT merchant_no FROM foreign_verdict WHERE business_date = %(day)s;
+
 -- name: freeze_merchants
 -- Everybody with money or an offline record in the day, as the registry knows them now.
 INSERT INTO clearing_merchant (business_date, merchant_no, merchant_id, category, acquirer_id)
 SELECT %(day)s, m.merchant_no, m.merchant_id, m.category, m.acquirer_id
-  FROM (SELECT merchant_no FROM clearing_item WHERE business_date = %(day)s
-        UNION
-        SELECT merchant_no FROM clearing_offline_record WHERE business_date = %(day)s) AS seen
+  FROM (SELECT merchant_no FROM named_key UNION SELECT merchant_no FROM named_sender) AS seen
   JOIN merchant m USING (merchant_no);
 
 -- name: freeze_rules
@@ -68,7 +78,7 @@ INSERT INTO clearing_rule (business_date, merchant_no, account_kind, rule_date, 
                            weight_issuer, weight_switch, weight_acquirer)
 SELECT %(day)s, k.merchant_no, k.account_kind, k.rule_date, r.rule_no, coalesce(r.rate_ppm, 0), coalesce(r.minimum_fen, 0),
        r.cap_fen, coalesce(r.weight_issuer, 7), coalesce(r.weight_switch, 1), coalesce(r.weight_acquirer, 2)
-  FROM (SELECT DISTINCT merchant_no, account_kind, rule_date FROM clearing_item WHERE business_date = %(day)s) AS k
+  FROM named_key k
   JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = k.merchant_no
   LEFT JOIN LATERAL (
        SELECT f.* FROM fee_rule f
@@ -115,31 +125,35 @@ SELECT %(day)s, r.entry_no, c.first_line + (r.entry_no - c.first_entry), f.name,
   JOIN received_file f USING (file_no)
  WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND r.batch_no = 0 AND r.result <> '10';
 
--- name: summarise
-INSERT INTO clearing_summary (business_date, merchant_no, account_kind, issuer_id, payable_code, item_count, volume_fen, debit_count,
-                              debit_fen, credit_count, credit_fen, amount_fen, fee_fen, issuer_fee_fen, switch_fee_fen,
-                              acquirer_fee_fen, credit_net_fen, first_at, first_entry)
-SELECT %(day)s, merchant_no, account_kind, issuer_id, payable_code, count(*), sum(abs(effect_fen)),
-       count(*) FILTER (WHERE effect_fen > 0), sum(greatest(effect_fen, 0)),
-       count(*) FILTER (WHERE effect_fen < 0), sum(-least(effect_fen, 0)),
-       sum(effect_fen), sum(fee_fen), sum(issuer_fee_fen), sum(switch_fee_fen),
-       sum(fee_fen) - sum(issuer_fee_fen) - sum(switch_fee_fen), sum(greatest(effect_fen - fee_fen, 0)),
-       min(at), min(entry_no)
+-- name: sum_charges
+CREATE TEMPORARY TABLE summed_charge ON COMMIT DROP AS
+SELECT merchant_no, account_kind, issuer_id, payable_code, count(*) AS item_count, sum(abs(effect_fen)) AS volume_fen,
+       count(*) FILTER (WHERE effect_fen > 0) AS debit_count, sum(greatest(effect_fen, 0)) AS debit_fen,
+       count(*) FILTER (WHERE effect_fen < 0) AS credit_count, sum(-least(effect_fen, 0)) AS credit_fen,
+       sum(effect_fen) AS amount_fen, sum(fee_fen) AS fee_fen, sum(issuer_fee_fen) AS issuer_fee_fen, sum(switch_fee_fen) AS switch_fee_fen,
+       sum(fee_fen) - sum(issuer_fee_fen) - sum(switch_fee_fen) AS acquirer_fee_fen, sum(greatest(effect_fen - fee_fen, 0)) AS credit_net_fen,
+       min(at) AS first_at, min(entry_no) AS first_entry
   FROM clearing_charge
  WHERE business_date = %(day)s
  GROUP BY merchant_no, account_kind, issuer_id, payable_code;
 
--- name: summarise_offline
+-- name: summarise
+INSERT INTO clearing_summary (business_date, merchant_no, account_kind, issuer_id, payable_code, item_count, volume_fen, debit_count,
+                              debit_fen, credit_count, credit_fen, amount_fen, fee_fen, issuer_fee_fen, switch_fee_fen,
+                              acquirer_fee_fen, credit_net_fen, first_at, first_entry)
+SELECT %(day)s, merchant_no, account_kind, issuer_id, payable_code, item_count, volume_fen, debit_count, debit_fen, credit_count, credit_fen,
+       amount_fen, fee_fen, issuer_fee_fen, switch_fee_fen, acquirer_fee_fen, credit_net_fen, first_at, first_entry
+  FROM summed_charge;
+
+-- name: sum_offline
 -- What QS says. Grey (04) and foreign (11) records wait; a record adjudicated on the day it came counts under its end.
-INSERT INTO clearing_offline (business_date, merchant_no, confirmed_count, confirmed_fen, refused_count, refused_fen,
-                              adjusted_count, adjusted_fen, adjust_refused_count, adjust_refused_fen, pending_count,
-                              pending_fen)
-SELECT %(day)s, merchant_no,
-       count(*) FILTER (WHERE bin = 'confirmed'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'confirmed'), 0),
-       count(*) FILTER (WHERE bin = 'refused'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'refused'), 0),
-       count(*) FILTER (WHERE bin = 'adjusted'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'adjusted'), 0),
-       count(*) FILTER (WHERE bin = 'adjust refused'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'adjust refused'), 0),
-       count(*) FILTER (WHERE bin = 'pending'), coalesce(sum(amount_fen) FILTER (WHERE bin = 'pending'), 0)
+CREATE TEMPORARY TABLE summed_offline ON COMMIT DROP AS
+SELECT merchant_no,
+       count(*) FILTER (WHERE bin = 'confirmed') AS confirmed_count, coalesce(sum(amount_fen) FILTER (WHERE bin = 'confirmed'), 0) AS confirmed_fen,
+       count(*) FILTER (WHERE bin = 'refused') AS refused_count, coalesce(sum(amount_fen) FILTER (WHERE bin = 'refused'), 0) AS refused_fen,
+       count(*) FILTER (WHERE bin = 'adjusted') AS adjusted_count, coalesce(sum(amount_fen) FILTER (WHERE bin = 'adjusted'), 0) AS adjusted_fen,
+       count(*) FILTER (WHERE bin = 'adjust refused') AS adjust_refused_count, coalesce(sum(amount_fen) FILTER (WHERE bin = 'adjust refused'), 0) AS adjust_refused_fen,
+       count(*) FILTER (WHERE bin = 'pending') AS pending_count, coalesce(sum(amount_fen) FILTER (WHERE bin = 'pending'), 0) AS pending_fen
   FROM (SELECT merchant_no, amount_fen,
                CASE WHEN result = '10' THEN 'confirmed'
                     WHEN result = '00' THEN 'adjusted'
@@ -149,6 +163,14 @@ SELECT %(day)s, merchant_no,
           FROM clearing_offline_record
          WHERE business_date = %(day)s) AS binned
  GROUP BY merchant_no;
+
+-- name: summarise_offline
+INSERT INTO clearing_offline (business_date, merchant_no, confirmed_count, confirmed_fen, refused_count, refused_fen,
+                              adjusted_count, adjusted_fen, adjust_refused_count, adjust_refused_fen, pending_count,
+                              pending_fen)
+SELECT %(day)s, merchant_no, confirmed_count, confirmed_fen, refused_count, refused_fen, adjusted_count, adjusted_fen, adjust_refused_count,
+       adjust_refused_fen, pending_count, pending_fen
+  FROM summed_offline;
 
 -- name: fees_outcome
 SELECT coalesce(sum(item_count), 0)::bigint AS items, coalesce(sum(volume_fen), 0)::bigint AS volume_fen,
@@ -273,10 +295,11 @@ SELECT acquirer_id, count(*) FILTER (WHERE result <> '10'), coalesce(sum(amount_
  GROUP BY acquirer_id ORDER BY acquirer_id;
 
 -- name: lines_ns
--- What came record by record during the day, under the name by which SS calls it.
-SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
-  FROM clearing_offline_record r JOIN clearing_merchant m USING (business_date, merchant_no)
- WHERE r.business_date = %(day)s AND m.acquirer_id = %(acquirer)s AND r.taken_on = r.business_date AND r.batch_no <> 0;
+-- What came record by record during the day, by acquirer, under the name by which SS calls it.
+SELECT m.acquirer_id, count(*), coalesce(sum(r.amount_fen), 0)::bigint
+  FROM purse_record r JOIN clearing_merchant m USING (business_date, merchant_no)
+ WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND r.batch_no <> 0
+ GROUP BY m.acquirer_id;
 
 -- name: files_ns
 -- Then the files that ended on the day, taken or not.

@@ -68,8 +68,8 @@ def test_columns_become_the_lines_that_write_line_writes(kind: str) -> None:
 def test_what_is_the_same_in_all_lines_need_not_be_a_column() -> None:
     values = dict.fromkeys((field.name for field in LAYOUTS["NP"].fields), 1) | {"institution": "99993350"}
     lines = table_lines(LAYOUTS["NP"], values, 3)
-    number_lines(lines, 9)
-    expected = [write_line(LAYOUTS["NP"], values | {"line_no": number}) for number in (9, 10, 11)]
+    number_lines(lines, np.array([9, 10, 99_999_999]))
+    expected = [write_line(LAYOUTS["NP"], values | {"line_no": number}) for number in (9, 10, 99_999_999)]
     assert lines.tobytes().decode().split("\r\n") == [*expected, ""]
 
 

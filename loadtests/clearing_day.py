@@ -39,10 +39,10 @@ class Size(NamedTuple):
         return cls(online, offline, terminals, min(500_000, max(1_000, transactions // 20)))
 
 
-async def build_city(connection: Connection, size: Size, day: date) -> None:
+async def build_city(connection: Connection, size: Size, day: date, merchants: int = MERCHANTS) -> None:
     """Institutions, merchants with rules, terminals and cards with money. In a migrated, empty database that has the day."""
     async with connection.transaction():
-        values = {"merchants": MERCHANTS, "terminals": size.terminals}
+        values = {"merchants": merchants, "terminals": size.terminals}
         for step in ("institutions", "issuers", "merchants", "fee_rules", "terminals", "psams"):
             await connection.execute(SQL[step].encode(), values)
         async with (

@@ -4,8 +4,9 @@
 
 Parts: disk, pgbench, codec, authorisations, hosts, idle, offline; and only when asked for memory, a million authorisations, outbox, a
 host that comes back to 50 000 messages, lists, a hot list of 500 000 cards to its last signed block, depot, 3 000 terminals that hand
-in 500 rides each over MQTT, and close, the day's end at several sizes (--transactions). Progress goes to stderr, the JSON document to stdout. It refuses to
-report when fsync or synchronous_commit is off. Nothing here asserts a speed: the figures speak.
+in 500 rides each over MQTT, close, the day's end at several sizes (--transactions), and cutover, what terminals notice of it. Progress
+goes to stderr, the JSON document to stdout. It refuses to report when fsync or synchronous_commit is off. Nothing here asserts a
+speed: the figures speak.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from loadtests import close_bench, depot_bench, hosts_bench, intake_bench, lists_bench, outbox_bench
+from loadtests import close_bench, cutover, depot_bench, hosts_bench, intake_bench, lists_bench, outbox_bench
 from loadtests.town import Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
@@ -377,6 +378,9 @@ def main() -> None:
         document["depot"] = depot(options.processes, scale)
     if "close" in parts:
         document["close"] = close_bench.measure_all(options.transactions, console.print)
+    if "cutover" in parts:
+        day = int(cutover.TRANSACTIONS * scale)
+        document["cutover"] = cutover.measure(options.processes, LIVE_RATE, day, console.print)
     if "outbox" in parts:
         document["outbox"] = outbox(options.processes, scale)
     if "lists" in parts:

@@ -40,6 +40,7 @@ from switch.ledger.sweeping import keep_sweeping, keep_sweeping_loads
 from switch.ledger.terminal_batches import TerminalBatches
 from switch.ledger.writer import MessageWriter
 from switch.messages.answers import DE39
+from switch.operations.api.views import api_app
 from switch.operations.closer import close_elsewhere
 from switch.operations.http import Readiness, health_app, start_http
 from switch.purse.completeness import keep_counting_gaps
@@ -76,6 +77,7 @@ log = structlog.get_logger(__name__)
 
 DAYS_EVERY_S = 600.0
 UPKEEP_CONNECTIONS = 4
+API_CONNECTIONS = 2  # of its own, so that no reader holds up a sign-on
 ENDS_S = 5.0  # to write down what became of questions to hosts when the service stops
 
 
@@ -262,7 +264,10 @@ class Service:
 
         self.readiness.checks = {"database": database, "registry": changes, "routes": table}
         port = settings.http.port + self.worker if settings.http.port else 0
-        app = health_app(self.readiness, metrics)
+        api_pool = await self._pool(API_CONNECTIONS, size_min=0)
+        close_note = self.readiness.notes.get("close", lambda: "")
+        api = api_app(api_pool.connection, settings.clearing_folder, close_note, metrics)
+        app = health_app(self.readiness, metrics, api)
         runner, self.http_port = await _listening("http", start_http(app, settings.http.host, port))
         self._stack.push_async_callback(runner.cleanup)
 
@@ -383,8 +388,8 @@ class Service:
     async def _connect_writer(self) -> AsyncConnection[Any]:
         return await connect_writer(self.url)
 
-    async def _pool(self, size_max: int) -> AsyncConnectionPool[Any]:
-        pool = make_pool(self.url, size_max=size_max)
+    async def _pool(self, size_max: int, size_min: int = 1) -> AsyncConnectionPool[Any]:
+        pool = make_pool(self.url, size_max=size_max, size_min=size_min)
         await pool.open()
         self._stack.push_async_callback(pool.close)
         return pool

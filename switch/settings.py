@@ -130,7 +130,9 @@ class Mqtt(_Section):
 class Http(_Section):
     """Health and metrics."""
 
-    host: str = Field("127.0.0.1", description="address; there is no password, so keep it inside")
+    host: str = Field(
+        "127.0.0.1", description="address; health and metrics have no password, so keep it inside"
+    )
     port: int = Field(8080, ge=0, le=65535, description="0: any free one")
 
 

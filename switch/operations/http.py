@@ -1,10 +1,11 @@
-"""Health and metrics over HTTP: /livez, /readyz (?verbose), /metrics."""
+"""Health and metrics over HTTP: /livez, /readyz (?verbose), /metrics; beside them the API, which wants a token."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from switch.operations.api.views import ROOT
 from switch.telemetry.metrics import Metrics
 
 Check = Callable[[], Awaitable[str]]  # "" when all is well, else what is wrong
@@ -26,8 +27,8 @@ class Readiness:
         return found
 
 
-def health_app(readiness: Readiness, metrics: Metrics) -> web.Application:
-    """The web application of one process."""
+def health_app(readiness: Readiness, metrics: Metrics, api: web.Application | None = None) -> web.Application:
+    """The web application of one process. api: what stands under /api/v1."""
 
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -48,13 +49,17 @@ def health_app(readiness: Readiness, metrics: Metrics) -> web.Application:
         )
 
     async def index(_request: web.Request) -> web.Response:
-        return web.Response(text="citizen card switch\n\n/livez\n/readyz?verbose\n/metrics\n")
+        return web.Response(
+            text="citizen card switch\n\n/livez\n/readyz?verbose\n/metrics\n/api/v1/openapi.json\n"
+        )
 
     app = web.Application(client_max_size=4096)
     app.router.add_get("/", index)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)
+    if api is not None:
+        app.add_subapp(ROOT, api)
     return app
 
 

@@ -148,6 +148,7 @@ class Metrics:
         self.risk_cases: dict[str, int] = {}
         self.risk_since: datetime | None = None
         self.closing: Closing | None = None
+        self.api_answers: Counter[tuple[str, str]] = Counter()
         self._started = time()
         self.registry.register(self)
 
@@ -253,6 +254,10 @@ class Metrics:
         self.risk_cases = dict.fromkeys(self.risk_cases, 0) | dict(cases)
         self.risk_since = since
 
+    def api_answered(self, role: str, status: int) -> None:
+        """A request to the API was answered; role `none` where there was no token that holds."""
+        self.api_answers[(role, str(status))] += 1
+
     def watch_closing(self, closing: Closing) -> None:
         """Show how far the closing of days is."""
         self.closing = closing
@@ -299,6 +304,10 @@ class Metrics:
         yield from self._of_mqtt()
         yield from self._of_purses()
         yield from self._of_lists()
+        api = CounterMetricFamily("cardswitch_api_answers", "Requests to the API", labels=["role", "status"])
+        for asked, count in self.api_answers.items():
+            api.add_metric(asked, count)
+        yield api
         if self.closing is not None:
             yield from self._of_closing(self.closing)
         for name, (text, read) in self.gauges.items():

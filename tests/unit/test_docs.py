@@ -97,6 +97,7 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.rollouts(
         [Figures(1, "HOT", 2, 1, ("100",), 1, 100, "RUNNING", 95, 0, NOW, NOW, 0.0, *(9,) * 8, None)]
     )
+    metrics.api_answered("auditor", 200)
     closing = Closing()
     closing.begins(NOW.date())
     closing.progress(Progress("fees"))

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from switch.operations.commands import (
+    api,
     bindings,
     card,
     config,
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": verify,
 }
 COMMAND_GROUPS: dict[str, typer.Typer] = {
+    "api": api.app,
     "bindings": bindings.app,
     "card": card.app,
     "config": config.app,

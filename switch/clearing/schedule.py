@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 import psycopg
 import structlog
 
-from switch.clearing.close import CloseRunning, Progress, told
+from switch.clearing.close import CLOSE_LOCK, CloseRunning, Progress, told
+from switch.clearing.day_files import SQL as CLOSE_SQL
 from switch.clearing.day_files import Connection
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import SwitchError
@@ -44,10 +45,11 @@ class Waiting(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the database said at one instant of its clock."""
+    """What the database said at one instant of its clock. closer: who is closing, empty when nobody is."""
 
     now: datetime
     days: Sequence[Waiting]
+    closer: str
 
 
 def at_the_latest(ends_at: datetime, close_at: time) -> datetime:
@@ -72,7 +74,10 @@ async def look(connection: Connection) -> Look:
     """Read what waits, and the clock with it."""
     cursor = await connection.execute(SQL["look"], {"limit": DAYS_AT_ONCE_MAX})
     rows = await cursor.fetchall()
-    return Look(rows[0][0], [Waiting(*row[1:]) for row in rows if row[1] is not None])
+    cursor = await connection.execute(CLOSE_SQL["who_closes"], {"lock": CLOSE_LOCK})
+    holder = await cursor.fetchone()
+    days = [Waiting(*row[1:]) for row in rows if row[1] is not None]
+    return Look(rows[0][0], days, holder[0] if holder else "")
 
 
 class Closing:
@@ -191,6 +196,9 @@ class DayCloser:
         if not is_due(oldest, found.now, self._close_at):
             latest = at_the_latest(oldest.ends_at, self._close_at)
             self.closing.waits_for = f"{oldest.day} waits for open batches until {latest:%Y-%m-%d %H:%M:%S}"
+            return False
+        if found.closer:  # a process that would only be told so need not be begun
+            self.closing.waits_for = f"{oldest.day}: a close is running: {found.closer}"
             return False
         return await self._close_one(oldest.day)
 

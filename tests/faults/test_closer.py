@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import urllib.request
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ async def test_a_day_that_has_ended_is_closed_by_the_service_even_when_its_close
     assert {step["actor"].split(",")[0] for step in status["steps"]} == {"the service"}
     town.run("files", "--date", day.isoformat())
     assert json.loads(town.run("report", "float", "--json"))["day"] == day.isoformat()
+    token = json.loads(town.run("api", "token", "add", "a tester", "--role", "auditor", "--json"))["token"]
+    assert switch.get("/api/v1/days")[0] == 401
+    asked = urllib.request.Request(
+        f"http://{switch.http}/api/v1/days/{day}/float", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert json.loads(answer.read())["day"] == day.isoformat()
+    assert token not in switch.log.read_text()
 
 
 async def test_of_two_services_one_closes_and_when_it_stops_its_closer_ends_and_the_other_goes_on(

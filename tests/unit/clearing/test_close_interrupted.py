@@ -76,6 +76,26 @@ async def test_a_file_that_is_lost_is_written_again_as_it_was_though_the_first_c
     assert contents(terms.folder) == first
 
 
+async def test_a_database_restored_into_the_middle_of_a_close_writes_what_was_written_after_its_backup(
+    pg: Pg, postgres_url: str, day: date, contents: Contents, tmp_path: Path
+) -> None:
+    await add_records(pg, day, 900_000, 1, [("10", 200), ("04", 150), ("01", 70)])
+    await pg.close()
+    folder = tmp_path / "clearing"
+    status, said = await close_elsewhere(postgres_url, folder, day, "postings")
+    assert status == -signal.SIGKILL, said
+    backup = make_conninfo(postgres_url, dbname="backup")
+    with connect_now(make_conninfo(postgres_url, dbname="postgres")) as server:
+        server.execute("DROP DATABASE IF EXISTS backup")
+        server.execute(f"CREATE DATABASE backup TEMPLATE {conninfo_to_dict(postgres_url)['dbname']}")
+        assert await close_elsewhere(postgres_url, folder, day) == (0, "")
+        before = contents(folder)
+        # The disk is ahead of the database now: files with digests that it does not know.
+        assert await close_elsewhere(backup, folder, day) == (0, "")
+        assert contents(folder) == before
+        server.execute("DROP DATABASE backup")
+
+
 @pytest.mark.slow
 async def test_a_close_killed_at_every_point_makes_the_day_that_an_undisturbed_close_makes(
     pg: Pg, postgres_url: str, day: date, contents: Contents, tmp_path: Path

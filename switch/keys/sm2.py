@@ -150,6 +150,11 @@ def verify(public: bytes, message: bytes, signature: bytes, user_id: bytes = USE
         raise Sm2Error("SM2 signature is wrong")
 
 
+def to_der(signature: bytes) -> bytes:
+    """A signature r ‖ s as DER, the form that openssl takes."""
+    return encode_dss_signature(int.from_bytes(signature[:32]), int.from_bytes(signature[32:]))
+
+
 def encrypt(public: bytes, plain: bytes) -> bytes:
     """C1 ‖ C3 ‖ C2, 97 bytes longer than the plain text (1 to 255 bytes)."""
     if not 1 <= len(plain) <= PLAIN_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""`cardswitch files`: the clearing files of a day, checked; `show NAME` reads one for people; `take FILE…` takes files in."""
+"""`cardswitch files`: the clearing files of a day, checked; `show NAME` reads one for people; `take FILE…` takes files in; `lint FILE…` explains faults."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,6 +18,10 @@ from switch.clearing.depot_files import DEPOT, depot_kind
 from switch.clearing.files import Checked, FileName, FileStatus, check_file, parse_name
 from switch.clearing.foreign import ANSWER, answer_kind
 from switch.clearing.layouts import LAYOUTS, Value
+from switch.clearing.lint import FAULTS_SHOWN, lint_file
+from switch.clearing.lint.__main__ import MOST_FAULTS, read_keys
+from switch.clearing.lint.__main__ import as_json as lint_json
+from switch.clearing.lint.__main__ import as_text as lint_text
 from switch.clearing.received import Kind, Receipt, Terms, take_file
 from switch.domain.errors import DatabaseLost, InputRefused
 from switch.domain.identifiers import mask_pan
@@ -193,6 +197,34 @@ def _print_file(checked: Checked, shown: list[dict[str, Value]]) -> None:
             console.print(f"  {field.replace('_', ' '):22} {value}")
     if len(shown) < checked.head.line_count:
         console.print(f"\n{checked.head.line_count - len(shown):,} more lines (--lines)")
+
+
+@app.command()
+def lint(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Clearing files of any type.")],
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key", help="Public key (PEM or hex) that checks the .sig beside a file; may be repeated."
+        ),
+    ] = None,
+    faults: Annotated[
+        int, typer.Option("--faults", min=1, max=MOST_FAULTS, help="Faults shown of a file.")
+    ] = FAULTS_SHOWN,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Say everything that is wrong with files, by line and column, and what was expected. Needs no settings and no database.
+
+    Where this command is not installed, `python -m switch.clearing.lint` does the same with the standard library alone.
+    """
+    try:
+        keys = read_keys(key or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--key") from error
+    reports = [lint_file(path, most=faults, keys=keys) for path in paths]
+    typer.echo(lint_json(reports) if as_json else "\n".join(map(lint_text, reports)))
+    if not all(report.good for report in reports):
+        raise typer.Exit(1)
 
 
 @app.command()

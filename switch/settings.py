@@ -212,6 +212,9 @@ class Clearing(_Section):
     calendar_file: Path | None = Field(
         None, description="holidays and make-up workdays that override the built-in ones"
     )
+    sign_files: bool = Field(
+        False, description="sign files when they are first written; needs a key of type FSK in the vault"
+    )
 
 
 class Interop(_Section):

@@ -26,6 +26,8 @@ from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
 from switch.clearing.netting import Flow, net_positions
+from switch.clearing.resends import complete_resends
+from switch.clearing.signatures import Signer
 from switch.clearing.step_digests import digest_of_parts
 from switch.domain.calendar import CUT_OFF, settlement_date
 from switch.domain.errors import InputRefused, SwitchError
@@ -56,6 +58,7 @@ class CloseTerms(NamedTuple):
 
     interop_centre: where records of other cities' cards go; empty: nowhere. deadline: until when their cities may answer.
     signer: who signs the day's seal; None: nobody.
+    file_signer: signs the files; None: they are not signed.
     may_end: whether a day that is still open is ended by closing it; without that it is refused.
     """
 
@@ -71,6 +74,7 @@ class CloseTerms(NamedTuple):
     interop_centre: str = ""
     deadline: Deadline = Deadline()
     signer: SealSigner | None = None
+    file_signer: Signer | None = None
     may_end: bool = True
 
 
@@ -372,7 +376,7 @@ class _Run:
         await self.connection.execute(
             "SET enable_nestloop = off"
         )  # millions of rows, whatever the estimates say
-        files = self._files("files")
+        files = self._files("files", self.terms.file_signer)
         cursor = await self.connection.execute(SQL["files"], {"day": self.day.day})
         if not await cursor.fetchall():
             async with self.connection.transaction():
@@ -413,17 +417,19 @@ class _Run:
         """Of a closed day: compare every file with its digest and write again what is missing or was changed."""
         self.tell(Progress("check files"))
         self.written += await self._files("check files").write_missing()
+        self.written += await complete_resends(self.connection, self.folder, self.day.day)
         self.written += await write_seal(self.connection, self.day.day, self.folder)
         await self._write_reports()
         outcome = {"rewritten": len(self.written), "reports_rewritten": len(self.reported)}
         self.tell(Progress("check files", finished=True, outcome=outcome))
 
-    def _files(self, step: str) -> DayFiles:
+    def _files(self, step: str, signer: Signer | None = None) -> DayFiles:
         return DayFiles(
             self.connection,
             self.folder,
             self.day,
             lambda done, total: self.tell(Progress(step, done, total)),
+            signer,
         )
 
 

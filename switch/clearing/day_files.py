@@ -26,6 +26,7 @@ from switch.clearing.files import (
 )
 from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
 from switch.clearing.lines import FORWARDED_LINES, REFUSAL_LINES
+from switch.clearing.signatures import Signer, sign_files
 from switch.storage.sql import load
 
 SQL = load("switch.clearing")
@@ -50,7 +51,10 @@ class DayTerms(NamedTuple):
 
 
 class FileRow(NamedTuple):
-    """A row of clearing_file. party: institution or merchant id; sm3: upper-case hex, None while not written."""
+    """A row of clearing_file. party: institution or merchant id; sm3: upper-case hex, None while not written.
+
+    signature: hex, None where the file is not signed.
+    """
 
     name: str
     party: str
@@ -59,6 +63,7 @@ class FileRow(NamedTuple):
     total_fen: int
     sm3: str | None
     size_bytes: int | None
+    signature: str | None = None
 
 
 class FileState(NamedTuple):
@@ -72,8 +77,8 @@ async def read_rows(connection: Connection, day: date) -> list[FileRow]:
     """The files of a day in the order in which they are written."""
     cursor = await connection.execute(SQL["files"], {"day": day})
     return [
-        FileRow(name, party, party_no, lines, total, sm3.upper() if sm3 else None, size)
-        for name, party, party_no, lines, total, sm3, size in await cursor.fetchall()
+        FileRow(name, party, party_no, lines, total, sm3.upper() if sm3 else None, size, signature)
+        for name, party, party_no, lines, total, sm3, size, signature in await cursor.fetchall()
     ]
 
 
@@ -90,22 +95,41 @@ def inspect(folder: Path, row: FileRow) -> FileState:
         return FileState(row, f"unreadable: {error.strerror}")
     if (sm3, size) != (row.sm3, row.size_bytes):
         return FileState(row, "content differs from the stored digest")
-    return FileState(row, "" if path.with_name(f"{row.name}.ok").exists() else "not marked complete")
+    if row.signature is not None and not _holds(path.with_name(f"{row.name}.sig"), row.signature):
+        return FileState(row, UNSIGNED)
+    return FileState(row, "" if path.with_name(f"{row.name}.ok").exists() else UNMARKED)
+
+
+UNSIGNED = "its signature is missing or another"
+UNMARKED = "not marked complete"
+
+
+def _holds(path: Path, content: str) -> bool:
+    try:
+        return path.read_bytes() == bytes.fromhex(content)
+    except OSError:
+        return False
 
 
 class DayFiles:
     """Plans and writes the files of one day into one folder.
 
-    tell: called with (lines written, lines to write) now and then.
+    tell: called with (lines written, lines to write) now and then. signer: signs what is written for the first time.
     """
 
     def __init__(
-        self, connection: Connection, folder: Path, terms: DayTerms, tell: Callable[[int, int], None]
+        self,
+        connection: Connection,
+        folder: Path,
+        terms: DayTerms,
+        tell: Callable[[int, int], None],
+        signer: Signer | None = None,
     ) -> None:
         self._connection = connection
         self._folder = folder
         self._terms = terms
         self._tell = tell
+        self._signer = signer
         self._batch: list[Written] = []
         self._rows: Mapping[str, FileRow] = {}
         self._done = self._total = 0
@@ -160,10 +184,12 @@ class DayFiles:
         rows = await read_rows(self._connection, self._terms.day)
         states = [inspect(self._folder, row) for row in rows]
         for state in states:
-            if state.fault == "not marked complete":
+            if state.fault in (UNSIGNED, UNMARKED):
                 assert state.row.sm3 is not None
-                mark_complete(self._folder, [Written(state.row.name, state.row.sm3, 0)])
-        missing = [state.row for state in states if state.fault not in ("", "not marked complete")]
+                whole = [Written(state.row.name, state.row.sm3, 0)]
+                await sign_files(self._connection, self._folder, whole, self._signer)
+                mark_complete(self._folder, whole)
+        missing = [state.row for state in states if state.fault not in ("", UNSIGNED, UNMARKED)]
         self._rows = {row.name: row for row in missing}
         self._done, self._total = 0, sum(row.line_count for row in missing)
         long: dict[str, list[FileRow]] = {"CM": [], "MR": []}
@@ -239,7 +265,7 @@ class DayFiles:
         return Head(parse_name(row.name), self._terms.created_at, row.line_count, row.total_fen)
 
     async def _publish(self) -> None:
-        """Names forced out, then the digests stored, then the files marked complete."""
+        """Names forced out, then the digests stored, then the signatures, then the files marked complete."""
         if not self._batch:
             return
         sync_folder(self._folder)
@@ -259,6 +285,7 @@ class DayFiles:
                 "sizes": [written.size for written in fresh],
             },
         )
+        await sign_files(self._connection, self._folder, self._batch, self._signer)
         mark_complete(self._folder, self._batch)
         self._batch = []
 

@@ -239,7 +239,8 @@ class Written(NamedTuple):
 
 
 @contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
+def on_disk(path: Path) -> Iterator[None]:
+    """Tell what the disk refuses as FolderError."""
     try:
         yield
     except OSError as error:
@@ -277,9 +278,9 @@ class FileInMaking:
         self._lines = 0
         self._size = 0
         self._finished = False
-        with _disk(self._path):
+        with on_disk(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file: FileIO = FileIO(self._temporary, "w", opener=_open_private)
+            self._file: FileIO = FileIO(self._temporary, "w", opener=open_private)
             self._rest()
         self._take(head.header())
 
@@ -306,7 +307,7 @@ class FileInMaking:
         self._digest.update(block)
         self._size += len(block)
         view = memoryview(block)
-        with _disk(self._path):
+        with on_disk(self._path):
             self._wake()
             while view:  # a full disk may take less than it is given before it refuses
                 view = view[self._file.write(view) :]
@@ -341,7 +342,7 @@ class FileInMaking:
         self._flush()
         self._take(head.trailer(self._digest.hexdigest()))
         self._flush()
-        with _disk(self._path):
+        with on_disk(self._path):
             self._wake()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -350,7 +351,8 @@ class FileInMaking:
         return Written(str(head.name), self._digest.hexdigest().upper(), self._size)
 
 
-def _open_private(path: str, flags: int) -> int:
+def open_private(path: str, flags: int) -> int:
+    """An opener of new files that only their owner and its group may read."""
     return os.open(path, flags | os.O_TRUNC, 0o640)  # files of members hold card numbers in full
 
 
@@ -358,13 +360,13 @@ def mark_complete(folder: Path, files: Iterable[Written]) -> None:
     """Write `NAME.ok` for each, after which receivers may take it. It holds the file's SM3 and name. Idempotent."""
     for written in files:
         path = folder / f"{written.name}.ok"
-        with _disk(path):
+        with on_disk(path):
             try:
                 path.write_text(f"{written.sm3}  {written.name}\n", encoding="ascii")
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
-    with _disk(folder):
+    with on_disk(folder):
         sync_folder(folder)
 
 

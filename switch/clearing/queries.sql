@@ -344,8 +344,8 @@ SELECT %(day)s, * FROM unnest(%(names)s::text[], %(ordinals)s::integer[], %(part
                               %(line_counts)s::bigint[], %(totals)s::bigint[]);
 
 -- name: files
-SELECT name, party, party_no, line_count, total_fen, encode(sm3, 'hex'), size_bytes
-  FROM clearing_file WHERE business_date = %(day)s ORDER BY ordinal;
+SELECT f.name, f.party, f.party_no, f.line_count, f.total_fen, encode(f.sm3, 'hex'), f.size_bytes, encode(s.signature, 'hex')
+  FROM clearing_file f LEFT JOIN file_signature s USING (name) WHERE f.business_date = %(day)s ORDER BY f.ordinal;
 
 -- name: store_digests
 UPDATE clearing_file f SET sm3 = decode(w.sm3, 'hex'), size_bytes = w.size_bytes

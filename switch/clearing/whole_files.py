@@ -6,22 +6,7 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
-from switch.clearing.files import FolderError, sync_folder
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise FolderError(
-            f"cannot write {path}: {reason}. Nothing half-written was left; run the same command again when it is cured"
-        ) from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_TRUNC, 0o640)
+from switch.clearing.files import on_disk, open_private, sync_folder
 
 
 @contextlib.contextmanager
@@ -31,19 +16,19 @@ def written_whole(path: Path) -> Iterator[Callable[[bytes], None]]:
     Raises FolderError when the disk refuses; then, and when the block is left by any exception, nothing is left.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    with _disk(path):
+    with on_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(temporary, "w", opener=_private)
+        file = FileIO(temporary, "w", opener=open_private)
 
     def write(part: bytes) -> None:
         view = memoryview(part)
-        with _disk(path):
+        with on_disk(path):
             while view:  # a full disk may take less than it is given before it refuses
                 view = view[file.write(view) :]
 
     try:
         yield write
-        with _disk(path):
+        with on_disk(path):
             os.fsync(file.fileno())
             file.close()
             temporary.replace(path)

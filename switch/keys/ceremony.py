@@ -40,7 +40,7 @@ assert NEXT_STATES.keys() == set(KeyState)
 
 # Of these only one version can be in use: the other side has changed too. Several versions of card keys are active
 # side by side, for as long as cards of each are valid.
-ONE_ACTIVE = frozenset({"TMMK", "ZMK", "ZPK", "ZAK", "SM2", "LSK", "ESK"})
+ONE_ACTIVE = frozenset({"TMMK", "ZMK", "ZPK", "ZAK", "SM2", "LSK", "ESK", "FSK"})
 
 
 def read_component(text: str) -> bytes:

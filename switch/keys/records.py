@@ -69,13 +69,14 @@ KEY_TYPES = {
     "ZPK": TypeRule((KeyLevel.ZONE,), _BLOCK, "PIN blocks exchanged with a partner"),
     "ZAK": TypeRule((KeyLevel.ZONE,), _BLOCK, "MACs exchanged with a partner"),
     "PVK": TypeRule((KeyLevel.LOCAL,), ("SM3",), "PIN verifiers, HMAC-SM3"),
-    "SM2": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the key centre and of files"),
+    "SM2": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the key centre"),
     "LSK": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of terminals' lists 名單簽名"),
     "ESK": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of the seals of days 存證簽名"),
+    "FSK": TypeRule((KeyLevel.LOCAL,), ("SM2",), "signature of clearing files 文件簽名"),
 }
 
 # Key pairs that sign, each for its own readers: whoever checks one kind of thing must not be told another kind by it.
-SIGNING_TYPES = ("SM2", "LSK", "ESK")
+SIGNING_TYPES = ("SM2", "LSK", "ESK", "FSK")
 assert {kind for kind, rule in KEY_TYPES.items() if rule.algorithms == ("SM2",)} == set(SIGNING_TYPES)
 
 _FIXED_OWNERS = {KeyLevel.ROOT: ROOT_OWNER, KeyLevel.LOCAL: LOCAL_OWNER}

@@ -20,7 +20,7 @@ import psycopg
 
 from switch.clearing.close import CloseRunning, Progress, close_day, told
 from switch.domain.errors import DependencyError, SwitchError
-from switch.operations.commands.close import actor, close_terms, seal_signer
+from switch.operations.commands.close import actor, close_terms, file_signer, seal_signer
 from switch.settings import load_settings
 from switch.storage.pool import connect
 
@@ -123,7 +123,8 @@ def say(document: dict[str, Any]) -> None:
 async def _close(url: str, day: date) -> None:
     settings = load_settings()
     # A day that a clock set back has made open again is not ended by us.
-    terms = close_terms(settings, seal_signer(url, settings))._replace(may_end=False)
+    terms = close_terms(settings, seal_signer(url, settings))
+    terms = terms._replace(may_end=False, file_signer=file_signer(url, settings))
     async with await connect(url) as connection:
         await close_day(connection, day, terms, f"the service, {actor()}", _Teller().tell)
 

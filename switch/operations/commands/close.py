@@ -21,6 +21,7 @@ from switch.clearing.close import Progress as Step
 from switch.clearing.evidence.sealing import SealSigner
 from switch.clearing.foreign import Deadline
 from switch.clearing.report import Figures, day_report
+from switch.clearing.signatures import FileSigner
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
@@ -91,6 +92,14 @@ def seal_signer(url: str, settings: Settings) -> SealSigner | None:
         return SealSigner(open_vault(plain, settings.unlock))
 
 
+def file_signer(url: str, settings: Settings) -> FileSigner | None:
+    """Who signs files, by these settings. KeyMissingError when they are to be signed and there is no key."""
+    if not settings.clearing.sign_files:
+        return None
+    with psycopg.connect(url) as connection:
+        return FileSigner(open_vault(connection, settings.unlock))
+
+
 def actor() -> str:
     """Who closes, as others will read it."""
     try:
@@ -110,6 +119,7 @@ async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool
             raise InputRefused(f"there is no business day {chosen}" if chosen else "there is no day to close")
         _warn_if_open(row, console, ask=not yes and sys.stdin.isatty() and sys.stdout.isatty())
         terms = close_terms(settings, seal_signer(url, settings) if row.state < 2 else None)
+        terms = terms._replace(file_signer=file_signer(url, settings))
         with _Display(console) as display:
             closed = await close_day(connection, row.day, terms, actor(), display.tell)
         report = await day_report(connection, row.day)

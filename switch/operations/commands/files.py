@@ -1,4 +1,4 @@
-"""`cardswitch files`: the clearing files of a day, checked; `show NAME` reads one for people; `take FILE…` takes files in; `lint FILE…` explains faults."""
+"""`cardswitch files`: the clearing files of a day, checked; `show NAME` reads one for people; `take FILE…` takes files in; `lint FILE…` explains faults; `resend NAME` sends again."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from switch.clearing.close import day_folder
-from switch.clearing.day_files import SQL, FileState, inspect, read_rows
+from switch.clearing.day_files import SQL, Connection, FileRow, FileState, inspect, read_rows
 from switch.clearing.depot_files import DEPOT, depot_kind
 from switch.clearing.files import Checked, FileName, FileStatus, check_file, parse_name
 from switch.clearing.foreign import ANSWER, answer_kind
@@ -23,11 +23,13 @@ from switch.clearing.lint.__main__ import MOST_FAULTS, read_keys
 from switch.clearing.lint.__main__ import as_json as lint_json
 from switch.clearing.lint.__main__ import as_text as lint_text
 from switch.clearing.received import Kind, Receipt, Terms, take_file
+from switch.clearing.resends import Resend, read_resends
+from switch.clearing.resends import resend as make_resend
 from switch.domain.errors import DatabaseLost, InputRefused
 from switch.domain.identifiers import mask_pan
 from switch.domain.money import yuan
 from switch.keys.opening import open_vault
-from switch.operations.commands.close import actor
+from switch.operations.commands.close import actor, file_signer
 from switch.purse.intake import inline_tacs
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
@@ -76,9 +78,18 @@ async def _states(url: str, day: date | None, folder: Path) -> tuple[date, list[
         if day is None:
             raise InputRefused("no day has been closed yet")
         rows = await read_rows(connection, day)
+        rows += await _sent_again(connection, day, {row.name: row for row in rows})
     if not rows:
         raise InputRefused(f"business day {day} has no files: it is not closed")
     return day, [inspect(day_folder(folder, day), row) for row in rows]
+
+
+async def _sent_again(connection: Connection, day: date, originals: dict[str, FileRow]) -> list[FileRow]:
+    rows = []
+    for again in await read_resends(connection, day):
+        row = originals[again.original]
+        rows.append(row._replace(name=again.name, sm3=again.sm3, size_bytes=again.size_bytes, signature=None))
+    return rows
 
 
 def _as_json(day: date, folder: Path, states: list[FileState]) -> dict[str, Any]:
@@ -225,6 +236,35 @@ def lint(
     typer.echo(lint_json(reports) if as_json else "\n".join(map(lint_text, reports)))
     if not all(report.good for report in reports):
         raise typer.Exit(1)
+
+
+@app.command()
+def resend(
+    name: Annotated[str, typer.Argument(help="The file, or an earlier generation of it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept for ever.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Send a closed day's file again: the same lines under the next sequence number. The file itself stays as it is.
+
+    A run that was stopped is ended by the next one. Partners get the new file like any other (`cardswitch deliver`).
+    """
+    if not reason.strip():
+        raise InputRefused("a reason must be given")
+    settings = load_settings()
+    folder = day_folder(settings.clearing_folder, parse_name(name).day)
+    with open_database(settings) as url:
+        done = asyncio.run(_resend(url, settings, folder, name, reason.strip()))
+    if as_json:
+        typer.echo(orjson.dumps(done._asdict(), option=orjson.OPT_INDENT_2).decode())
+    else:
+        said = "had been begun and is complete now" if done.finished else "is written"
+        typer.echo(f"{done.name} {said}: {done.original} again, {folder / done.name}")
+
+
+async def _resend(url: str, settings: Settings, folder: Path, name: str, reason: str) -> Resend:
+    signer = file_signer(url, settings)
+    async with await connect(url) as connection:
+        return await make_resend(connection, folder, name, reason, actor(), signer)
 
 
 @app.command()

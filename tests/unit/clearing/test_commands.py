@@ -102,6 +102,34 @@ def test_show_reads_a_file_field_by_field_with_card_numbers_masked(operator: Cli
     assert isinstance(refused.exception, SwitchError)
 
 
+def test_a_file_is_sent_again_with_a_reason_and_listed_with_the_days_others(
+    operator: CliRunner, day: date
+) -> None:
+    assert operator.invoke(cli, ["close", "--json"]).exit_code == 0
+    name = json.loads(operator.invoke(cli, ["files", "--json"]).stdout)["files"][0]["name"]
+    assert operator.invoke(cli, ["files", "resend", name]).exit_code == 2
+    done = operator.invoke(cli, ["files", "resend", name, "--reason", "lost at the bank"])
+    assert done.exit_code == 0, done.output
+    assert f"{name[:-3]}002 is written" in done.output
+    again = json.loads(operator.invoke(cli, ["files", "resend", name, "--reason", "again", "--json"]).stdout)
+    assert (again["name"], again["original"], again["reason"]) == (f"{name[:-3]}003", name, "again")
+    listed = json.loads(operator.invoke(cli, ["files", "--json"]).stdout)
+    assert listed["ok"]
+    assert [file["name"] for file in listed["files"]][8:] == [f"{name[:-3]}002", f"{name[:-3]}003"]
+    empty = operator.invoke(cli, ["files", "resend", name, "--reason", " "])
+    assert "a reason must be given" in str(empty.exception)
+
+
+def test_files_are_not_signed_without_a_key_and_nothing_is_closed(
+    operator: CliRunner, day: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARDSWITCH_CLEARING__SIGN_FILES", "true")
+    monkeypatch.setenv("CARDSWITCH_VAULT__PASSPHRASE", "correct horse battery")
+    refused = operator.invoke(cli, ["close", "--json"])
+    assert "there is no vault yet" in str(refused.exception)
+    assert "no day has been closed yet" in str(operator.invoke(cli, ["files"]).exception)
+
+
 def test_what_cannot_be_done_is_said_in_one_line(operator: CliRunner, day: date) -> None:
     for arguments, words in [
         (["files"], "no day has been closed yet"),

@@ -45,6 +45,14 @@ def serve(
     serve_until_stopped(worker, worker_port)
 
 
+@cli.command("deliver-beside", hidden=True)
+def deliver_beside() -> None:
+    """Deliver files in a process that `serve` started."""
+    from switch.workers import deliver_beside as until_stopped
+
+    until_stopped()
+
+
 for _name, _command in COMMANDS.items():
     cli.command(_name)(_command)
 for _name, _group in COMMAND_GROUPS.items():

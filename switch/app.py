@@ -22,6 +22,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from switch.clearing.calendar_cn import horizon
 from switch.clearing.close import Progress
+from switch.clearing.deliveries import keep_counting as keep_counting_deliveries
 from switch.clearing.schedule import DayCloser
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
@@ -71,7 +72,7 @@ from switch.terms import forward_terms, host_terms, link_terms, mqtt_terms, term
 from switch.transports.host_links import HostLinks
 from switch.transports.mqtt_terminals import MqttTerminals
 from switch.transports.tcp_terminals import TerminalListener, server_tls
-from switch.workers import die_with_parent, further_processes
+from switch.workers import deliverer, die_with_parent, further_processes
 
 log = structlog.get_logger(__name__)
 
@@ -206,6 +207,7 @@ class Service:
             ),
             keep_folding_purses(from_pool, fold_every_s),
             keep_counting_gaps(from_pool, metrics),
+            keep_counting_deliveries(from_pool, metrics),
             keep_folding_trips(from_pool, fold_every_s),
             keep_running(from_pool, settings.purse.risk_every_s, metrics),
             self._keep_days(pool),
@@ -473,6 +475,8 @@ async def run(
                 await around.enter_async_context(
                     further_processes(settings.terminals.processes, url, service.terminal_port)
                 )
+                wanted = settings.delivery.service and bool(settings.delivery.partners)
+                await around.enter_async_context(deliverer(url, wanted=wanted))
                 announce(
                     f"ready: terminals {settings.terminals.host}:{service.terminal_port}"
                     f" http {settings.http.host}:{service.http_port}"

@@ -8,7 +8,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from datetime import time
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,67 @@ class Interop(_Section):
     answer_by: time = Field(time(20, 0), description="until when on that day; Asia/Shanghai")
 
 
+class PartnerSettings(_Section):
+    """One partner who gets files, or leaves some for us, over SFTP. docs/delivery.md tells his engineers the same."""
+
+    name: str = Field(pattern="^[a-z0-9-]{1,32}$", description="as logs, metrics and commands call him")
+    parties: tuple[str, ...] = Field(
+        min_length=1, description="institutions (8 digits) and merchants (15 characters) whose files he gets"
+    )
+    types: tuple[str, ...] = Field(
+        ("CM", "MR", "NP", "NS", "SS", "QS", "TR", "FH", "BF", "BI"),
+        description="types of files that he wants",
+    )
+    since: date = Field(description="first business date whose files he gets")
+    host: str = Field(min_length=1, description="address of his server")
+    port: int = Field(22, ge=1, le=65535, description="its port")
+    user: str = Field(min_length=1, description="who we are there")
+    key_file: Path = Field(description="our private key, mode 600; there are no passwords")
+    host_key: str = Field("", description="his server's public key, `ssh-ed25519 AAAA...`")
+    known_hosts: Path | None = Field(None, description="or a file that has it; exactly one of the two")
+    folder: str = Field(pattern="^/", description="his folder for our files and his receipts")
+    outbox: str = Field(
+        "", pattern="^(/.*)?$", description="his folder of files for us; empty: he sends none"
+    )
+    sends: tuple[str, ...] = Field((), description="types of files that he may leave there")
+    answers: bool = Field(True, description="he writes .ack and .rej; false: what was sent is done")
+    late_hours: int = Field(24, ge=1, le=8760, description="without a file or its receipt, then an alarm")
+    fetch_mb_max: int = Field(1024, ge=1, le=65_536, description="nothing larger is fetched")
+    connect_s: float = Field(20.0, gt=0, le=300, description="to connect, and to close")
+    answer_s: float = Field(60.0, gt=0, le=3600, description="for one step; 256 KiB of a file are one")
+    pause_s: float = Field(30.0, gt=0, le=3600, description="after a failure; doubled each time")
+    pause_max_s: float = Field(900.0, gt=0, le=86_400, description="longest of these pauses")
+
+    @model_validator(mode="after")
+    def _known(self) -> "PartnerSettings":
+        if bool(self.host_key) == (self.known_hosts is not None):
+            raise ValueError(
+                "give exactly one of host_key and known_hosts: an unknown server is sent nothing"
+            )
+        if self.folder.rstrip("/") == self.outbox.rstrip("/"):
+            raise ValueError("folder and outbox must differ: receipts of both sides would meet")
+        if self.pause_s > self.pause_max_s:
+            raise ValueError("a shortest pause must not be longer than the longest")
+        return self
+
+
+class Delivery(_Section):
+    """Files to partners and from them."""
+
+    every_s: float = Field(30.0, gt=0, le=3600, description="partners are visited this often")
+    service: bool = Field(
+        True, description="serve starts a process that delivers; false: `cardswitch deliver` runs on its own"
+    )
+    partners: tuple[PartnerSettings, ...] = Field((), description="one table [[delivery.partners]] each")
+
+    @field_validator("partners")
+    @classmethod
+    def _once(cls, value: tuple[PartnerSettings, ...]) -> tuple[PartnerSettings, ...]:
+        if len({partner.name for partner in value}) < len(value):
+            raise ValueError("two partners have the same name")
+        return value
+
+
 class HostSettings(_Section):
     """One host: where it is, how it speaks, and what it may take of us. docs/host-link.md tells a bank the same."""
 
@@ -330,6 +391,7 @@ class Settings(_Section):
     ledger: Ledger = Ledger()
     purse: Purse = Purse()
     clearing: Clearing = Clearing()
+    delivery: Delivery = Delivery()
     interop: Interop = Interop()
     hosts: Hosts = Hosts()
     telemetry: Telemetry = Telemetry()
@@ -369,11 +431,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _listed(path: list[str], value: str) -> Any:
-    if path == ["hosts", "links"]:
+    if path in (["hosts", "links"], ["delivery", "partners"]):
         try:
             return json.loads(value)
         except ValueError:
-            raise ConfigurationError(f"environment variable {PREFIX}HOSTS__LINKS: not JSON") from None
+            name = f"{PREFIX}{path[0]}__{path[1]}".upper()
+            raise ConfigurationError(f"environment variable {name}: not JSON") from None
     return tuple(value.split(",")) if path == ["institution", "issuer_ids"] else value
 
 

@@ -1,6 +1,6 @@
 """The processes beside the first one: it starts them, starts one again that ended, and takes them along when it ends.
 
-How a process serves is app.py's; here is only that there are several.
+How a process serves is app.py's, and how files are delivered operations/delivering.py's; here is only that there are several.
 """
 
 import asyncio
@@ -8,9 +8,12 @@ import contextlib
 import ctypes
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
+
+from switch.operations.commands.deliver import run_deliverer
+from switch.settings import load_settings
 
 log = structlog.get_logger(__name__)
 
@@ -22,29 +25,42 @@ _PR_SET_PDEATHSIG = 1
 async def further_processes(processes: int, url: str, terminal_port: int) -> AsyncIterator[None]:
     """The other processes that share the terminals' port; one that dies is started again. processes: with the first."""
     tasks = [
-        asyncio.get_running_loop().create_task(_keep_worker(number, url, terminal_port))
+        asyncio.get_running_loop().create_task(
+            _keep(
+                ("serve", "--worker", str(number), "--worker-port", str(terminal_port)),
+                url,
+                worker=str(number),
+            )
+        )
         for number in range(1, processes)
     ]
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
 
 
-async def _keep_worker(number: int, url: str, terminal_port: int) -> None:
+@contextlib.asynccontextmanager
+async def deliverer(url: str, *, wanted: bool) -> AsyncIterator[None]:
+    """The process that delivers files, where it is wanted."""
+    tasks = []
+    if wanted:
+        tasks = [asyncio.get_running_loop().create_task(_keep(("deliver-beside",), url, worker="deliverer"))]
+    try:
+        yield
+    finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep(arguments: tuple[str, ...], url: str, *, worker: str) -> None:
     while True:
-        command = (
-            sys.executable,
-            "-m",
-            "switch",
-            "serve",
-            "--worker",
-            str(number),
-            "--worker-port",
-            str(terminal_port),
-        )
+        command = (sys.executable, "-m", "switch", *arguments)
         process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
         assert process.stdin is not None
         process.stdin.write(url.encode() + b"\n")  # not in the arguments, where everybody can read them
@@ -55,8 +71,15 @@ async def _keep_worker(number: int, url: str, terminal_port: int) -> None:
             process.terminate()
             await process.wait()
             raise
-        log.error("a worker ended and is started again", worker=number, status=status)
+        log.error("a worker ended and is started again", worker=worker, status=status)
         await asyncio.sleep(RESTART_PAUSE_S)
+
+
+def deliver_beside() -> None:
+    """Deliver until SIGTERM, as a process that the first one started; the database's URL comes on stdin."""
+    die_with_parent()
+    settings = load_settings()
+    run_deliverer(sys.stdin.readline().strip(), settings, (), once=False)
 
 
 def die_with_parent() -> None:

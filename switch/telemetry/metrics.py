@@ -149,6 +149,8 @@ class Metrics:
         self.risk_since: datetime | None = None
         self.closing: Closing | None = None
         self.api_answers: Counter[tuple[str, str]] = Counter()
+        self.delivery_partners: dict[str, tuple[int, int, float, int]] = {}
+        self.delivery_alarms: dict[str, int] = {}
         self._started = time()
         self.registry.register(self)
 
@@ -262,6 +264,13 @@ class Metrics:
         """Show how far the closing of days is."""
         self.closing = closing
 
+    def deliveries(
+        self, partners: Mapping[str, tuple[int, int, float, int]], alarms: Mapping[str, int]
+    ) -> None:
+        """By partner: files waiting, sent and not answered, age of the oldest waiting in seconds, failures in a row. Alarms of a day by kind."""
+        self.delivery_partners = dict(partners)
+        self.delivery_alarms = dict.fromkeys(self.delivery_alarms, 0) | dict(alarms)
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -310,6 +319,7 @@ class Metrics:
         yield api
         if self.closing is not None:
             yield from self._of_closing(self.closing)
+        yield from self._of_deliveries()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
 
@@ -412,6 +422,27 @@ class Metrics:
             "cardswitch_purse_alarms", "Alarms that nobody has acknowledged", labels=["kind"]
         )
         for kind, count in self.purse_alarms.items():
+            alarms.add_metric([kind], count)
+        yield alarms
+
+    def _of_deliveries(self) -> Iterator[Metric]:
+        gauges = [
+            GaugeMetricFamily(f"cardswitch_delivery_{name}", text, labels=["partner"])
+            for name, text in (
+                ("waiting", "Files that wait for a partner"),
+                ("unanswered", "Files sent, of which he has said nothing"),
+                ("oldest_seconds", "Age of the oldest file that waits"),
+                ("failures", "Visits that failed, one after the other"),
+            )
+        ]
+        for partner, figures in self.delivery_partners.items():
+            for gauge, figure in zip(gauges, figures, strict=True):
+                gauge.add_metric([partner], figure)
+        yield from gauges
+        alarms = GaugeMetricFamily(
+            "cardswitch_delivery_alarms", "Alarms of the last 24 hours", labels=["kind"]
+        )
+        for kind, count in self.delivery_alarms.items():
             alarms.add_metric([kind], count)
         yield alarms
 

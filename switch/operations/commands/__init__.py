@@ -33,6 +33,8 @@ from switch.operations.commands import (
 )
 from switch.operations.commands.audit import audit
 from switch.operations.commands.close import close
+from switch.operations.commands.deliver import app as deliveries
+from switch.operations.commands.deliver import deliver
 from switch.operations.commands.doctor import doctor
 from switch.operations.commands.files import app as files
 from switch.operations.commands.fleet import fleet
@@ -46,6 +48,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "doctor": doctor,
     "vectors": vectors,
     "close": close,
+    "deliver": deliver,
     "audit": audit,
     "fleet": fleet,
     "verify": verify,
@@ -75,5 +78,6 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "terminals": terminals.app,
     "hotlist": hotlist.app,
     "files": files,
+    "deliveries": deliveries,
     "trips": trips.app,
 }

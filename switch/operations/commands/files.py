@@ -14,17 +14,16 @@ from rich.table import Table
 
 from switch.clearing.close import day_folder
 from switch.clearing.day_files import SQL, Connection, FileRow, FileState, inspect, read_rows
-from switch.clearing.depot_files import DEPOT, depot_kind
-from switch.clearing.files import Checked, FileName, FileStatus, check_file, parse_name
-from switch.clearing.foreign import ANSWER, answer_kind
+from switch.clearing.files import Checked, FileStatus, check_file, parse_name
 from switch.clearing.layouts import LAYOUTS, Value
 from switch.clearing.lint import FAULTS_SHOWN, lint_file
 from switch.clearing.lint.__main__ import MOST_FAULTS, read_keys
 from switch.clearing.lint.__main__ import as_json as lint_json
 from switch.clearing.lint.__main__ import as_text as lint_text
-from switch.clearing.received import Kind, Receipt, Terms, take_file
+from switch.clearing.received import Receipt, Terms, take_file
 from switch.clearing.resends import Resend, read_resends
 from switch.clearing.resends import resend as make_resend
+from switch.clearing.taking import kinds
 from switch.domain.errors import DatabaseLost, InputRefused
 from switch.domain.identifiers import mask_pan
 from switch.domain.money import yuan
@@ -312,14 +311,7 @@ async def _take(
         # A run that stands still in the middle of a block holds the purse's gate, and the close would wait for it.
         async with await connect_writer(url) as connection:
             await plan_once(connection)
-
-            def kind_of(name: FileName) -> Kind:
-                if name.kind == DEPOT:
-                    return depot_kind(connection, name, terms, digest_all)
-                if name.kind == ANSWER:
-                    return answer_kind(connection, terms)
-                raise InputRefused(f"{name.kind} files are not taken")
-
+            kind_of = kinds(connection, terms, digest_all)
             return [await take_file(connection, path, terms, kind_of, tell) for path in paths]
     except LOST as error:
         raise DatabaseLost(

@@ -34,6 +34,16 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON clearing_resen
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER closed BEFORE INSERT ON clearing_resend FOR EACH ROW EXECUTE FUNCTION refuse_change_of_closed_day();
 
+-- The line to a partner: failures in a row, and when it is tried again.
+CREATE TABLE delivery_partner (
+    partner     text PRIMARY KEY CHECK (partner ~ '^[a-z0-9-]{1,32}$'),
+    failures    integer NOT NULL DEFAULT 0 CHECK (failures >= 0),
+    last_error  text NOT NULL DEFAULT '',
+    tried_at    timestamptz,
+    good_at     timestamptz,
+    next_try_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- Days whose files have been put into a partner's queue: each once, whatever the settings say later.
 CREATE TABLE delivery_day (
     partner       text NOT NULL CHECK (partner ~ '^[a-z0-9-]{1,32}$'),
@@ -56,7 +66,6 @@ CREATE TABLE delivery (
     queued_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     attempts    integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     marking     boolean NOT NULL DEFAULT false,
-    next_try_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_error  text NOT NULL DEFAULT '',
     sent_at     timestamptz,
     ended_at    timestamptz,
@@ -99,7 +108,7 @@ CREATE TABLE delivery_alarm (
     alarm_no  integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     partner   text NOT NULL,
     kind      text NOT NULL CHECK (kind IN ('HOST_KEY', 'REJECTED', 'ACK_TWICE', 'ACK_CONTRADICTS', 'ACK_UNKNOWN', 'ACK_DIGEST',
-                                            'GIVEN_UP', 'BEHIND', 'GAP', 'DUPLICATE')),
+                                            'GIVEN_UP', 'BEHIND', 'GAP', 'DUPLICATE', 'BAD_MARK')),
     name      text NOT NULL,
     detail    text NOT NULL,
     raised_at timestamptz NOT NULL DEFAULT clock_timestamp(),

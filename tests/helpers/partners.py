@@ -1,0 +1,104 @@
+"""A closed day and a partner with a real sshd who gets its files."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from switch.clearing.close import CloseTerms, close_day
+from switch.clearing.deliveries import PartnerTerms
+from switch.clearing.lint import lint_file
+from switch.ledger.days import ensure_days
+from switch.settings import Settings
+from tests.helpers.clearing_day import CENTRE, OTHER, OWN, add_journal, add_participants
+from tests.helpers.sshd import Sshd
+
+TYPES = ("CM", "NP", "MR")
+MERCHANT = "993310058120003"
+
+
+async def closed_day(pg: AsyncConnection[Any], folder: Path, purchases: int = 20) -> date:
+    """A small day, closed; its files lie in a folder of the given one. CM, NP for OWN and OTHER, MR for each merchant."""
+    day, *_ = await ensure_days(pg, 3)
+    await add_participants(pg)
+    await add_journal(pg, day, purchases)
+    terms = CloseTerms(OWN, CENTRE, "49993350", (0, 1), folder, lambda one: one.weekday() < 5, lead_s=0.02)
+    await close_day(pg, day, terms, "test")
+    return day
+
+
+def partner_terms(server: Sshd, since: date, **changes: Any) -> PartnerTerms:
+    """The second acquirer and its merchant, as one partner."""
+    terms = PartnerTerms(
+        "second", (OTHER, MERCHANT), TYPES, since, str(server.inbox), str(server.outbox), ("XF",)
+    )
+    return terms._replace(**changes)
+
+
+def partner_settings(server: Sshd, since: date, **changes: Any) -> dict[str, Any]:
+    """The same as a table of settings."""
+    return {
+        "name": "second", "parties": [OTHER, MERCHANT], "types": list(TYPES), "since": since.isoformat(), "host": "127.0.0.1",
+        "port": server.port, "user": server.user, "key_file": str(server.key_file), "host_key": server.host_key,
+        "folder": str(server.inbox), "outbox": str(server.outbox), "sends": ["XF"], **changes,
+    }  # fmt: skip
+
+
+def settings_of(folder: Path, url: str, *partners: dict[str, Any]) -> Settings:
+    """Settings with these partners; files lie below the folder."""
+    return Settings.model_validate(
+        {
+            "database": {"url": url},
+            "clearing": {"folder": str(folder)},
+            "delivery": {"partners": list(partners)},
+            "vault": {"key_file": str(folder.parent / "keyfile")},
+        }
+    )
+
+
+async def states(pg: AsyncConnection[Any], partner: str = "second") -> list[tuple[str, str]]:
+    """Name and state of his files, in their order."""
+    cursor = await pg.execute(
+        "SELECT name, state FROM delivery WHERE partner = %s ORDER BY number", (partner,)
+    )
+    return [(name, state) for name, state in await cursor.fetchall()]
+
+
+async def alarms(pg: AsyncConnection[Any]) -> list[tuple[str, str]]:
+    """Kind and name, in order."""
+    cursor = await pg.execute("SELECT kind, name FROM delivery_alarm ORDER BY alarm_no")
+    return [(kind, name) for kind, name in await cursor.fetchall()]
+
+
+async def forget(pg: AsyncConnection[Any], server: Sshd) -> None:
+    """As if nothing had ever been delivered."""
+    await pg.execute(
+        "TRUNCATE delivery, delivery_day, delivery_partner, delivery_receipt, delivery_inbox, delivery_alarm"
+    )
+    for place in (server.inbox, server.outbox):
+        for path in place.iterdir():
+            path.unlink()
+
+
+def check_whole(server: Sshd) -> set[str]:
+    """Whatever is marked is whole, whatever has its name is too; returns the names that are marked."""
+    marked = set()
+    for path in server.inbox.iterdir():
+        if path.suffix == ".ok":
+            marked.add(path.name[:-3])
+        elif not path.suffix:
+            assert lint_file(path).faults == (), path
+    for name in marked:
+        assert lint_file(server.inbox / name).notes == ()
+    return marked
+
+
+def take_away(server: Sshd) -> list[str]:
+    """As the partner does: the file first, then its mark; returns the names."""
+    taken = []
+    for mark in sorted(server.inbox.glob("*.ok")):
+        (server.inbox / mark.name[:-3]).unlink()
+        mark.unlink()
+        taken.append(mark.name[:-3])
+    return taken

@@ -6,6 +6,7 @@ receipt again, and an answer that was not written is written then.
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from hashlib import new as new_digest
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -155,13 +156,17 @@ class Inbox:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f"{path.name}.tmp")
             try:
+                source = self._remote.read(f"{self._partner.outbox}/{came.name}")
                 with temporary.open("wb") as stream:
-                    async for block in self._remote.read(f"{self._partner.outbox}/{came.name}"):
-                        digest.update(block)
-                        size += len(block)
-                        if size > self._partner.fetch_bytes_max:
-                            return f"{FileStatus.CONTENT} larger than {self._partner.fetch_bytes_max} bytes"
-                        stream.write(block)
+                    async with aclosing(source) as blocks:
+                        async for block in blocks:
+                            digest.update(block)
+                            size += len(block)
+                            if size > self._partner.fetch_bytes_max:
+                                return (
+                                    f"{FileStatus.CONTENT} larger than {self._partner.fetch_bytes_max} bytes"
+                                )
+                            stream.write(block)
                     stream.flush()
                     os.fsync(stream.fileno())
                 if digest.hexdigest().upper() != came.sm3:

@@ -6,7 +6,7 @@ vanished after that was taken by the partner and is not sent a second time.
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import date
 from hashlib import new as new_digest
 from pathlib import Path
@@ -157,7 +157,7 @@ class Round:
         return digest.hexdigest().upper()
 
 
-async def _blocks(path: Path, waiting: Waiting) -> AsyncIterator[bytes]:
+async def _blocks(path: Path, waiting: Waiting) -> AsyncGenerator[bytes, None]:
     """A file of ours; LocalFault at its end when it is not what was stored, so that it gets no name on the server."""
     digest, size = new_digest("sm3"), 0
     try:

@@ -1,6 +1,6 @@
 """A partner's folder as delivery needs it, whatever the line: transports/sftp_partner.py is one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple, Protocol
 
 from switch.domain.errors import DependencyError
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     written_at: int
 
 
-async def whole(content: bytes) -> AsyncIterator[bytes]:
+async def whole(content: bytes) -> AsyncGenerator[bytes, None]:
     """Content that is there already, as blocks."""
     yield content
 
@@ -47,11 +47,11 @@ class Remote(Protocol):
     async def read_small(self, path: str, most: int) -> bytes | None:
         """The first bytes of a file; None when it is not there."""
 
-    def read(self, path: str) -> AsyncIterator[bytes]:
+    def read(self, path: str) -> AsyncGenerator[bytes, None]:
         """A file in blocks."""
 
-    async def write(self, path: str, blocks: AsyncIterator[bytes]) -> None:
-        """A file, replacing what is there, forced out on the server where it can do that."""
+    async def write(self, path: str, blocks: AsyncGenerator[bytes, None]) -> None:
+        """A file, replacing what is there, forced out on the server where it can do that. Closes blocks."""
 
     async def rename(self, old: str, new: str) -> None:
         """Give a file its name in one step, replacing what has it."""

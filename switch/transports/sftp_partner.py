@@ -7,8 +7,8 @@ no password, no agent, no settings of the user who runs this.
 import asyncio
 import logging
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -186,7 +186,7 @@ class SftpPartner:
                 content: bytes = await file.read(most)
         return content
 
-    async def read(self, path: str) -> AsyncIterator[bytes]:
+    async def read(self, path: str) -> AsyncGenerator[bytes, None]:
         """A file in blocks."""
         async with self._step(path):
             file = await self._sftp.open(path, "rb")
@@ -201,8 +201,12 @@ class SftpPartner:
             async with self._step(path):
                 await file.close()
 
-    async def write(self, path: str, blocks: AsyncIterator[bytes]) -> None:
+    async def write(self, path: str, blocks: AsyncGenerator[bytes, None]) -> None:
         """A file, forced out where the server knows how."""
+        async with aclosing(blocks):
+            await self._write(path, blocks)
+
+    async def _write(self, path: str, blocks: AsyncGenerator[bytes, None]) -> None:
         async with self._step(path):
             file = await self._sftp.open(path, "wb")
         try:

@@ -1,9 +1,13 @@
 """A closed day and a partner with a real sshd who gets its files."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psycopg
 from psycopg import AsyncConnection
 
 from switch.clearing.close import CloseTerms, close_day
@@ -11,6 +15,8 @@ from switch.clearing.deliveries import PartnerTerms
 from switch.clearing.lint import lint_file
 from switch.ledger.days import ensure_days
 from switch.settings import Settings
+from switch.storage.pool import connect
+from tests.conftest import AS_MIGRATED, database_url
 from tests.helpers.clearing_day import CENTRE, OTHER, OWN, add_journal, add_participants
 from tests.helpers.sshd import Sshd
 
@@ -18,7 +24,31 @@ TYPES = ("CM", "NP", "MR")
 MERCHANT = "993310058120003"
 
 
-async def closed_day(pg: AsyncConnection[Any], folder: Path, purchases: int = 20) -> date:
+class Closed(NamedTuple):
+    """A database with a closed day, and the folder of clearing files."""
+
+    url: str
+    folder: Path
+    day: date
+
+
+@contextmanager
+def closed_city(server_url: str, name: str, folder: Path) -> Iterator[Closed]:
+    """Made once for the tests of a file, which forget what they have delivered."""
+    with psycopg.connect(server_url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name} {AS_MIGRATED}".encode())
+    url = database_url(server_url, name)
+
+    async def close() -> date:
+        async with await connect(url) as connection:
+            return await closed_day(connection, folder)
+
+    yield Closed(url, folder, asyncio.run(close()))
+    with psycopg.connect(server_url, autocommit=True) as server:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+async def closed_day(pg: AsyncConnection[Any], folder: Path, purchases: int = 3) -> date:
     """A small day, closed; its files lie in a folder of the given one. CM, NP for OWN and OTHER, MR for each merchant."""
     day, *_ = await ensure_days(pg, 3)
     await add_participants(pg)
@@ -72,7 +102,7 @@ async def alarms(pg: AsyncConnection[Any]) -> list[tuple[str, str]]:
 
 
 async def forget(pg: AsyncConnection[Any], server: Sshd) -> None:
-    """As if nothing had ever been delivered."""
+    """As if nothing had ever been delivered or sent again."""
     await pg.execute(
         "TRUNCATE delivery, delivery_day, delivery_partner, delivery_receipt, delivery_inbox, delivery_alarm"
     )

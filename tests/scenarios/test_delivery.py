@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from hashlib import new as new_digest
 from pathlib import Path
@@ -29,9 +29,10 @@ from tests.helpers.depots import depot_file
 from tests.helpers.offline import Ride, enter_tac_roots
 from tests.helpers.partners import (
     OTHER,
+    Closed,
     alarms,
     check_whole,
-    closed_day,
+    closed_city,
     forget,
     partner_settings,
     settings_of,
@@ -39,6 +40,7 @@ from tests.helpers.partners import (
     take_away,
 )
 from tests.helpers.sshd import Sshd
+from tests.helpers.switch_process import SwitchProcess, until
 
 pytestmark = pytest.mark.server
 
@@ -54,21 +56,34 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def city(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
+    with closed_city(server_url, "delivered", tmp_path_factory.mktemp("city") / "clearing") as city:
+        yield city
+
+
 @pytest.fixture
-async def server(running: Sshd, pg: Pg) -> Sshd:
+async def pg(city: Closed, running: Sshd) -> AsyncIterator[Pg]:
+    """A connection to the city, which has forgotten what was delivered."""
+    async with await connect(city.url) as connection:
+        await forget(connection, running)
+        yield connection
+
+
+@pytest.fixture
+def server(running: Sshd, pg: Pg) -> Sshd:
     """The partner, with empty folders."""
-    await forget(pg, running)
     return running
 
 
 @pytest.fixture
-async def day(pg: Pg, tmp_path: Path) -> date:
-    return await closed_day(pg, tmp_path / "clearing")
+def day(city: Closed) -> date:
+    return city.day
 
 
 @pytest.fixture
-def settings(server: Sshd, day: date, postgres_url: str, tmp_path: Path) -> Settings:
-    return settings_of(tmp_path / "clearing", postgres_url, partner_settings(server, day))
+def settings(server: Sshd, city: Closed) -> Settings:
+    return settings_of(city.folder, city.url, partner_settings(server, city.day))
 
 
 async def visit(settings: Settings) -> Any:
@@ -155,7 +170,7 @@ async def test_receipts_that_cannot_be_are_alarms_and_change_nothing(
 
 
 async def test_a_generation_is_sent_like_any_file_and_which_one_he_holds_is_shown(
-    pg: Pg, settings: Settings, server: Sshd, day: date, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pg: Pg, settings: Settings, server: Sshd, day: date, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     details = (await visit(settings)).sent[1]
     assert len(take_away(server)) == 3
@@ -201,16 +216,20 @@ def left(server: Sshd, path: Path, *, digest: str = "") -> str:
     return path.name
 
 
-@pytest.fixture
-def depot(postgres_url: str, tmp_path: Path, settings: Settings) -> Path:
-    """Where his files are made; there is a vault that knows their TACs."""
-    key = tmp_path / "keyfile"
+@pytest.fixture(scope="module")
+def vault(city: Closed) -> None:
+    """One that knows the TACs of his records."""
+    key = city.folder.parent / "keyfile"
     key.write_bytes(os.urandom(64))
     key.chmod(0o600)
-    with psycopg.connect(postgres_url) as connection:
+    with psycopg.connect(city.url) as connection:
         enter_tac_roots(DatabaseKeyStore(connection), UnlockSecret.key_file(key))
-    (tmp_path / "depot").mkdir()
-    return tmp_path / "depot"
+
+
+@pytest.fixture
+def depot(vault: None, tmp_path: Path) -> Path:
+    """Where his files are made."""
+    return tmp_path
 
 
 async def test_what_he_leaves_is_fetched_by_its_mark_taken_and_answered_once(
@@ -295,3 +314,28 @@ async def test_operators_see_and_do_it_by_commands(
         busy = await command("deliver", "--partner", "second", "--json")
     assert busy.exit_code == 1
     assert json.loads(busy.stdout)[0]["fault"] == "second is being served by another process"
+
+
+async def test_serve_starts_a_process_that_delivers_and_takes_it_along(
+    pg: Pg, settings: Settings, server: Sshd, city: Closed, vault: None, tmp_path: Path
+) -> None:
+    environment = {
+        **os.environ,
+        "CARDSWITCH_DATABASE__URL": city.url,
+        "CARDSWITCH_VAULT__KEY_FILE": str(city.folder.parent / "keyfile"),
+        "CARDSWITCH_TERMINALS__PORT": "0",
+        "CARDSWITCH_HTTP__PORT": "0",
+        "CARDSWITCH_CLEARING__FOLDER": str(city.folder),
+        "CARDSWITCH_DELIVERY__EVERY_S": "0.2",
+        "CARDSWITCH_DELIVERY__PARTNERS": json.dumps([settings.delivery.partners[0].model_dump(mode="json")]),
+    }
+    process = await asyncio.to_thread(SwitchProcess, environment, tmp_path / "log")
+    try:
+        await asyncio.to_thread(
+            until, lambda: len(list(server.inbox.glob("*.ok"))) == 3, 120.0, "three files"
+        )
+        assert len(check_whole(server)) == 3
+        assert "cardswitch_delivery_waiting" in (await asyncio.to_thread(process.get, "/metrics"))[1]
+    finally:
+        await asyncio.to_thread(process.end)
+    assert (await visit(settings)).sent == ()  # nobody else is at it any more

@@ -1,7 +1,7 @@
 """A partner's folder over SFTP, on a real sshd."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncssh
@@ -42,7 +42,7 @@ async def test_a_file_is_written_read_listed_renamed_and_removed(line: SftpPartn
     content = os.urandom(BLOCK_BYTES + 12_345)
     path = server.inbox / "one"
 
-    async def blocks() -> AsyncIterator[bytes]:
+    async def blocks() -> AsyncGenerator[bytes, None]:
         for at in range(0, len(content), 50_000):
             yield content[at : at + 50_000]
 

@@ -6,7 +6,7 @@ behind what it committed, and no line counts twice. Such records have batch_no 0
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final, NamedTuple
 
@@ -43,7 +43,7 @@ class TakenChunk(NamedTuple):
     results: Mapping[str, tuple[int, int]]
 
 
-class _Lines(NamedTuple):
+class Lines(NamedTuple):
     """Consecutive lines of one terminal, in the place of an upload: no message brought them, so its other parts are nothing."""
 
     terminal_no: int
@@ -60,7 +60,7 @@ class _Lines(NamedTuple):
     serial: int = 0
 
     def __repr__(self) -> str:  # records hold card numbers
-        return f"_Lines(terminal_no={self.terminal_no}, {len(self.records)} records)"
+        return f"Lines(terminal_no={self.terminal_no}, {len(self.records)} records)"
 
 
 class DepotDesk(Desk):
@@ -104,9 +104,14 @@ async def take_chunk(
     assert 1 <= len(records) <= RECORDS_MAX
     tacs = await digest_all(joined(records))
     batch_of = await _lines(connection, sender_id, records, tacs)
+    return await take_again(connection, lambda: _write(connection, batch_of, shards, serials, note))
+
+
+async def take_again(connection: Connection, write: Callable[[], Awaitable[TakenChunk]]) -> TakenChunk:
+    """Write a chunk, and again when somebody else was quicker with one of its records."""
     for attempt in range(1, TRIES + 1):
         try:
-            return await _write(connection, batch_of, shards, serials, note)
+            return await write()
         except _COLLISIONS:
             await connection.rollback()
             if attempt == TRIES:
@@ -121,7 +126,7 @@ async def take_chunk(
 
 async def _lines(
     connection: Connection, sender_id: str, records: Sequence[bytes], tacs: bytes
-) -> list[_Lines]:
+) -> list[Lines]:
     """The records in runs of one terminal each, by the PSAMs of the sender. A PSAM that is none is nobody's."""
     psams = [raw[45:51].hex() for raw in records]
     cursor = await ask(
@@ -131,14 +136,14 @@ async def _lines(
     of = [homes.get(psam, NOBODY) for psam in psams]
     starts = [place for place in range(len(of)) if place == 0 or of[place] != of[place - 1]]
     return [
-        _Lines(*of[start], records[start:end], joined(records[start:end]), tacs[start:end])
+        Lines(*of[start], records[start:end], joined(records[start:end]), tacs[start:end])
         for start, end in zip(starts, [*starts[1:], len(of)], strict=True)
     ]
 
 
 async def _write(
     connection: Connection,
-    lines: Sequence[_Lines],
+    lines: Sequence[Lines],
     shards: int,
     serials: Serials,
     note: Callable[[TakenChunk], Sequence[Statement]],

@@ -42,6 +42,9 @@ SELECT p.psam_no, p.terminal_no, p.merchant_no
   JOIN merchant m USING (merchant_no)
  WHERE p.psam_no = ANY(%(psams)b::text[]) AND p.terminal_no IS NOT NULL AND m.acquirer_id = %(sender)b::text;
 
+-- name: read_cities
+SELECT institution_id FROM institution WHERE role = 'CITY' AND institution_id <> %(own)s;
+
 -- name: read_cards
 -- Cards that read_card_facts did not find: those without a card row, and strays met before.
 SELECT k.card, coalesce(r.shard, s.shard), coalesce(r.card_no, s.card_no),

@@ -8,7 +8,7 @@ SELECT folded_to FROM purse_watermark FOR UPDATE;
 -- only after its records are folded; a week before the oldest day that is not closed is more than enough.
 CREATE TEMP TABLE folding ON COMMIT DROP AS
 SELECT r.entry_no, r.business_date, r.shard, r.card_no, r.card, r.atc, r.amount_fen, r.psam, r.psam_serial, r.record_serial,
-       r.terminal_no, r.credit_code, r.credit_owner, r.record_kind, r.result, r.original_entry
+       r.terminal_no, r.credit_code, r.credit_owner, r.record_kind, r.result, r.original_entry, r.batch_no
   FROM purse_record r
  WHERE r.txid >= %(folded_to)s AND r.txid < %(upto)s
    AND r.business_date >= (SELECT min(business_date) - 7 FROM business_day WHERE state < 2);
@@ -57,7 +57,9 @@ SELECT n.kind::smallint AS kind, n.owner, range_agg(int8range(n.number, n.number
   FROM (SELECT 1 AS kind, card AS owner, atc::bigint AS number
           FROM folding WHERE result IN ('10', '00') AND record_kind <> 2
         UNION ALL
-        SELECT 2, psam, psam_serial FROM folding WHERE original_entry IS NULL AND card IS NOT NULL AND result <> '02'
+        -- Of other cities' PSAMs (-1: by the interop centre) only what concerns our cards ever comes.
+        SELECT 2, psam, psam_serial FROM folding
+         WHERE original_entry IS NULL AND card IS NOT NULL AND result <> '02' AND batch_no >= 0
         UNION ALL
         SELECT 3, terminal_no, record_serial FROM folding
          WHERE original_entry IS NULL AND card IS NOT NULL AND terminal_no <> 0  -- 0: nobody's

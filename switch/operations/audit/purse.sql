@@ -37,7 +37,7 @@ SELECT 'purse_record', format('entry %%s of %%s', entry_no, business_date), f.fa
        WHEN credit_code NOT IN (2101, 2102) THEN '2101 or 2102 credited'
        -- Not of a 02: that may be a PSAM in the hands of another merchant, and nobody is paid.
        WHEN result <> '02' AND credit_code = 2101 AND credit_owner <> merchant_no THEN 'merchant ' || merchant_no || ' credited'
-       WHEN result <> '02' AND credit_code = 2102 AND credit_owner <> substr(hex, 127, 8)::bigint THEN 'acquirer ' || substr(hex, 127, 8) || ' credited'
+       WHEN result <> '02' AND credit_code = 2102 AND batch_no >= 0 AND credit_owner <> substr(hex, 127, 8)::bigint THEN 'acquirer ' || substr(hex, 127, 8) || ' credited'
        WHEN record_kind = 2 AND amount_fen <> 0 THEN 'no amount of a lock notice'
        END AS fault) AS f
  WHERE business_date BETWEEN %(first)s AND %(last)s AND f.fault IS NOT NULL
@@ -56,7 +56,8 @@ SELECT 'purse_record', format('entry %%s of %%s', p.entry_no, p.business_date),
   LEFT JOIN purse_stray s ON s.card = p.card
  WHERE p.business_date BETWEEN %(first)s AND %(last)s
    AND (((t.terminal_no IS NULL OR m.merchant_no IS NULL)
-         AND NOT (p.batch_no = 0 AND p.result = '02' AND p.terminal_no = 0 AND coalesce(m.merchant_no, 0) = p.merchant_no))
+         AND NOT (p.batch_no = 0 AND p.result = '02' AND p.terminal_no = 0 AND coalesce(m.merchant_no, 0) = p.merchant_no)
+        AND NOT (p.batch_no = -1 AND p.terminal_no = 0 AND p.merchant_no = 0))  -- by the interop centre: own_cards_elsewhere
         OR (p.card_no IS NOT NULL
             AND ((p.card_no, p.shard) IS DISTINCT FROM (r.card_no, r.shard))
             AND ((p.card_no, p.shard) IS DISTINCT FROM (s.card_no, s.shard))))
@@ -83,7 +84,7 @@ WITH upload AS (
     SELECT entry_no, business_date, terminal_no, batch_no, received_at, encode(substr(raw, 60, 4) || result::bytea, 'hex') AS part,
            CASE WHEN result IN ('10', '04', '11') THEN amount_fen END AS taken_fen
       FROM purse_record
-     WHERE original_entry IS NULL AND batch_no <> 0 AND business_date BETWEEN %(first)s AND %(last)s
+     WHERE original_entry IS NULL AND batch_no > 0 AND business_date BETWEEN %(first)s AND %(last)s
 ), placed AS (
     -- An upload's number follows those of its records; another upload of the same transaction comes before or after all of them.
     SELECT business_date, terminal_no, batch_no, at, entry_no, part, taken_fen,
@@ -315,7 +316,7 @@ WITH came AS MATERIALIZED (
      CROSS JOIN LATERAL (
            SELECT 1 AS kind, r.card AS owner, r.atc::bigint AS number WHERE r.result IN ('10', '00') AND r.record_kind <> 2
            UNION ALL
-           SELECT 2, r.psam, r.psam_serial WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02'
+           SELECT 2, r.psam, r.psam_serial WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.result <> '02' AND r.batch_no >= 0
            UNION ALL
            SELECT 3, r.terminal_no, r.record_serial
             WHERE r.original_entry IS NULL AND r.record_kind IS NOT NULL AND r.terminal_no <> 0) AS n

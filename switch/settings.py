@@ -218,17 +218,36 @@ class Clearing(_Section):
 
 
 class Interop(_Section):
-    """Cards of other cities at our merchants."""
+    """Cards of other cities at our merchants, ours elsewhere, and the centre between them."""
 
     centre_id: str = Field(
         "",
         pattern="^([0-9]{8})?$",
         description="interop centre that gets their records (FH) and sends answers (DT); empty: they wait",
     )
+    serve: bool = Field(
+        False, description="this installation is that centre; its members are cities of the registry"
+    )
     answer_days: int = Field(
-        1, ge=0, le=30, description="days after the clearing date until which their city may answer"
+        2, ge=0, le=30, description="days after the clearing date until which their city may answer"
     )
     answer_by: time = Field(time(20, 0), description="until when on that day; Asia/Shanghai")
+    forward_by: time = Field(
+        time(2, 0),
+        description="until when on the next day FH must be at the centre; later ones count for another date",
+    )
+    deliver_by: time = Field(
+        time(6, 0), description="until when on the next day the centre sends DF; shown only"
+    )
+    fund_by: time = Field(
+        time(10, 0), description="until when on the settlement date members with a negative net pay"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> "Interop":
+        if self.serve and not self.centre_id:
+            raise ValueError("serve needs centre_id: the number under which this centre sends")
+        return self
 
 
 class PartnerSettings(_Section):

@@ -26,6 +26,8 @@ from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
 from switch.clearing.netting import Flow, net_positions
+from switch.clearing.own_cards import SQL as OWN_CARDS_SQL
+from switch.clearing.own_cards import plan_answers
 from switch.clearing.resends import complete_resends
 from switch.clearing.signatures import Signer
 from switch.clearing.step_digests import digest_of_parts
@@ -142,6 +144,7 @@ async def close_day(
                     "centre_id": terms.centre_id,
                     "acquirer_code": terms.acquirer_code,
                     "shards": list(terms.shards),
+                    "interop_id": terms.interop_centre,
                 },
             )
         run = _Run(connection, await _day_terms(connection, day), terms, actor, tell)
@@ -329,6 +332,7 @@ class _Run:
         await self._execute("freeze_source_lines")
         for query in ("sum_charges", "summarise", "sum_offline", "summarise_offline"):
             await self._execute(query)
+        await self.connection.execute(OWN_CARDS_SQL["summarise"], {"day": self.day.day})
         for step in ("freeze_transit", "note_transit"):
             await self.connection.execute(TRIPS_SQL[step], {"day": self.day.day})
         await self.connection.execute(FEES_SQL["freeze_subsidies"], {"day": self.day.day})
@@ -380,7 +384,8 @@ class _Run:
         cursor = await self.connection.execute(SQL["files"], {"day": self.day.day})
         if not await cursor.fetchall():
             async with self.connection.transaction():
-                await files.plan(self.terms.interop_centre, await self._forwarded())
+                answers = await plan_answers(self.connection, self.day.day, self.day.own_id)
+                await files.plan(self.terms.interop_centre, await self._forwarded(), answers)
         self.written += await files.write_missing()
         return await self._figures("files_outcome")
 

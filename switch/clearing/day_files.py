@@ -25,7 +25,7 @@ from switch.clearing.files import (
     sync_folder,
 )
 from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
-from switch.clearing.lines import FORWARDED_LINES, REFUSAL_LINES
+from switch.clearing.lines import ANSWER_LINES, DECIDED_LINES, FORWARDED_LINES, REFUSAL_LINES
 from switch.clearing.signatures import Signer, sign_files
 from switch.storage.sql import load
 
@@ -64,6 +64,16 @@ class FileRow(NamedTuple):
     sm3: str | None
     size_bytes: int | None
     signature: str | None = None
+
+
+class PlannedFile(NamedTuple):
+    """A file that a day will have. party, party_no: as in FileRow; of a DT the number of the file that it answers, None of one with later decisions."""
+
+    name: str
+    party: str
+    party_no: int | None
+    line_count: int
+    total_fen: int
 
 
 class FileState(NamedTuple):
@@ -142,10 +152,13 @@ class DayFiles:
     def _name(self, kind: str, receiver: str) -> str:
         return str(FileName(kind, self._terms.centre_id, receiver, self._terms.day))
 
-    async def plan(self, interop_centre: str, forwarded: tuple[int, int]) -> None:
+    async def plan(
+        self, interop_centre: str, forwarded: tuple[int, int], answers: Iterable[PlannedFile] = ()
+    ) -> None:
         """Settle which files there are, with their counts and totals. In the caller's transaction, once per day.
 
-        forwarded: count and amount of records of other cities' cards, which go to that centre if there is one.
+        forwarded: count and amount of records of other cities' cards, which go to that centre if there is one. answers: DT files
+        about our cards elsewhere.
         """
         plan: list[tuple[str, str, int | None, int, int]] = []
         members = [row[0] for row in await self._rows_of("members")]
@@ -165,6 +178,7 @@ class DayFiles:
         if interop_centre and forwarded[0]:
             name = FileName("FH", self._terms.own_id, interop_centre, self._terms.day)
             plan.append((str(name), interop_centre, None, *forwarded))
+        plan += answers
         names, parties, party_nos, counts, totals = zip(*plan, strict=True)
         await self._connection.execute(
             SQL["plan_file"],
@@ -211,8 +225,11 @@ class DayFiles:
         kind = row.name[:2]
         with FileInMaking(self._folder, self._head(row)) as file:
             query = _STREAMED.get(kind)
+            if kind == "DT" and row.party_no is None:
+                query = DECIDED_LINES
             if query is not None:
-                async with aclosing(self._stream(query, member=row.party, acquirer=row.party)) as blocks:
+                parties = {"member": row.party, "acquirer": row.party, "file_no": row.party_no}
+                async with aclosing(self._stream(query, **parties)) as blocks:
                     async for lines in blocks:
                         file.add_block(_with_crlf(lines), len(lines))
             else:
@@ -371,7 +388,7 @@ _QS_FIELDS = (
 
 
 _TR_FIELDS = tuple(field.name for field in LAYOUTS["TR"].fields[2:-1])
-_STREAMED = {"SS": REFUSAL_LINES, "FH": FORWARDED_LINES}
+_STREAMED = {"SS": REFUSAL_LINES, "FH": FORWARDED_LINES, "DT": ANSWER_LINES}
 
 
 def _with_crlf(lines: list[bytes]) -> bytes:

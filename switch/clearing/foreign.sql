@@ -11,7 +11,7 @@ SELECT count(*), coalesce(sum(r.amount_fen), 0)::bigint
 -- name: find_answered
 -- Records of the queue that were forwarded (as plan_forward says), by what tells a record from any other. In order of entry: close and
 -- answers may meet.
-SELECT w.entry_no, w.verdict IS NOT NULL, k.n
+SELECT w.entry_no, w.verdict IS NOT NULL, h.original_entry IS NOT NULL, k.n
   FROM unnest(%(cards)s::bigint[], %(atcs)s::int[], %(amounts)s::bigint[], %(marks)s::bytea[], %(raws)s::bytea[])
        WITH ORDINALITY AS k (card, atc, amount_fen, mark, raw, n)
   JOIN purse_waiting w
@@ -20,11 +20,12 @@ SELECT w.entry_no, w.verdict IS NOT NULL, k.n
   JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
   JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY'
   JOIN clearing_file f ON f.business_date = w.business_date AND f.name LIKE 'FH%%' AND f.sm3 IS NOT NULL
+  LEFT JOIN foreign_hold h ON h.original_entry = w.entry_no
  ORDER BY w.entry_no, k.n
    FOR UPDATE OF w;
 
 -- name: find_unanswered
--- Forwarded, and the time for an answer was over when this day ended.
+-- Forwarded, and the time for an answer was over when this day ended. What its city holds as grey has more time.
 SELECT w.entry_no
   FROM purse_waiting w
   JOIN business_day d ON d.business_date = %(day)s
@@ -32,8 +33,10 @@ SELECT w.entry_no
   JOIN clearing_merchant m ON m.business_date = r.business_date AND m.merchant_no = r.merchant_no
   JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY'
   JOIN clearing_file f ON f.business_date = w.business_date AND f.name LIKE 'FH%%' AND f.sm3 IS NOT NULL
+  LEFT JOIN foreign_hold h ON h.original_entry = w.entry_no
  WHERE w.result = '11' AND w.verdict IS NULL AND w.business_date < %(day)s
-   AND (w.business_date + %(answer_days)s::integer + %(answer_by)s::time) AT TIME ZONE INTERVAL '8 hours' <= d.ends_at
+   AND (w.business_date + CASE WHEN h.original_entry IS NULL THEN %(answer_days)s::integer ELSE %(held_days)s::integer END
+        + %(answer_by)s::time) AT TIME ZONE INTERVAL '8 hours' <= d.ends_at
  ORDER BY w.entry_no
    FOR UPDATE OF w;
 
@@ -54,6 +57,11 @@ INSERT INTO posting (shard, business_date, entry_no, line, debit_code, debit_own
 SELECT 0, business_date, entry_no, 0, %(receivable)s, issuer_id::bigint, %(payable)s, merchant_no, amount_fen
   FROM foreign_verdict
  WHERE entry_no = ANY(%(entries)s::bigint[]) AND result = '00' AND amount_fen > 0;
+
+-- name: write_holds
+INSERT INTO foreign_hold (original_entry, business_date, held_at, answered_on, file_no)
+SELECT n.original, %(day)s, %(now)s, n.answered_on, %(file_no)s
+  FROM unnest(%(originals)s::bigint[], %(dates)s::date[]) AS n (original, answered_on);
 
 -- name: end_waiting
 UPDATE purse_waiting w

@@ -57,3 +57,40 @@ FORWARDED_LINES = (
     " JOIN institution i ON i.institution_id = m.acquirer_id AND i.role <> 'CITY'"
     " WHERE r.business_date = %(day)s AND r.result = '11' ORDER BY r.received_at, r.entry_no) TO STDOUT"
 )
+
+# Grey records are decided under their entry in purse_waiting; a later day's decision is not this day's.
+_DT = sql_line(
+    LAYOUTS["DT"],
+    {
+        "line_no": "c.first_line + n.place",
+        "record": "upper(encode(r.raw, 'hex'))",
+        "result": "coalesce(w.verdict, r.result)",
+        "result_date": "to_char(coalesce(w.decided_on, r.business_date), 'YYYYMMDD')",
+    },
+)
+
+# Every line of a file of the interop centre with its result, in the file's order.
+ANSWER_LINES = (
+    f"COPY (SELECT {_DT} FROM received_chunk c CROSS JOIN LATERAL generate_series(0, c.line_count - 1) AS n (place)"  # noqa: S608
+    " JOIN purse_record r ON r.business_date = c.business_date AND r.entry_no = c.first_entry + n.place"
+    " LEFT JOIN purse_waiting w ON w.entry_no = r.entry_no AND w.decided_on <= %(day)s"
+    " WHERE c.file_no = %(file_no)s ORDER BY c.first_line + n.place) TO STDOUT"
+)
+
+_LATER_DT = sql_line(
+    LAYOUTS["DT"],
+    {
+        "line_no": "row_number() OVER (ORDER BY v.original_date, v.original_entry)",
+        "record": "upper(encode(v.raw, 'hex'))",
+        "result": "v.result",
+        "result_date": "to_char(v.business_date, 'YYYYMMDD')",
+    },
+)
+
+# Grey records among them that were decided on a later day, for the centre that had sent them.
+DECIDED_LINES = (
+    f"COPY (SELECT {_LATER_DT} FROM purse_record v CROSS JOIN LATERAL ("  # noqa: S608
+    "SELECT * FROM received_chunk k WHERE k.first_entry <= v.original_entry ORDER BY k.first_entry DESC LIMIT 1) AS c"
+    " JOIN received_file f USING (file_no) WHERE v.business_date = %(day)s AND v.batch_no = -1 AND v.original_entry IS NOT NULL"
+    " AND f.business_date < %(day)s AND f.sender_id = %(member)s ORDER BY v.original_date, v.original_entry) TO STDOUT"
+)

@@ -2,8 +2,9 @@
 -- of a file. %(day)s is the business date.
 
 -- name: begin_day
-INSERT INTO clearing_day (business_date, created_at, settlement_date, own_id, centre_id, acquirer_code, shards)
-VALUES (%(day)s, date_trunc('second', clock_timestamp()), %(settlement_date)s, %(own_id)s, %(centre_id)s, %(acquirer_code)s, %(shards)s)
+INSERT INTO clearing_day (business_date, created_at, settlement_date, own_id, centre_id, acquirer_code, shards, interop_id)
+VALUES (%(day)s, date_trunc('second', clock_timestamp()), %(settlement_date)s, %(own_id)s, %(centre_id)s, %(acquirer_code)s, %(shards)s,
+        %(interop_id)s)
 ON CONFLICT (business_date) DO NOTHING;
 
 -- name: read_day
@@ -198,25 +199,33 @@ VALUES (%(day)s, %(ordinal)s, %(institution)s, %(issuing_count)s, %(issuing_fen)
 
 -- name: fee_shares
 -- Who owes how much of the day's fees to whom: a merchant, or the acquirer that is paid for it, to the operator (and the centre
--- that it runs) or to another institution. An acquirer owes nothing to itself.
+-- that it runs) or to another institution. An acquirer owes nothing to itself. Of other cities' cards the interop centre has the centre's
+-- share; and what our cards paid elsewhere brings us a share of the fee there.
 CREATE TEMPORARY TABLE fee_share ON COMMIT DROP AS
-SELECT payer.code AS payer_code, payer.owner AS payer_owner, receiver.code AS receiver_code, receiver.owner AS receiver_owner,
-       sum(part.fen)::bigint AS amount_fen,
-       row_number() OVER (ORDER BY payer.code, payer.owner, receiver.code, receiver.owner) - 1 AS n
-  FROM clearing_summary s
-  JOIN clearing_merchant m USING (business_date, merchant_no)
-  JOIN clearing_day d USING (business_date)
- CROSS JOIN LATERAL (VALUES (s.issuer_id, s.issuer_fee_fen), (d.centre_id, s.switch_fee_fen),
-                            (m.acquirer_id, s.acquirer_fee_fen)) AS part (institution_id, fen)
- CROSS JOIN LATERAL (SELECT s.payable_code AS code, CASE s.payable_code WHEN %(payable)s THEN s.merchant_no::bigint
-                                                         ELSE m.acquirer_id::bigint END AS owner) AS payer
- CROSS JOIN LATERAL (SELECT CASE WHEN part.institution_id IN (d.own_id, d.centre_id) THEN %(income)s
-                                 ELSE %(others)s END::smallint AS code,
-                            CASE WHEN part.institution_id IN (d.own_id, d.centre_id) THEN 0
-                                 ELSE part.institution_id::bigint END AS owner) AS receiver
- WHERE s.business_date = %(day)s AND (payer.code, payer.owner) <> (receiver.code, receiver.owner)
- GROUP BY payer.code, payer.owner, receiver.code, receiver.owner
-HAVING sum(part.fen) <> 0;
+SELECT payer_code, payer_owner, receiver_code, receiver_owner, sum(fen)::bigint AS amount_fen,
+       row_number() OVER (ORDER BY payer_code, payer_owner, receiver_code, receiver_owner) - 1 AS n
+  FROM (SELECT payer.code AS payer_code, payer.owner AS payer_owner, receiver.code AS receiver_code, receiver.owner AS receiver_owner,
+               part.fen
+          FROM clearing_summary s
+          JOIN clearing_merchant m USING (business_date, merchant_no)
+          JOIN clearing_day d USING (business_date)
+         CROSS JOIN LATERAL (SELECT CASE WHEN s.account_kind = 50 AND s.issuer_id <> d.own_id AND d.interop_id <> '' THEN d.interop_id
+                                         ELSE d.centre_id END AS centre_id) AS by_way
+         CROSS JOIN LATERAL (VALUES (s.issuer_id, s.issuer_fee_fen), (by_way.centre_id, s.switch_fee_fen),
+                                    (m.acquirer_id, s.acquirer_fee_fen)) AS part (institution_id, fen)
+         CROSS JOIN LATERAL (SELECT s.payable_code AS code, CASE s.payable_code WHEN %(payable)s THEN s.merchant_no::bigint
+                                                                 ELSE m.acquirer_id::bigint END AS owner) AS payer
+         CROSS JOIN LATERAL (SELECT CASE WHEN part.institution_id IN (d.own_id, d.centre_id) THEN %(income)s
+                                         ELSE %(others)s END::smallint AS code,
+                                    CASE WHEN part.institution_id IN (d.own_id, d.centre_id) THEN 0
+                                         ELSE part.institution_id::bigint END AS owner) AS receiver
+         WHERE s.business_date = %(day)s
+        UNION ALL
+        SELECT %(others)s::smallint, institution_id::bigint, %(income)s::smallint, 0, issuer_fee_fen
+          FROM clearing_interop WHERE business_date = %(day)s) AS share
+ WHERE (payer_code, payer_owner) <> (receiver_code, receiver_owner)
+ GROUP BY payer_code, payer_owner, receiver_code, receiver_owner
+HAVING sum(fen) <> 0;
 
 -- name: post_fees
 -- A fee given back is the same posting the other way round. serials: first number of each block, 10 000 in a block.

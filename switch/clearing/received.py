@@ -6,7 +6,7 @@
 
 Memory is flat: the first reading keeps a short digest of every block, and the second checks each block against it before
 anything of it is committed, so a file that is changed meanwhile stops the work. `take` of a file type says what its lines
-mean: depot_files.py for XF, foreign_answers.py for DT.
+mean: depot_files.py for XF, own_cards.py for DF, foreign.py for DT, and centre.py for what comes to an interop centre.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -115,6 +115,8 @@ class Kind(NamedTuple):
     sender: str  # whose files only; empty: any member's
     check: Each
     take: TakeBlock
+    role: str = ""  # which members', by their role in the registry; those of this installation's own city too. Empty: any
+    own_id: str = ""
 
 
 class _Content(NamedTuple):
@@ -268,7 +270,8 @@ async def _check_papers(connection: Connection, name: FileName, kind: Kind) -> N
         raise InputRefused("no business day covers this instant: run `cardswitch doctor`")
     if name.day > row[0] + timedelta(days=DAYS_AHEAD_MAX):
         raise FileRefused(FileStatus.CONTENT, "clearing date lies ahead", line=1)
-    member = await (await connection.execute(SQL["is_member"], {"sender": name.sender})).fetchone()
+    papers = {"sender": name.sender, "role": kind.role, "own": kind.own_id}
+    member = await (await connection.execute(SQL["is_member"], papers)).fetchone()
     assert member is not None
     if not (name.sender == kind.sender if kind.sender else member[0]):
         raise FileRefused(FileStatus.NOT_A_MEMBER, "the sender is not a member that sends such files")

@@ -1,4 +1,4 @@
--- Files that came (received.py, foreign_answers.py).
+-- Files that came (received.py and who takes their lines).
 
 -- name: lock_name
 SELECT pg_try_advisory_lock(%(space)s, hashtext(%(name)s));
@@ -7,7 +7,8 @@ SELECT pg_try_advisory_lock(%(space)s, hashtext(%(name)s));
 SELECT pg_advisory_unlock(%(space)s, hashtext(%(name)s));
 
 -- name: is_member
-SELECT EXISTS (SELECT FROM institution WHERE institution_id = %(sender)s);
+SELECT EXISTS (SELECT FROM institution WHERE institution_id = %(sender)s
+                  AND (%(role)s = '' OR role = %(role)s OR institution_id = %(own)s));
 
 -- name: open_date
 SELECT business_date FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at AND sealed_at IS NULL;

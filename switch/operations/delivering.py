@@ -24,6 +24,7 @@ from switch.clearing.taking import TAKEN, kinds
 from switch.domain.errors import ConfigurationError, DatabaseLost, InputRefused
 from switch.keys.opening import open_vault
 from switch.operations.commands.close import actor
+from switch.operations.commands.interop_terms import centre_terms
 from switch.purse.intake import DigestAll, inline_tacs
 from switch.settings import PartnerSettings, Settings
 from switch.storage.pool import LOST, connect, connect_writer, plan_once
@@ -175,7 +176,8 @@ class Deliverer:
             if not held:
                 held.append(await connect_writer(self._url))
                 await plan_once(held[0])
-            kind_of = kinds(held[0], self._terms(), await self._digests())
+            centre = centre_terms(self._settings) if self._settings.interop.serve else None
+            kind_of = kinds(held[0], self._terms(), await self._digests(), centre)
             return await take_file(held[0], path, self._terms(), kind_of)
 
         try:

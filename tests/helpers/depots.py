@@ -32,7 +32,21 @@ def depot_file(
     receiver: str = CENTRE,
 ) -> Path:
     """An XF file of these records."""
-    name = f"XF{sender}{receiver}{day:%Y%m%d}{sequence:03d}"
+    return record_file("XF", folder, records, day, sequence=sequence, sender=sender, receiver=receiver)
+
+
+def record_file(
+    kind: str,
+    folder: Path,
+    records: Sequence[bytes],
+    day: date,
+    *,
+    sender: str,
+    receiver: str,
+    sequence: int = 1,
+) -> Path:
+    """A file of records: XF, FH or DF."""
+    name = f"{kind}{sender}{receiver}{day:%Y%m%d}{sequence:03d}"
     lines = [f"D{number:08d}{raw.hex().upper()}" for number, raw in enumerate(records, 1)]
     path = folder / name
     path.write_bytes(file_bytes(name, lines, sum(map(fen_of, records))))

@@ -8,7 +8,7 @@ What it cannot see: an amount that nothing else repeats, such as that of a decli
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from itertools import chain
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import sql
 
+from switch.operations.audit.centre_files import CentreFileAudit
 from switch.operations.audit.checks import Check, read_checks
 from switch.operations.audit.files import FileAudit
 from switch.operations.audit.report_files import ReportAudit
@@ -45,6 +46,7 @@ CHECKS: Final = tuple(
             "bookings",
             "fees",
             "reports",
+            "interop",
             "lists",
         )
     )
@@ -52,11 +54,18 @@ CHECKS: Final = tuple(
 assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 # What is made again in Python, from the rows of each closed day: name, what holds when nothing is found, and who does it.
-DAYS_ANEW: Final[tuple[tuple[str, str, type[FileAudit] | type[ReportAudit] | type[SealAudit]], ...]] = (
+DAYS_ANEW: Final[
+    tuple[tuple[str, str, type[FileAudit] | type[CentreFileAudit] | type[ReportAudit] | type[SealAudit]], ...]
+] = (
     (
         "files",
         "every file of a closed day is on disk as it was stored, and its lines are the day's transactions",
         FileAudit,
+    ),
+    (
+        "centre_disk",
+        "every file of an interop centre is on disk as it was stored, and its lines are its records",
+        CentreFileAudit,
     ),
     ("reports", "every report of a closed day is on disk as it was stored", ReportAudit),
     (

@@ -123,7 +123,7 @@ SELECT 'clearing_rule',
 
 -- name: clearing_summary
 -- says: a closed day's sums are those of its entries and records, each with the fee of its terms and the fee's shares
--- rows: clearing_summary, journal, purse_record
+-- rows: clearing_summary, journal, purse_record, interop_tariff
 WITH @closed,
 @item,
 terms AS (
@@ -137,8 +137,19 @@ terms AS (
       FROM item i
       LEFT JOIN terms t
         ON t.business_date = i.business_date AND t.merchant_no = i.merchant_no AND t.account_kind = i.account_kind AND t.rule_date = i.rule_date
+), by_tariff AS (
+    -- Of another city's card, paid by way of the centre, issuer and centre get what the tariff between cities says on the record's own date.
+    SELECT v.business_date, v.entry_no, sign(v.amount_fen::numeric) * coalesce(least(greatest(round(v.amount_fen * t.rate_ppm::numeric / 1000000),
+                  t.minimum_fen), t.cap_fen, v.amount_fen), 0) AS tariff_fee,
+           coalesce(t.weight_issuer, 0)::numeric AS tariff_issuer, coalesce(t.weight_centre, 0)::numeric AS tariff_centre,
+           coalesce(t.weight_issuer + t.weight_centre + t.weight_acquirer, 1)::numeric AS tariff_whole
+      FROM foreign_verdict v
+      JOIN closed c ON c.business_date = v.business_date AND c.interop_id IS NOT NULL
+      LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= v.happened_at::date)
 ), shared AS (
-    SELECT *, coalesce(div(fee * issuer, whole), 0) AS issuer_fee, coalesce(div(fee * switch, whole), 0) AS switch_fee FROM charged
+    SELECT charged.*, CASE WHEN tariff_fee IS NULL THEN coalesce(div(fee * issuer, whole), 0) ELSE div(tariff_fee * tariff_issuer, tariff_whole) END AS issuer_fee,
+           CASE WHEN tariff_fee IS NULL THEN coalesce(div(fee * switch, whole), 0) ELSE div(tariff_fee * tariff_centre, tariff_whole) END AS switch_fee
+      FROM charged LEFT JOIN by_tariff USING (business_date, entry_no)
 ), want AS (
     SELECT business_date, merchant_no, account_kind, issuer_id, payable_code::integer AS payable_code,
            count(*) AS item_count, sum(abs(fen)) AS volume_fen, count(*) FILTER (WHERE fen > 0) AS debit_count,

@@ -22,7 +22,11 @@ EIGHT_HOURS: Final = timedelta(hours=8)  # Asia/Shanghai is UTC+8 all year
 LINE_BYTES_MAX: Final = 512
 FETCHED_AT_ONCE: Final = 5_000
 TELL_EVERY: Final = 100_000
-LENGTHS: Final = {"NP": 113, "CM": 300, "NS": 63, "QS": 170, "SS": 180, "MR": 150, "TR": 169, "FH": 201}
+LENGTHS: Final = {"NP": 113, "CM": 300, "NS": 63, "QS": 170, "SS": 180, "MR": 150, "TR": 169} | {
+    "FH": 201,
+    "DF": 201,
+    "DT": 211,
+}
 _BASE36: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Row = tuple[Any, ...]
@@ -92,27 +96,30 @@ class Charge(NamedTuple):
     weight_acquirer: int
     issuer_id: str
     issuer_pan: str  # the card as its issuer knows it
+    tariff_ppm: (
+        int | None
+    )  # of a card of another city: what cities charge each other; None: by the merchant's rule
+    tariff_minimum_fen: int | None
+    tariff_cap_fen: int | None
+    tariff_issuer: int | None
+    tariff_centre: int | None
+    tariff_acquirer: int | None
 
     def __repr__(self) -> str:  # holds a card number
         return f"Charge(entry_no={self.entry_no})"
 
     @property
     def fee(self) -> Fee:
-        """Nearest fen, half away from zero, at least the minimum, at most the cap and the amount."""
-        if self.rate_ppm is None or not self.fen:
-            return Fee(0, 0, 0)
-        amount = abs(self.fen)
-        whole, rest = divmod(amount * self.rate_ppm, 1_000_000)
-        fee = min(max(whole + (rest >= 500_000), self.minimum_fen), amount)
-        if self.cap_fen is not None:
-            fee = min(fee, self.cap_fen)
-        weights = self.weight_issuer + self.weight_switch + self.weight_acquirer
+        """What the merchant pays, and what issuer and switch get of it, or of the tariff between cities."""
+        fee = _fee(self.fen, self.rate_ppm, self.minimum_fen, self.cap_fen)
+        shared, issuer, switch, acquirer = fee, self.weight_issuer, self.weight_switch, self.weight_acquirer
+        if self.tariff_ppm is not None:
+            shared = _fee(self.fen, self.tariff_ppm, self.tariff_minimum_fen or 0, self.tariff_cap_fen)
+            issuer, switch = self.tariff_issuer or 0, self.tariff_centre or 0
+            acquirer = self.tariff_acquirer or 0
+        weights = issuer + switch + acquirer or 1
         sign = 1 if self.fen > 0 else -1
-        return Fee(
-            sign * fee,
-            sign * (fee * self.weight_issuer // weights),
-            sign * (fee * self.weight_switch // weights),
-        )
+        return Fee(sign * fee, sign * (shared * issuer // weights), sign * (shared * switch // weights))
 
     @property
     def reference(self) -> str:
@@ -124,6 +131,15 @@ class Charge(NamedTuple):
             number, digit = divmod(number, 36)
             digits = _BASE36[digit] + digits
         return self.at[:4] + self.at[8:10] + digits
+
+
+def _fee(fen: int, rate_ppm: int | None, minimum_fen: int, cap_fen: int | None) -> int:
+    """Of an amount without its sign: nearest fen, half away from zero, at least the minimum, at most the cap and the amount."""
+    if rate_ppm is None or not fen:
+        return 0
+    whole, rest = divmod(abs(fen) * rate_ppm, 1_000_000)
+    fee = min(max(whole + (rest >= 500_000), minimum_fen), abs(fen))
+    return fee if cap_fen is None else min(fee, cap_fen)
 
 
 def signed(fen: int) -> str:
@@ -213,8 +229,20 @@ def refusal_line(number: int, row: Row, day: Day, party: str) -> str:
     )
 
 
+def net_line(number: int, row: Row) -> str:
+    """A line of NP."""
+    who, issued, issued_fen, acquired, acquired_fen, *nets = row
+    return (
+        f"D{number:08d}{who}{issued:08d}{signed(issued_fen)}{acquired:08d}{signed(acquired_fen)}"
+        + "".join(map(signed, nets))
+    )
+
+
 class FileAudit:
     """Compares the files of closed days. faults beyond places_max are counted only; at most two for each file are kept."""
+
+    table = "clearing_file"
+    sql = SQL
 
     def __init__(
         self,
@@ -231,18 +259,18 @@ class FileAudit:
         self.fault_count = 0
         self.places: list[Fault] = []
 
-    @staticmethod
-    def reads(table: str) -> bool:
+    @classmethod
+    def reads(cls, table: str) -> bool:
         """Whether a change of this table could change what is found; see Check.reads."""
-        return any(names(query, table) for query in SQL.values())
+        return any(names(query, table) for query in cls.sql.values())
 
     def _fault(self, key: str, expected: str, found: str) -> None:
         self.fault_count += 1
         if len(self.places) < self._places_max:
-            self.places.append(("clearing_file", key, expected, found))
+            self.places.append((self.table, key, expected, found))
 
     def _rows(self, query: str, **values: object) -> list[Row]:
-        return self._connection.execute(SQL[query], values).fetchall()
+        return self._connection.execute(self.sql[query], values).fetchall()
 
     def run(self, only: date | None) -> None:
         """Compare all files of the closed days in the connection's snapshot, or of one of them."""
@@ -309,6 +337,12 @@ class FileAudit:
         elif kind == "FH":
             for number, (raw,) in enumerate(self._rows("forwarded", day=day.day), 1):
                 yield f"D{number:08d}{raw.hex().upper()}"
+        elif kind == "DT":
+            query = "decided" if file.party_no is None else "answered"
+            for number, raw, result, decided in self._rows(
+                query, day=day.day, party=file.party, file_no=file.party_no
+            ):
+                yield f"D{number:08d}{raw.hex().upper()}{result}{decided}"
         elif kind == "NS":
             alone = f"XF{file.party}{day.centre_id}{day.day:%Y%m%d}000"
             came = [
@@ -329,11 +363,7 @@ class FileAudit:
                 )
         elif kind == "NP":
             for number, row in enumerate(self._rows("positions", day=day.day), 1):
-                who, issued, issued_fen, acquired, acquired_fen, *nets = row
-                yield (
-                    f"D{number:08d}{who}{issued:08d}{signed(issued_fen)}{acquired:08d}{signed(acquired_fen)}"
-                    + "".join(map(signed, nets))
-                )
+                yield net_line(number, row)
 
     def _compare(self, day: Day, file: File, expected: Iterator[str]) -> None:
         """One file: its lines, the digest in its trailer, the stored digest and size, and its mark of completeness."""
@@ -392,10 +422,11 @@ class FileAudit:
 def chain_of(day: Day, file: File, lines: Iterator[str]) -> Iterator[bytes]:
     """Header and lines of a file as they must be, each with its CRLF."""
     kind, receiver = file.name[:2], file.name[10:18]
-    sender = day.own_id if kind == "FH" else day.centre_id
+    sender = day.own_id if kind in ("FH", "DF", "DT") else day.centre_id
+    sequence = file.name[26:] if kind == "DT" else "001"
     created = day.created_at + EIGHT_HOURS
     header = (
-        f"H{kind}01{sender}{receiver}{day.day:%Y%m%d}001{created:%Y%m%d%H%M%S}{file.line_count:08d}{file.total_fen:015d}"
+        f"H{kind}01{sender}{receiver}{day.day:%Y%m%d}{sequence}{created:%Y%m%d%H%M%S}{file.line_count:08d}{file.total_fen:015d}"
         f"{LENGTHS.get(kind, 0):04d}       "
     )
     yield f"{header}\r\n".encode()

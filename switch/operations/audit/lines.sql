@@ -17,7 +17,8 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
        coalesce(to_char(c.original_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'),
        coalesce(c.original_kind, 0), c.other,
        r.rate_ppm, coalesce(r.minimum_fen, 0), r.cap_fen, coalesce(r.weight_issuer, 0), coalesce(r.weight_switch, 0),
-       coalesce(r.weight_acquirer, 0), coalesce(l.issuer_id, %(own)s), coalesce(l.pan, c.pan)
+       coalesce(r.weight_acquirer, 0), coalesce(l.issuer_id, %(own)s), coalesce(l.pan, c.pan), a.rate_ppm, a.minimum_fen, a.cap_fen, a.weight_issuer,
+       a.weight_centre, a.weight_acquirer
   FROM (SELECT j.merchant_no, j.terminal_no, j.decided_at AS at, j.entry_no, j.batch_no, j.stan, j.rrn, (j.account_id %% 100)::integer AS account_kind, j.pan,
                j.effect_fen AS fen, j.decided_at AT TIME ZONE 'UTC' + interval '8 hours' AS local_time, j.kind::integer AS kind, j.auth_code, j.entry_mode,
                CASE WHEN j.kind IN (8, 10) THEN j.business_date ELSE coalesce(j.original_date, j.business_date) END AS rule_date, o.stan AS original_stan, o.decided_at AS original_at,
@@ -30,7 +31,7 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
                substr(encode(substr(raw, 7, 10), 'hex'), 2), amount_fen, happened_at, 20, '', '072', coalesce(original_date, business_date),
                NULL, NULL, NULL, upper(encode(substr(raw, 29, 2) || substr(raw, 52, 4), 'hex'))
           FROM purse_record
-         WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0
+         WHERE business_date = %(day)s AND result IN ('10', '00') AND amount_fen > 0 AND batch_no >= 0
         UNION ALL
         SELECT merchant_no, terminal_no, decided_at, entry_no, batch_no, (record_serial %% 1000000)::integer, NULL, 50,
                substr(encode(substr(raw, 7, 10), 'hex'), 2), amount_fen, happened_at, 20, '', '072', original_date,
@@ -44,6 +45,13 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
   LEFT JOIN clearing_rule r
     ON r.business_date = %(day)s AND r.merchant_no = c.merchant_no AND r.account_kind = coalesce(l.account_kind, c.account_kind)
    AND r.rule_date = c.rule_date
+  -- Other cities' cards (kind 50, owed by somebody) since days name their centre: by the tariff on the record's date, or nothing.
+  LEFT JOIN LATERAL (
+       SELECT coalesce(t.rate_ppm, 0) AS rate_ppm, coalesce(t.minimum_fen, 0) AS minimum_fen, t.cap_fen, coalesce(t.weight_issuer, 0) AS weight_issuer,
+              coalesce(t.weight_centre, 0) AS weight_centre, coalesce(t.weight_acquirer, 1) AS weight_acquirer
+         FROM clearing_day d
+         LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= c.local_time::date)
+        WHERE d.business_date = %(day)s AND d.interop_id IS NOT NULL AND l.account_kind = 50) AS a ON true
  WHERE %(member)s IN ('', m.acquirer_id, coalesce(l.issuer_id, %(own)s))
  ORDER BY CASE WHEN %(member)s = '' THEN c.merchant_no END, c.at, c.entry_no;
 
@@ -111,3 +119,22 @@ SELECT r.business_date, r.name, encode(r.sm3, 'hex'), r.size_bytes
   FROM clearing_report r JOIN business_day b USING (business_date)
  WHERE b.state = 2 AND r.sm3 IS NOT NULL AND r.business_date BETWEEN %(first)s AND %(last)s
  ORDER BY r.business_date, r.ordinal;
+
+-- name: answered
+-- Lines of a file of the interop centre, as they were taken, with what became of them by the end of the day.
+SELECT n.line, r.raw, coalesce(v.result, r.result), to_char(coalesce(v.business_date, r.business_date), 'YYYYMMDD')
+  FROM received_chunk k
+ CROSS JOIN LATERAL generate_series(k.first_line, k.first_line + k.line_count - 1) AS n (line)
+  JOIN purse_record r ON r.business_date = k.business_date AND r.entry_no = k.first_entry + n.line - k.first_line AND r.original_entry IS NULL
+  LEFT JOIN purse_record v ON v.original_entry = r.entry_no AND v.original_date = r.business_date AND v.business_date <= %(day)s
+ WHERE k.file_no = %(file_no)s
+ ORDER BY n.line;
+
+-- name: decided
+-- Grey records of files that had ended before the day, and were decided on it.
+SELECT row_number() OVER (ORDER BY v.original_date, v.original_entry), v.raw, v.result, to_char(v.business_date, 'YYYYMMDD')
+  FROM purse_record v
+  JOIN received_chunk k ON v.original_entry >= k.first_entry AND v.original_entry < k.first_entry + k.line_count AND k.business_date = v.original_date
+  JOIN received_file f ON f.file_no = k.file_no AND f.business_date < %(day)s AND f.sender_id = %(party)s
+ WHERE v.business_date = %(day)s AND v.batch_no = -1 AND v.original_entry IS NOT NULL
+ ORDER BY 1;

@@ -20,7 +20,7 @@ item AS (
     SELECT r.business_date, r.entry_no, r.received_at, r.merchant_no, 50, r.amount_fen, coalesce(r.original_date, r.business_date),
            r.credit_code, own_id
       FROM purse_record r JOIN closed USING (business_date)
-     WHERE r.result IN ('10', '00') AND r.amount_fen > 0
+     WHERE r.result IN ('10', '00') AND r.amount_fen > 0 AND r.batch_no >= 0  -- below: our cards in other cities, in clearing_interop
     UNION ALL
     SELECT v.business_date, v.entry_no, v.decided_at, v.merchant_no, 50, v.amount_fen, v.original_date, 2101, v.issuer_id
       FROM foreign_verdict v JOIN closed USING (business_date)

@@ -36,7 +36,7 @@ SELECT 'clearing_position', 'all of ' || business_date, 'zero with the centre', 
 
 -- name: fee_postings
 -- says: a closed day's fee postings are the shares of its fees, each payer to each receiver
--- rows: posting, clearing_summary
+-- rows: posting, clearing_summary, clearing_interop
 WITH @closed,
 share AS (
     SELECT s.business_date, s.payable_code::integer AS payer, CASE s.payable_code WHEN 2101 THEN s.merchant_no ELSE m.acquirer_id::bigint END AS payer_no,
@@ -44,8 +44,13 @@ share AS (
       FROM clearing_summary s
       JOIN closed c ON c.business_date = s.business_date
       JOIN clearing_merchant m ON m.business_date = s.business_date AND m.merchant_no = s.merchant_no
-     CROSS JOIN LATERAL (VALUES (s.issuer_id, s.issuer_fee_fen), (c.centre_id, s.switch_fee_fen), (m.acquirer_id, s.acquirer_fee_fen))
+     CROSS JOIN LATERAL (VALUES (s.issuer_id, s.issuer_fee_fen), (m.acquirer_id, s.acquirer_fee_fen),
+                                (CASE WHEN s.account_kind = 50 AND s.issuer_id <> c.own_id AND c.interop_id <> '' THEN c.interop_id ELSE c.centre_id END,
+                                 s.switch_fee_fen))
            AS part (to_id, fen)
+    UNION ALL
+    SELECT i.business_date, 2102, i.institution_id::bigint, true, c.own_id, i.issuer_fee_fen
+      FROM clearing_interop i JOIN closed c ON c.business_date = i.business_date
 ), owed AS (
     SELECT business_date, payer, payer_no, CASE WHEN ours THEN 6001 ELSE 2102 END AS receiver,
            CASE WHEN ours THEN 0 ELSE to_id::bigint END AS receiver_no, fen FROM share
@@ -192,8 +197,23 @@ member AS (
         ON r.business_date = f.business_date AND r.result = '11'
      WHERE left(f.name, 2) = 'FH'
      GROUP BY f.business_date, f.party
+    UNION ALL
+    -- One answer for each file of the interop centre that ended on the day; then, for each centre, grey records of files that had ended before.
+    SELECT f.business_date, 'DT', f.sender_id, f.sender_id, f.file_no, f.line_count, f.total_fen, 6, f.file_no, 1
+      FROM received_file f JOIN closed c ON c.business_date = f.business_date
+     WHERE left(f.name, 2) = 'DF' AND f.status = '00'
+    UNION ALL
+    SELECT v.business_date, 'DT', f.sender_id, f.sender_id, NULL, count(*), sum(v.amount_fen), 7, f.sender_id::bigint, 1
+      FROM purse_record v
+      JOIN closed c ON c.business_date = v.business_date
+      JOIN received_chunk k ON v.original_entry >= k.first_entry AND v.original_entry < k.first_entry + k.line_count AND k.business_date = v.original_date
+      JOIN received_file f ON f.file_no = k.file_no AND f.business_date < v.business_date
+     WHERE v.batch_no = -1 AND v.original_entry IS NOT NULL
+     GROUP BY v.business_date, f.sender_id
 ), want AS (
-    SELECT business_date, kind || CASE kind WHEN 'FH' THEN c.own_id ELSE c.centre_id END || receiver || to_char(business_date, 'YYYYMMDD') || '001' AS name, party, party_no, lines, fen,
+    SELECT business_date, kind || CASE WHEN kind IN ('FH', 'DT') THEN c.own_id ELSE c.centre_id END || receiver || to_char(business_date, 'YYYYMMDD')
+           || CASE kind WHEN 'DT' THEN lpad((row_number() OVER (PARTITION BY business_date, kind ORDER BY part, place))::text, 3, '0') ELSE '001' END AS name,
+           party, party_no, lines, fen,
            row_number() OVER (PARTITION BY business_date ORDER BY part, place, file) AS ordinal
       FROM planned JOIN closed c USING (business_date)
 ), kept AS (SELECT k.* FROM clearing_file k JOIN closed USING (business_date))

@@ -9,7 +9,7 @@ WITH chunk AS (
     SELECT k.file_no, r.result, count(*) AS lines, sum(('x' || encode(substr(r.raw, 31, 4), 'hex'))::bit(32)::bigint) AS fen
       FROM received_chunk k
      CROSS JOIN LATERAL generate_series(k.first_entry, k.first_entry + k.line_count - 1) AS n (entry_no)
-      JOIN purse_record r ON r.entry_no = n.entry_no AND r.business_date = k.business_date AND r.batch_no = 0 AND r.original_entry IS NULL
+      JOIN purse_record r ON r.entry_no = n.entry_no AND r.business_date = k.business_date AND r.batch_no <= 0 AND r.original_entry IS NULL
      GROUP BY k.file_no, r.result
 ), said AS (
     SELECT file_no, sum(lines) AS lines, sum(fen) AS fen, jsonb_object_agg(result, jsonb_build_array(lines, fen)) AS results FROM became GROUP BY file_no
@@ -22,7 +22,7 @@ SELECT 'received_file', 'file_no ' || f.file_no,
   FROM received_file f
   LEFT JOIN chunk c USING (file_no)
   LEFT JOIN said s USING (file_no)
- WHERE left(f.name, 2) = 'XF'
+ WHERE left(f.name, 2) IN ('XF', 'DF')
    AND CASE WHEN f.status <> '00' THEN f.lines_done <> 0 OR f.results <> '{}' OR c.lines IS NOT NULL OR f.business_date IS NULL
             ELSE f.lines_done <> coalesce(c.lines, 0) OR f.lines_done <> coalesce(c.last_line, 0) OR coalesce(c.first_line, 1) <> 1
                  OR f.lines_done <> coalesce(s.lines, 0) OR f.results <> coalesce(s.results, '{}')
@@ -36,17 +36,20 @@ SELECT 'purse_record', format('entry %%s of %%s', r.entry_no, r.business_date), 
   LEFT JOIN (SELECT k.business_date, n.entry_no
                FROM received_chunk k CROSS JOIN LATERAL generate_series(k.first_entry, k.first_entry + k.line_count - 1) AS n (entry_no)) AS line
     ON line.business_date = r.business_date AND line.entry_no = r.entry_no
- WHERE r.batch_no = 0 AND r.original_entry IS NULL AND line.entry_no IS NULL
+ WHERE r.batch_no <= 0 AND r.original_entry IS NULL AND line.entry_no IS NULL
 
 -- name: answer_files
 -- says: an answer of another city's centre decided as many records as its receipt says
--- rows: received_file, foreign_verdict
+-- rows: received_file, foreign_verdict, foreign_hold
 WITH decided AS (
     SELECT file_no, result, count(*) AS lines, sum(amount_fen) AS fen FROM foreign_verdict WHERE file_no IS NOT NULL GROUP BY file_no, result
+    UNION ALL
+    SELECT h.file_no, '04', count(*), sum(r.amount_fen)
+      FROM foreign_hold h LEFT JOIN purse_record r ON r.entry_no = h.original_entry AND r.original_entry IS NULL GROUP BY h.file_no
 ), said AS (
     SELECT f.file_no, r.code AS result, (r.figures ->> 0)::bigint AS lines, (r.figures ->> 1)::bigint AS fen
       FROM received_file f CROSS JOIN LATERAL jsonb_each(f.results) AS r (code, figures)
-     WHERE left(f.name, 2) = 'DT'
+     WHERE left(f.name, 2) = 'DT' AND NOT EXISTS (SELECT FROM interop_day d WHERE d.centre_id = substr(f.name, 11, 8))  -- those: centre_answers
 )
 SELECT 'received_file', 'file_no ' || coalesce(s.file_no, d.file_no), format('%%s of %%s, %%s fen', coalesce(d.lines, 0), coalesce(d.result, s.result), coalesce(d.fen, 0)),
        format('%%s, %%s fen', s.lines, s.fen)
@@ -59,7 +62,7 @@ SELECT 'received_file', 'file_no ' || f.file_no,
        format('status %%s, results of %%s lines, %%s fen', f.status, coalesce(s.lines, 0), coalesce(s.fen, 0))
   FROM received_file f
   LEFT JOIN (SELECT file_no, sum(lines) AS lines, sum(fen) AS fen FROM said GROUP BY file_no) AS s USING (file_no)
- WHERE left(f.name, 2) = 'DT'
+ WHERE left(f.name, 2) = 'DT' AND NOT EXISTS (SELECT FROM interop_day d WHERE d.centre_id = substr(f.name, 11, 8))
    AND CASE WHEN f.status <> '00' THEN f.lines_done <> 0 OR s.lines IS NOT NULL
             ELSE f.lines_done <> coalesce(s.lines, 0) OR (f.business_date IS NOT NULL AND (f.lines_done <> f.line_count OR f.total_fen <> coalesce(s.fen, 0))) END
 

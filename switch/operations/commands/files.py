@@ -29,6 +29,7 @@ from switch.domain.identifiers import mask_pan
 from switch.domain.money import yuan
 from switch.keys.opening import open_vault
 from switch.operations.commands.close import actor, file_signer
+from switch.operations.commands.interop_terms import centre_terms
 from switch.purse.intake import inline_tacs
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
@@ -273,7 +274,7 @@ def take(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Take in files of depots (XF) and other cities' answers (DT), whole or not at all. Exit 1 when one is refused.
+    """Take in files of depots (XF) and what comes from other cities (DF, DT; at a centre FH, DT), whole or not at all. Exit 1 when one is refused.
 
     Run again after a stop it goes on, and each line counts once; a file that was taken before gives its receipt again.
     """
@@ -289,7 +290,7 @@ def take(
             console.print(f"{done:,} of {total:,} lines")
 
     with open_database(settings) as url:
-        receipts = asyncio.run(_take(url, settings, paths, tell))
+        receipts = asyncio.run(take_all(url, settings, paths, tell))
     if as_json:
         document = [receipt._asdict() for receipt in receipts]
         typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
@@ -300,9 +301,10 @@ def take(
         raise typer.Exit(1)
 
 
-async def _take(
+async def take_all(
     url: str, settings: Settings, paths: list[Path], tell: Callable[[int, int], None]
 ) -> list[Receipt]:
+    """Take files one after the other. Raises InputRefused for what is no file that is taken here; all else ends in a receipt."""
     with psycopg.connect(url) as plain:
         digest_all = inline_tacs(open_vault(plain, settings.unlock))
     at = settings.institution
@@ -311,7 +313,9 @@ async def _take(
         # A run that stands still in the middle of a block holds the purse's gate, and the close would wait for it.
         async with await connect_writer(url) as connection:
             await plan_once(connection)
-            kind_of = kinds(connection, terms, digest_all)
+            kind_of = kinds(
+                connection, terms, digest_all, centre_terms(settings) if settings.interop.serve else None
+            )
             return [await take_file(connection, path, terms, kind_of, tell) for path in paths]
     except LOST as error:
         raise DatabaseLost(

@@ -3,19 +3,21 @@
 import asyncio
 import itertools
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from switch.clearing import received
+from switch.clearing.centre import CentreTerms, centre_answer_kind, forward_kind
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.depot_files import depot_kind
 from switch.clearing.evidence.sealing import SealSigner
 from switch.clearing.fee_changes import approve, propose
 from switch.clearing.files import FileName
 from switch.clearing.foreign import answer_kind
+from switch.clearing.own_cards import own_cards_kind
 from switch.clearing.received import Receipt, Terms, take_file
 from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import Outcome
@@ -87,6 +89,7 @@ def registry() -> dict[str, Any]:
             {"institution_id": OWN, "name": "own", "role": "ISSUER"},
             {"institution_id": CITY, "name": "next city", "role": "CITY"},
             {"institution_id": BANK, "name": "first bank", "role": "BANK"},
+            {"institution_id": INTEROP, "name": "where cities meet", "role": "CENTRE"},
         ],
         "card_issuers": [
             {"issuer_id": f"{OWN}FFFFFFFF", "institution_id": OWN, "own": True},
@@ -145,8 +148,15 @@ def registry() -> dict[str, Any]:
     }
 
 
+def centre_terms(folder: Path, now: datetime | None = None) -> CentreTerms:
+    """The centre in the same installation. now: what its clock says."""
+    return CentreTerms(INTEROP, OWN, folder, lambda day: day.weekday() < 5, "a tester", now=now)
+
+
 class City:
-    """The city at work. Requests of terminal n, holders and cards by number."""
+    """The city at work. Requests of terminal n, holders and cards by number. centre_now: what the centre's clock says."""
+
+    centre_now: datetime | None = None
 
     def __init__(self, url: str, vault: SoftwareVault, folder: Path) -> None:
         self.url = url
@@ -424,8 +434,14 @@ class City:
         async with await connect(self.url) as connection:
 
             def kind_of(name: FileName) -> received.Kind:
+                if name.kind == "FH":
+                    return forward_kind(connection, name, centre_terms(self.folder, self.centre_now))
+                if name.kind == "DT" and name.receiver == INTEROP:
+                    return centre_answer_kind(connection, name, centre_terms(self.folder, self.centre_now))
                 if name.kind == "DT":
                     return answer_kind(connection, terms)
+                if name.kind == "DF":
+                    return own_cards_kind(connection, terms, inline_tacs(self._vault))
                 return depot_kind(connection, name, terms, inline_tacs(self._vault))
 
             return await take_file(connection, path, terms, kind_of)
@@ -471,6 +487,11 @@ class City:
             await note(connection, about, acknowledged=True, actor="li wei", reason="the bus has burnt")
             await note(connection, about, acknowledged=False, actor="wang fang", reason="it was another bus")
 
+    async def today(self) -> date:
+        """The open day."""
+        async with await connect(self.url) as connection:
+            return await open_date(connection)
+
     async def close(self) -> date:
         """Close the open day; the next begins."""
         terms = CloseTerms(
@@ -512,6 +533,7 @@ async def found(url: str, folder: Path) -> None:
                 numbers=_no_pins,
                 following=FOLLOWING,
             )
+        plain.execute("INSERT INTO interop_tariff VALUES ('2020-01-01', 50000, 1, NULL, 7, 1, 2, 'tests')")
         plain.execute(
             "INSERT INTO terminal_session SELECT terminal_no, 1, 1, 1, now() FROM terminal",
         )

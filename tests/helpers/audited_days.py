@@ -33,6 +33,7 @@ from switch.ledger.bookings import Booking
 from switch.ledger.chart import Event
 from switch.ledger.load_states import LoadState
 from terminal_sim.records import Phase, RecordKind
+from tests.helpers import audited_interop
 from tests.helpers.audited_city import CARDS, INTEROP, MEDICAL, ONLINE, City, found
 from tests.helpers.city_hosts import Hosts, first_day_at_hosts, says, second_day_at_hosts
 from tests.helpers.depots import answer_file, depot_file
@@ -231,7 +232,7 @@ async def _depot(city: City) -> list[bytes]:
 async def _answers(city: City, foreign: list[bytes]) -> None:
     """The other city pays for one card, refuses another, says the first twice, and names a record that was never forwarded."""
     said = [(foreign[0], "10"), (foreign[1], "01"), (foreign[0], "02"), (Ride(card=54).pack(), "10")]
-    path = answer_file(city.folder, said, date.today(), sender=INTEROP)  # noqa: DTZ011
+    path = answer_file(city.folder, said, date.today(), sender=INTEROP, sequence=9)  # noqa: DTZ011
     receipt = await city.take(path)
     assert receipt.results == {"00": (1, 200), "01": (1, 200), "late": (1, 200), "unknown": (1, 200)}
 
@@ -363,10 +364,13 @@ async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple
     await found(url, folder)
     async with City(url, vault, folder) as city:
         bought = await first_day(city)
+        await audited_interop.first_day(city, await city.today())
         await city.limit()
         await city.govern()
         first = await city.close()
         divided = await second_day(city, bought)
+        await audited_interop.second_day(city, first)
         second = await city.close()
         await third_day(city, divided)
+        await audited_interop.third_day(city, first, second)
     return first, second

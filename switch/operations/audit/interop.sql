@@ -162,8 +162,8 @@ SELECT 'interop_day', d.clearing_date::text, coalesce(n.unanswered, 0) || ' with
   LEFT JOIN (SELECT counted_on, count(*) FILTER (WHERE answer_no IS NULL) AS unanswered FROM interop_verdict GROUP BY 1) AS n ON n.counted_on = d.clearing_date
  WHERE d.decided_at IS NOT NULL AND d.unanswered <> coalesce(n.unanswered, 0)
 UNION ALL
-SELECT CASE WHEN r.line IS NULL THEN 'interop_verdict' ELSE 'interop_hold' END, format('file_no %%s, line %%s', v.file_no, v.line), 'a line of a city''s file', 'none'
-  FROM (SELECT file_no, line FROM interop_verdict UNION SELECT file_no, line FROM interop_hold) AS v
+SELECT v.place, format('file_no %%s, line %%s', v.file_no, v.line), 'a line of a city''s file', 'none'
+  FROM (SELECT 'interop_verdict' AS place, file_no, line FROM interop_verdict UNION ALL SELECT 'interop_hold', file_no, line FROM interop_hold) AS v
   LEFT JOIN interop_record r USING (file_no, line) WHERE r.line IS NULL
 
 -- name: centre_positions

@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.audit_changes import CHANGED_ELSEWHERE, CHANGES, UNSEEN, Change
 from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS, CHANGES_IN_TRANSIT, CHANGES_OF_BOOKINGS
+from tests.helpers.audit_changes_interop import CHANGES_BETWEEN_CITIES
 from tests.unit.operations.audit_changed import check_named, report_of
 from tests.unit.operations.conftest import Audited
 
@@ -43,7 +44,13 @@ def test_no_money_column_of_the_schema_was_forgotten(superuser: psycopg.Connecti
         columns
         - {
             (change.table, change.column)
-            for change in (*CHANGES, *CHANGES_AT_HOSTS, *CHANGES_IN_TRANSIT, *CHANGES_OF_BOOKINGS)
+            for change in (
+                *CHANGES,
+                *CHANGES_AT_HOSTS,
+                *CHANGES_IN_TRANSIT,
+                *CHANGES_OF_BOOKINGS,
+                *CHANGES_BETWEEN_CITIES,
+            )
         }
         - CHANGED_ELSEWHERE
         == UNSEEN.keys()

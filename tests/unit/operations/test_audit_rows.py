@@ -54,6 +54,12 @@ LOST = [
     ("purse_alarm", "gap_no IS NOT NULL"),
     ("purse_alarm_note", "acknowledged"),
     ("card_route", "card_no = 2"),
+    ("interop_arrival", "true"),
+    ("interop_record", "refused IS NULL"),
+    ("interop_verdict", "result = '10'"),
+    ("interop_hold", "true"),
+    ("interop_position", "true"),
+    ("interop_file", "true"),
     ("terminal_batch_difference", "matter = 'AMOUNT'"),
     ("terminal_batch_detail", "line = 5"),
     *(
@@ -75,6 +81,7 @@ LOST = [
             "movement",
             "suspense",
             "report",
+            "interop",
         ]
     ),
 ]

@@ -21,7 +21,7 @@ import psycopg
 
 from switch.clearing import day_reports
 from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
-from switch.clearing.evidence.sealing import SealSigner, seal_day_and_files, write_seal
+from switch.clearing.evidence.sealing import SealSigner, draw_secret, seal_day_and_files, write_seal
 from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
@@ -147,6 +147,7 @@ async def close_day(
                     "interop_id": terms.interop_centre,
                 },
             )
+            await draw_secret(connection, day)
         run = _Run(connection, await _day_terms(connection, day), terms, actor, tell)
         if row.state < 2:
             await run.steps()

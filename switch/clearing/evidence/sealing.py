@@ -1,7 +1,9 @@
 """Sealing a day: its tree, its files and the seal before it become one signed document, once.
 
-What cannot be made again is stored by the run that made it: the secret before the first leaf is hashed, then in one transaction the tree, the instant and
-the signature. Every later run writes the file out of the row. A day of a vault without a key for it is sealed and not signed, and says so.
+What cannot be made again is stored by the run that made it: the secret when the day's close begins, with its instant, so that a database that is restored into
+the middle of a close makes the same tree; then, in one transaction, the tree and the signature. Every later run writes the file out of the row. A day of a
+vault without a key for it is sealed and not signed, and says so. There is never a second seal of a day: one that lies on disk already, signed and saying the
+same, is taken over.
 """
 
 import secrets
@@ -16,6 +18,7 @@ from switch.clearing.evidence.seal_file import (
     Seal,
     SealedFile,
     SealKey,
+    SealRefused,
     digest_of_seal,
     read_seal,
     seal_name,
@@ -99,6 +102,11 @@ async def stored_tree(connection: Connection, day: date) -> DayTree:
     return DayTree(blocks, sealed.last_entry or None, sealed.shards)
 
 
+async def draw_secret(connection: Connection, day: date) -> None:
+    """Draw the secret of a day, once."""
+    await connection.execute(SQL["begin_seal"], {"day": day, "secret": secrets.token_bytes(SECRET_BYTES)})
+
+
 async def seal_day_and_files(
     connection: Connection,
     day: date,
@@ -113,8 +121,8 @@ async def seal_day_and_files(
     """
     found = await stored_seal(connection, day)
     if found is None:
-        await connection.execute(SQL["begin_seal"], {"day": day, "secret": secrets.token_bytes(SECRET_BYTES)})
-        await _make_seal(connection, day, institution, signer, tell)
+        await draw_secret(connection, day)
+        await _make_seal(connection, day, institution, folder, signer, tell)
         found = await needed_seal(connection, day)
     await write_seal(connection, day, folder)
     seal = found.seal
@@ -130,6 +138,7 @@ async def _make_seal(
     connection: Connection,
     day: date,
     institution: str,
+    folder: Path,
     signer: SealSigner | None,
     tell: Callable[[int, int], None],
 ) -> None:
@@ -142,15 +151,17 @@ async def _make_seal(
         last = await cursor.fetchone()
         cursor = await connection.execute(SQL["files"], {"day": day})
         files = tuple([SealedFile(name, sm3.upper(), size) for name, sm3, size in await cursor.fetchall()])
-        cursor = await connection.execute("SELECT date_trunc('second', clock_timestamp())")
+        cursor = await connection.execute(
+            "SELECT created_at FROM clearing_day WHERE business_date = %s", (day,)
+        )
         now = await cursor.fetchone()
         assert now is not None
         before = None if last is None else Before(last[0], last[1].upper())
         seal = Seal(institution, day, now[0], tree.leaves, tree.root, before, files)
         if signer is not None:
             seal = signer.signed(seal)
-        document = seal.packed()
-        assert read_seal(document) == seal, "what is written can be read"
+        document = (_made_before(folder, seal) or seal).packed()
+        seal = read_seal(document)
         blocks = tree.blocks
         await connection.execute(
             SQL["add_blocks"],
@@ -175,6 +186,16 @@ async def _make_seal(
                 "sm3": bytes.fromhex(digest_of_seal(document)),
             },
         )
+
+
+def _made_before(folder: Path, seal: Seal) -> Seal | None:
+    """A seal on disk that differs from this one in its signature alone, which holds: it was made before the database was restored."""
+    try:
+        found = read_seal((folder / seal_name(seal.institution, seal.day)).read_bytes())
+        found.check_signature()
+    except (OSError, SealRefused):
+        return None
+    return found if found._replace(signature=seal.signature) == seal else None
 
 
 async def write_seal(connection: Connection, day: date, folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ What it cannot see: an amount that nothing else repeats, such as that of a decli
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from itertools import chain

@@ -71,16 +71,18 @@ SELECT %(file_no)s, counts.on_date, %(now)s, counts.on_date > %(named)s
                         (SELECT max(clearing_date) + 1 FROM interop_day)) AS on_date) AS counts;
 
 -- name: find_forwarded
+-- LATERAL and LIMIT, so that a plan made while the tables were small stays good.
 SELECT k.n, r.file_no, r.line, a.clearing_date, d.decided_at IS NOT NULL, v.file_no IS NOT NULL, h.file_no IS NOT NULL
   FROM unnest(%(cards)s::bigint[], %(atcs)s::int[], %(amounts)s::bigint[], %(marks)s::bytea[], %(raws)s::bytea[])
        WITH ORDINALITY AS k (card, atc, amount_fen, mark, raw, n)
-  JOIN interop_record r
-    ON r.card = k.card AND r.atc = k.atc AND r.amount_fen = k.amount_fen AND r.mark = k.mark AND r.refused IS NULL AND r.raw = k.raw
-   AND r.issuer_id = %(member)s
+ CROSS JOIN LATERAL (
+       SELECT * FROM interop_record o
+        WHERE o.card = k.card AND o.atc = k.atc AND o.amount_fen = k.amount_fen AND o.mark = k.mark AND o.refused IS NULL LIMIT 1) AS r
   JOIN interop_arrival a ON a.file_no = r.file_no
   JOIN interop_day d ON d.clearing_date = a.clearing_date
-  LEFT JOIN interop_verdict v ON v.file_no = r.file_no AND v.line = r.line
-  LEFT JOIN interop_hold h ON h.file_no = r.file_no AND h.line = r.line
+  LEFT JOIN LATERAL (SELECT o.file_no FROM interop_verdict o WHERE o.file_no = r.file_no AND o.line = r.line LIMIT 1) AS v ON true
+  LEFT JOIN LATERAL (SELECT o.file_no FROM interop_hold o WHERE o.file_no = r.file_no AND o.line = r.line LIMIT 1) AS h ON true
+ WHERE r.raw = k.raw AND r.issuer_id = %(member)s
  ORDER BY k.n;
 
 -- name: add_verdicts
@@ -136,13 +138,18 @@ SELECT EXISTS (
 -- name: accept_unanswered
 -- Nobody answered in time; and what was held for so long that no answer will come.
 INSERT INTO interop_verdict (file_no, line, result, answered_on, counted_on)
-SELECT r.file_no, r.line, '00', %(date)s::date + %(answer_days)s::integer, %(date)s
-  FROM interop_arrival a
-  JOIN interop_record r USING (file_no)
+SELECT open.file_no, open.line, '00', %(date)s::date + %(answer_days)s::integer, %(date)s
+  FROM (SELECT r.file_no, r.line
+          FROM interop_arrival a
+          JOIN interop_record r USING (file_no)
+          LEFT JOIN interop_hold h USING (file_no, line)
+         WHERE a.clearing_date = %(date)s AND r.refused IS NULL AND h.file_no IS NULL
+        UNION ALL
+        SELECT h.file_no, h.line
+          FROM interop_hold h JOIN interop_arrival a USING (file_no)
+         WHERE a.clearing_date <= %(date)s::date - %(held_days)s::integer) AS open
   LEFT JOIN interop_verdict v USING (file_no, line)
-  LEFT JOIN interop_hold h USING (file_no, line)
- WHERE r.refused IS NULL AND v.file_no IS NULL
-   AND (CASE WHEN h.file_no IS NULL THEN a.clearing_date = %(date)s ELSE a.clearing_date <= %(date)s::date - %(held_days)s::integer END);
+ WHERE v.file_no IS NULL;
 
 -- name: count_late_answers
 UPDATE interop_verdict SET counted_on = %(date)s WHERE counted_on IS NULL;

@@ -72,6 +72,8 @@ async def run_centre(connection: Connection, terms: CentreTerms) -> Ran:
     """Do all that is due. connection: its own, in autocommit mode. Raises InputRefused while another run is at it, FolderError (disk)."""
     async with _only_run(connection):
         await connection.execute("SET TIME ZONE 'UTC'")
+        # What came since the last run has no statistics yet, and the plans of this one depend on them.
+        await connection.execute("ANALYZE interop_arrival, interop_record, interop_verdict, interop_hold")
         now = await _now(connection, terms)
         forwarded = [
             day for day in await _due(connection, terms, now) if await _forward(connection, day, terms)

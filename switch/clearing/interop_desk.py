@@ -119,7 +119,12 @@ def key_of(text: str) -> bytes:
 
 async def way_of_record(connection: Connection, key: bytes) -> Figures:
     """Where a record has been: here as acquiring city, as the card's city, as the centre."""
-    values = {"key": key, "limit": LISTED_MAX}
+    values = {
+        "key": key,
+        "psam": int(key[:6].hex()),
+        "serial": int.from_bytes(key[6:]),
+        "limit": LISTED_MAX,
+    }
     return {
         "as_acquirer": await _rows(connection, "way_at_acquirer", _ACQUIRER, **values),
         "as_card_city": await _rows(connection, "way_at_issuer", _ISSUER, **values),

@@ -104,6 +104,7 @@ SELECT f.name, r.line, r.amount_fen, a.clearing_date, a.late, r.issuer_id, r.ref
  LIMIT %(limit)s;
 
 -- name: way_at_acquirer
+-- Looks through the queue of records that wait or have waited.
 SELECT r.entry_no, w.business_date, r.amount_fen, i.institution_id, f.name, h.answered_on, v.result, v.business_date, v.answered_on, y.name
   FROM purse_waiting w
   JOIN purse_record r ON r.entry_no = w.entry_no AND r.business_date = w.business_date
@@ -117,18 +118,17 @@ SELECT r.entry_no, w.business_date, r.amount_fen, i.institution_id, f.name, h.an
  LIMIT %(limit)s;
 
 -- name: way_at_issuer
--- Of the days on which files of the centre were taken.
 SELECT r.entry_no, r.business_date, r.amount_fen, lpad(r.credit_owner::text, 8, '0'), f.name, c.first_line + (r.entry_no - c.first_entry), r.result,
        v.result, v.business_date, a.name, b.name
   FROM purse_record r
  CROSS JOIN LATERAL (
        SELECT * FROM received_chunk k WHERE k.first_entry <= r.entry_no ORDER BY k.first_entry DESC LIMIT 1) AS c
   JOIN received_file f ON f.file_no = c.file_no
-  LEFT JOIN purse_record v ON v.original_entry = r.entry_no AND v.original_date = r.business_date
+  LEFT JOIN purse_record v
+    ON v.batch_no = -1 AND v.psam = %(psam)s AND v.psam_serial = %(serial)s AND v.original_entry = r.entry_no AND v.original_date = r.business_date
   LEFT JOIN clearing_file a ON a.business_date = f.business_date AND a.name LIKE 'DT%%' AND a.party_no = f.file_no
   LEFT JOIN clearing_file b ON b.business_date = v.business_date AND b.name LIKE 'DT%%' AND b.party_no IS NULL AND b.party = f.sender_id
- WHERE r.business_date IN (SELECT k.business_date FROM received_chunk k JOIN received_file g USING (file_no) WHERE g.name LIKE 'DF%%')
-   AND r.batch_no = -1 AND r.original_entry IS NULL AND substr(r.raw, 46, 10) = %(key)s
+ WHERE r.batch_no = -1 AND r.psam = %(psam)s AND r.psam_serial = %(serial)s AND r.original_entry IS NULL
  ORDER BY r.entry_no
  LIMIT %(limit)s;
 

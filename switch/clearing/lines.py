@@ -69,12 +69,15 @@ _DT = sql_line(
     },
 )
 
-# Every line of a file of the interop centre with its result, in the file's order.
+# Every line of a file of the interop centre with its result, in the file's order. The bounds keep it to the days on which lines were taken.
+_CHUNKS = "FROM received_chunk WHERE file_no = %(file_no)s"
 ANSWER_LINES = (
     f"COPY (SELECT {_DT} FROM received_chunk c CROSS JOIN LATERAL generate_series(0, c.line_count - 1) AS n (place)"  # noqa: S608
     " JOIN purse_record r ON r.business_date = c.business_date AND r.entry_no = c.first_entry + n.place"
     " LEFT JOIN purse_waiting w ON w.entry_no = r.entry_no AND w.decided_on <= %(day)s"
-    " WHERE c.file_no = %(file_no)s ORDER BY c.first_line + n.place) TO STDOUT"
+    f" WHERE c.file_no = %(file_no)s AND r.business_date >= (SELECT min(business_date) {_CHUNKS})"
+    f" AND r.business_date <= (SELECT max(business_date) {_CHUNKS}) AND r.entry_no >= (SELECT min(first_entry) {_CHUNKS})"
+    f" AND r.entry_no < (SELECT max(first_entry + line_count) {_CHUNKS}) ORDER BY c.first_line + n.place) TO STDOUT"
 )
 
 _LATER_DT = sql_line(

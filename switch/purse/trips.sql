@@ -36,7 +36,8 @@ SELECT r.card, r.atc, r.entry_no, r.business_date, get_byte(r.raw, 77), r.happen
 UPDATE trip_watermark SET folded_to = greatest(folded_to, %(upto)s);
 
 -- name: freeze_transit
-INSERT INTO clearing_transit SELECT %(day)s, t.* FROM transit_of_day(%(day)s) AS t;
+-- Rides of our cards in other cities (merchant_no 0) are no merchant's here.
+INSERT INTO clearing_transit SELECT %(day)s, t.* FROM transit_of_day(%(day)s) AS t WHERE t.merchant_no <> 0;
 
 -- name: note_transit
 UPDATE clearing_day SET has_transit = true WHERE business_date = %(day)s;

@@ -139,7 +139,7 @@ WITH @closed,
 ride AS (
     SELECT r.business_date, r.merchant_no, r.happened_at::date AS ride_date, encode(r.raw, 'hex') AS hex, r.amount_fen AS fen, r.card, r.atc
       FROM purse_record r JOIN closed USING (business_date)
-     WHERE has_transit AND (r.result = '00' OR (r.result = '10' AND r.record_kind <> 2))
+     WHERE has_transit AND (r.result = '00' OR (r.result = '10' AND r.record_kind <> 2)) AND r.batch_no >= 0  -- below: rides elsewhere
     UNION ALL
     SELECT v.business_date, v.merchant_no, v.happened_at::date, encode(v.raw, 'hex'), v.amount_fen, NULL, NULL
       FROM foreign_verdict v JOIN closed USING (business_date) WHERE v.result = '00' AND v.record_kind <> 2

@@ -140,6 +140,20 @@ async def test_without_an_answer_in_time_the_city_pays_and_a_second_close_writes
     assert (await town.take(answer)).results == {"unknown": (1, 200)}, "another record of the card"
 
 
+async def test_what_its_city_holds_as_grey_is_not_accepted_by_silence(town: Town, tmp_path: Path) -> None:
+    first = await town.today()
+    held, silent = foreign(1), foreign(2)
+    await town.take(depot_file(tmp_path, [held, silent], first))
+    await town.close()
+    for sequence, (code, became) in enumerate([("04", "04"), ("04", "late")], 1):
+        path = answer_file(tmp_path, [(held, code)], first, sequence=sequence, sender=INTEROP)
+        assert (await town.take(path)).results == {became: (1, 200)}
+    await town.close(AT_ONCE)
+    assert await town.rows("SELECT merchant_no, result FROM foreign_verdict") == [(1, "00")]
+    last = answer_file(tmp_path, [(held, "94"), (silent, "01")], first, sequence=3, sender=INTEROP)
+    assert (await town.take(last)).results == {"94": (1, 200), "late": (1, 200)}
+
+
 async def test_what_another_citys_own_merchants_brought_is_never_paid_by_us(
     town: Town, tmp_path: Path
 ) -> None:

@@ -380,7 +380,10 @@ def main() -> None:
         document["close"] = close_bench.measure_all(options.transactions, console.print)
     if "cutover" in parts:
         day = int(cutover.TRANSACTIONS * scale)
-        document["cutover"] = cutover.measure(options.processes, LIVE_RATE, day, console.print)
+        document["cutover"] = [
+            cutover.measure(options.processes, LIVE_RATE, day, workers, console.print)
+            for workers in (0, 1, 2)
+        ]
     if "outbox" in parts:
         document["outbox"] = outbox(options.processes, scale)
     if "lists" in parts:

@@ -215,6 +215,9 @@ class Clearing(_Section):
     sign_files: bool = Field(
         False, description="sign files when they are first written; needs a key of type FSK in the vault"
     )
+    parallel_workers: int = Field(
+        1, ge=0, le=64, description="processes that PostgreSQL may take for the close beside the first"
+    )
 
 
 class Interop(_Section):

@@ -62,6 +62,7 @@ class CloseTerms(NamedTuple):
     signer: who signs the day's seal; None: nobody.
     file_signer: signs the files; None: they are not signed.
     may_end: whether a day that is still open is ended by closing it; without that it is refused.
+    parallel_workers: processes that PostgreSQL may take beside the first for a query; terminals go on paying meanwhile.
     """
 
     own_id: str
@@ -78,6 +79,7 @@ class CloseTerms(NamedTuple):
     signer: SealSigner | None = None
     file_signer: Signer | None = None
     may_end: bool = True
+    parallel_workers: int = 1
 
 
 class Closed(NamedTuple):
@@ -130,6 +132,7 @@ async def close_day(
         await connection.execute("SET TIME ZONE 'UTC'")
         await connection.execute("SET work_mem = '128MB'")
         await connection.execute("SET jit = off")
+        await connection.execute(f"SET max_parallel_workers_per_gather = {terms.parallel_workers:d}".encode())
         row = await day_of(connection, day)
         if row is None:
             raise CloseRefused(f"there is no business day {day}")

@@ -81,6 +81,7 @@ def close_terms(settings: Settings, signer: SealSigner | None = None) -> CloseTe
         interop_centre=settings.interop.centre_id,
         deadline=Deadline(settings.interop.answer_days, settings.interop.answer_by),
         signer=signer,
+        parallel_workers=settings.clearing.parallel_workers,
     )
 
 

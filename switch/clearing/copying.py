@@ -68,7 +68,9 @@ class _Reader:
                 raise _why_it_ended(self._pgconn)
             elif self._stopped:
                 break
-            elif socket.poll(_LOOK_UP_MS):
+            else:
+                socket.poll(_LOOK_UP_MS)
+                # Also when nothing came to the socket: TLS may hold the rest of a record.
                 self._pgconn.consume_input()
         return messages
 

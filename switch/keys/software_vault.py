@@ -387,6 +387,14 @@ class SoftwareVault:
         """The number, or SealError."""
         return CardNumber(self.sealer.open_account(self._account_context(context), sealed).decode())
 
+    def seal_bank_account(self, number: str, context: bytes) -> bytes:
+        """The number of an account that is no card's, sealed likewise."""
+        return self.sealer.seal_account(self._account_context(context), number.encode())
+
+    def open_bank_account(self, sealed: bytes, context: bytes) -> str:
+        """The number, or SealError."""
+        return self.sealer.open_account(self._account_context(context), sealed).decode()
+
     def account_tag(self, number: CardNumber) -> bytes:
         """16 bytes by which the same number is known again."""
         return self.sealer.account_tag(number.reveal().encode())

@@ -178,6 +178,12 @@ class Vault(Protocol):
     def open_account(self, sealed: bytes, context: bytes) -> CardNumber:
         """The number. SealError when it is another context's, another vault's or was altered."""
 
+    def seal_bank_account(self, number: str, context: bytes) -> bytes:
+        """As seal_account, for an account that is no card's: where money is paid out to."""
+
+    def open_bank_account(self, sealed: bytes, context: bytes) -> str:
+        """Its number. SealError as for open_account."""
+
     def account_tag(self, number: CardNumber) -> bytes:
         """16 bytes, always the same for a number in this vault: tells whether two sealed numbers are one."""
 

@@ -220,6 +220,18 @@ class Clearing(_Section):
     )
 
 
+class Settlement(_Section):
+    """Money in and out."""
+
+    fund_by: time = Field(
+        time(10, 0),
+        description="until when institutions pay what they owe, on the settlement date; Asia/Shanghai",
+    )
+    statement_mb_max: int = Field(
+        256, ge=1, le=4_096, description="a longer file of the bank is refused; MiB"
+    )
+
+
 class Interop(_Section):
     """Cards of other cities at our merchants, ours elsewhere, and the centre between them."""
 
@@ -415,6 +427,7 @@ class Settings(_Section):
     clearing: Clearing = Clearing()
     delivery: Delivery = Delivery()
     interop: Interop = Interop()
+    settlement: Settlement = Settlement()
     hosts: Hosts = Hosts()
     telemetry: Telemetry = Telemetry()
 

@@ -483,10 +483,25 @@ CHANGES = [
 ]
 
 # Money of rules for risk: changed where there are cases (tests/unit/purse/risk/test_audited.py).
-CHANGED_ELSEWHERE = {("risk_case", "amount_fen"), ("risk_hit", "amount_fen")}
+CHANGED_ELSEWHERE = {("risk_case", "amount_fen"), ("risk_hit", "amount_fen")} | {
+    # and of settlements, where there are some (tests/unit/clearing/settlement/test_audited.py)
+    (table, f"{column}_fen")
+    for table, columns in {
+        "settlement_line": "carried_in net returned payout held carried",
+        "settlement_line_day": "net",
+        "settlement_order": "total",
+        "settlement_file": "net",
+        "payout": "amount",
+        "payout_terms": "minimum held",
+        "bank_statement": "opening closing credit debit",
+        "bank_entry": "amount suspense",
+    }.items()
+    for column in columns.split()
+}
 
 # Money that nothing else repeats, so that no recomputation can tell.
 UNSEEN: dict[tuple[str, str], str] = {
     ("binding", "transaction_limit_fen"): "an agreement between holder and bank, kept nowhere else",
     ("binding", "day_limit_fen"): "likewise",
+    ("bank_statement", "books_fen"): "what the books came to at an instant that nobody else kept; for people",
 }

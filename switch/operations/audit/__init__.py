@@ -47,6 +47,7 @@ CHECKS: Final = tuple(
             "fees",
             "reports",
             "interop",
+            "payouts",
             "lists",
         )
     )

@@ -29,6 +29,7 @@ from switch.operations.commands import (
     risk,
     routes,
     seal,
+    settlement,
     terminals,
     trips,
 )
@@ -76,6 +77,7 @@ COMMAND_GROUPS: dict[str, typer.Typer] = {
     "risk": risk.app,
     "routes": routes.app,
     "seal": seal.app,
+    "settlement": settlement.app,
     "parameters": parameters.app,
     "terminals": terminals.app,
     "hotlist": hotlist.app,

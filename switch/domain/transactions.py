@@ -34,6 +34,10 @@ class Kind(IntEnum):
     COMPLETION_ADVICE = 10
     LOAD = 11
     LOAD_CONFIRM = 12
+    CREDIT_ADJUSTMENT = 14  # 貸記調整; these four are decided by people in a case, never asked by a terminal
+    DEBIT_ADJUSTMENT = 15  # 請款
+    CHARGEBACK = 16  # 退單
+    REPRESENTMENT = 17  # 再請款
     UPLOAD = 20
     SETTLEMENT = 21
     DETAIL_UPLOAD = 22

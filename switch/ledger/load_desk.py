@@ -3,7 +3,7 @@
 Behind the gate of the shard and under the locks that a batch takes, in its order; the postings are of the open business day.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ from switch.ledger.load_states import SOURCE_NAME, Held, LoadMove, LoadState, Pu
 from switch.ledger.rules import Account, Card, Facts
 from switch.ledger.serials import Serials
 from switch.storage.arrays import int8s, texts
-from switch.storage.pipeline import Pipeline
+from switch.storage.pipeline import Parameter, Pipeline
 from switch.storage.sql import load
 
 SQL = load("switch.ledger")
@@ -50,6 +50,16 @@ class Settled(NamedTuple):
     entry_no: int
     state: LoadState
     at: datetime
+
+
+class Beside(NamedTuple):
+    """A statement that is executed with a decision, in its transaction and before its commit; `%(name)b` as elsewhere on this link.
+
+    values: its parameters, from the instant, the business date and the number of the move.
+    """
+
+    statement: str
+    values: Callable[[datetime, date, int], Mapping[str, Parameter]]
 
 
 class _Desk:
@@ -147,11 +157,19 @@ async def suspend_unconfirmed(connect: Connect, shard: int, moved: Moved = lambd
 
 
 async def settle(
-    connect: Connect, entry_no: int, to: LoadState, *, actor: str, checker: str, reason: str
+    connect: Connect,
+    entry_no: int,
+    to: LoadState,
+    *,
+    actor: str,
+    checker: str,
+    reason: str,
+    beside: Beside | None = None,
 ) -> Settled:
     """調賬: two people decide about a load in suspense. InputRefused when it is not there, or its thirty days are over.
 
     Evidence, not a guess: the reason says what was seen. When the card comes after all and proves the opposite, that counts.
+    beside: what else its transaction writes.
     """
     if to not in (LoadState.LOADED, LoadState.RETURNED):
         raise InputRefused("as: loaded or returned")
@@ -169,12 +187,16 @@ async def settle(
     shard, _, pan, holder_id, day, _ = row
     desk = await _Desk.open(connect, shard)
     try:
+        if beside is not None:
+            await desk.link.prepare({"beside": beside.statement})
         batch = await desk.lock([pan], [holder_id * 100 + int(AccountKind.ONLINE)], [entry_no])
         try:
             await _decide(desk, batch, entry_no, pan, day, to, f"{actor}, checked by {checker}: {reason}")
         except InputRefused:
             await desk.give_up()
             raise
+        if beside is not None:
+            desk.link.queue("beside", beside.values(batch.now, batch.today, batch.facts.serial))
         await desk.commit(batch)
     finally:
         await desk.link.close()

@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool
 from switch.clearing.calendar_cn import horizon
 from switch.clearing.close import Progress
 from switch.clearing.deliveries import keep_counting as keep_counting_deliveries
+from switch.clearing.disputes.keeping import keep_lapsing
 from switch.clearing.schedule import DayCloser
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
@@ -210,6 +211,7 @@ class Service:
             keep_counting_deliveries(from_pool, metrics),
             keep_folding_trips(from_pool, fold_every_s),
             keep_running(from_pool, settings.purse.risk_every_s, metrics),
+            keep_lapsing(from_pool, metrics),
             self._keep_days(pool),
         ):
             self._background(work)

@@ -326,6 +326,20 @@ class Delivery(_Section):
         return value
 
 
+class Disputes(_Section):
+    """Cases about transactions."""
+
+    auto_accept: bool = Field(
+        False, description="what members ask for by file within limits and states needs no checker here"
+    )
+    evidence_folder: Path | None = Field(
+        None, description="where files of evidence are kept; default: data_dir/evidence"
+    )
+    evidence_files_max: int = Field(20, ge=1, le=100, description="files of one case")
+    evidence_mb_max: int = Field(10, ge=1, le=100, description="megabytes of one file")
+    evidence_total_mb_max: int = Field(10_240, ge=1, description="megabytes of all files together")
+
+
 class HostSettings(_Section):
     """One host: where it is, how it speaks, and what it may take of us. docs/host-link.md tells a bank the same."""
 
@@ -428,6 +442,7 @@ class Settings(_Section):
     delivery: Delivery = Delivery()
     interop: Interop = Interop()
     settlement: Settlement = Settlement()
+    disputes: Disputes = Disputes()
     hosts: Hosts = Hosts()
     telemetry: Telemetry = Telemetry()
 
@@ -435,6 +450,11 @@ class Settings(_Section):
     def clearing_folder(self) -> Path:
         """Where day folders are written."""
         return self.clearing.folder or self.data_dir / "clearing"
+
+    @property
+    def evidence_folder(self) -> Path:
+        """Where files of evidence are kept."""
+        return self.disputes.evidence_folder or self.data_dir / "evidence"
 
     @property
     def default_passphrase_file(self) -> Path:

@@ -24,9 +24,21 @@ from switch.clearing.columns import (
 from switch.clearing.layouts import LAYOUTS
 from switch.domain.transactions import Kind
 
-_UNDOING: Final = [Kind.VOID.value, Kind.REFUND.value, Kind.COMPLETION_VOID.value]
+_ADJUSTING: Final = [
+    Kind.CREDIT_ADJUSTMENT.value,
+    Kind.DEBIT_ADJUSTMENT.value,
+    Kind.CHARGEBACK.value,
+    Kind.REPRESENTMENT.value,
+]
+_UNDOING: Final = [
+    Kind.VOID.value,
+    Kind.REFUND.value,
+    Kind.COMPLETION_VOID.value,
+    Kind.CREDIT_ADJUSTMENT.value,
+    Kind.CHARGEBACK.value,
+]
 _COMPLETING: Final = [Kind.COMPLETION.value, Kind.COMPLETION_VOID.value, Kind.COMPLETION_ADVICE.value]
-_ADVICES: Final = [Kind.REFUND.value, Kind.COMPLETION_ADVICE.value]
+_ADVICES: Final = [Kind.REFUND.value, Kind.COMPLETION_ADVICE.value, *_ADJUSTING]
 
 
 def _number(name: str, expression: str = "", width: int = 8) -> Column:
@@ -69,13 +81,21 @@ _CHARGE: Final = Table(
     )
 )
 
-# What these members and merchants, or all, find in their files, in the order in which the switch decided.
-CHARGES: Final = (
+_CHARGES: Final = (
     f"COPY (SELECT {_CHARGE.select} FROM clearing_charge c LEFT JOIN terminal t USING (terminal_no)"  # noqa: S608
     " LEFT JOIN clearing_original o ON o.business_date = %(day)s AND o.entry_no = c.entry_no WHERE c.business_date = %(day)s"
-    " AND (%(every)s OR c.issuer_id = ANY(%(members)s::text[]) OR c.acquirer_id = ANY(%(members)s::text[])"
+)
+
+# What these members and merchants, or all, find in their files, in the order in which the switch decided.
+CHARGES: Final = (
+    f"{_CHARGES} AND (%(every)s OR c.issuer_id = ANY(%(members)s::text[]) OR c.acquirer_id = ANY(%(members)s::text[])"
     " OR c.merchant_no = ANY(%(merchants)s::integer[]))"
     " ORDER BY c.at, c.entry_no) TO STDOUT (FORMAT BINARY)"
+)
+
+# Some entries of the day, in their order.
+CHARGES_OF_ENTRIES: Final = (
+    f"{_CHARGES} AND c.entry_no = ANY(%(entries)s::bigint[]) ORDER BY c.entry_no) TO STDOUT (FORMAT BINARY)"
 )
 
 

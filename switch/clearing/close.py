@@ -325,15 +325,18 @@ class _Run:
         await self._execute("name_legs")
         await self.connection.execute("ANALYZE named_leg")
         await self._execute("freeze_legs")
+        await self._execute("freeze_adjusted_legs")
         await self.connection.execute("ANALYZE clearing_leg")
         for query in ("name_keys", "name_senders", "freeze_merchants", "freeze_rules", "name_originals"):
             await self._execute(query)
         await self.connection.execute("ANALYZE named_original")
         for original_date, _ in await self._execute("original_dates"):
             await self._execute("freeze_originals", original_date=original_date)
+        await self._execute("freeze_original_records")
         for table in ("clearing_merchant", "clearing_rule", "clearing_original"):
             await self.connection.execute(f"ANALYZE {table}")
         await self._execute("freeze_source_lines")
+        await self._execute("freeze_adjusted")
         for query in ("sum_charges", "summarise", "sum_offline", "summarise_offline"):
             await self._execute(query)
         await self.connection.execute(OWN_CARDS_SQL["summarise"], {"day": self.day.day})

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from switch.clearing.charge_files import Wanted, write_charges
 from switch.clearing.charges import CHARGES
 from switch.clearing.copying import Blocks, copied
+from switch.clearing.disputes.outgoing import settle_lines
 from switch.clearing.files import (
     CRLF,
     FileInMaking,
@@ -25,7 +26,7 @@ from switch.clearing.files import (
     sync_folder,
 )
 from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
-from switch.clearing.lines import ANSWER_LINES, DECIDED_LINES, FORWARDED_LINES, REFUSAL_LINES
+from switch.clearing.lines import ANSWER_LINES, DECIDED_LINES, DISPUTE_LINES, FORWARDED_LINES, REFUSAL_LINES
 from switch.clearing.signatures import Signer, sign_files
 from switch.storage.sql import load
 
@@ -179,6 +180,8 @@ class DayFiles:
             name = FileName("FH", self._terms.own_id, interop_centre, self._terms.day)
             plan.append((str(name), interop_centre, None, *forwarded))
         plan += answers
+        for member, count, credits_fen in await settle_lines(self._connection, self._terms.day):
+            plan.append((self._name("ER", member), member, None, count, credits_fen))
         names, parties, party_nos, counts, totals = zip(*plan, strict=True)
         await self._connection.execute(
             SQL["plan_file"],
@@ -388,7 +391,7 @@ _QS_FIELDS = (
 
 
 _TR_FIELDS = tuple(field.name for field in LAYOUTS["TR"].fields[2:-1])
-_STREAMED = {"SS": REFUSAL_LINES, "FH": FORWARDED_LINES, "DT": ANSWER_LINES}
+_STREAMED = {"SS": REFUSAL_LINES, "FH": FORWARDED_LINES, "DT": ANSWER_LINES, "ER": DISPUTE_LINES}
 
 
 def _with_crlf(lines: list[bytes]) -> bytes:

@@ -97,3 +97,19 @@ DECIDED_LINES = (
     " JOIN received_file f USING (file_no) WHERE v.business_date = %(day)s AND v.batch_no = -1 AND v.original_entry IS NOT NULL"
     " AND f.business_date < %(day)s AND f.sender_id = %(member)s ORDER BY v.original_date, v.original_entry) TO STDOUT"
 )
+
+_ER = sql_line(
+    LAYOUTS["ER"],
+    {
+        "line_no": "d.line_no",
+        "case_no": "d.case_text",
+        "action": "d.action",
+        "line": "d.original_line",
+        "amount": "d.amount_fen",
+        "reason": "d.reason",
+        "original_date": "d.original_date",
+    },
+)
+
+# What a day says to a member about cases.
+DISPUTE_LINES = f"COPY (SELECT {_ER} FROM clearing_dispute d WHERE d.business_date = %(day)s AND d.member_id = %(member)s ORDER BY d.line_no) TO STDOUT"  # noqa: S608

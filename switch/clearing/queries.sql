@@ -54,6 +54,15 @@ SELECT %(day)s, n.entry_no, l.account_kind, CASE WHEN l.debit_owner <> 0 THEN lp
   FROM named_leg n
   JOIN host_leg l ON l.shard = n.shard AND l.ended_by = n.ended_by;
 
+-- name: freeze_adjusted_legs
+-- What people moved about offline records is of the purse, and of the city that owes it, whatever account it went to.
+INSERT INTO clearing_leg (business_date, entry_no, account_kind, issuer_id, pan)
+SELECT %(day)s, e.entry_no, 50, CASE c.source WHEN 3 THEN c.issuer_id END, j.pan
+  FROM dispute_event e
+  JOIN dispute_case c USING (case_no)
+  JOIN journal j ON j.business_date = %(day)s AND j.shard = c.shard AND j.terminal_no = c.terminal_no AND j.class = 3 AND j.entry_no = e.entry_no
+ WHERE e.business_date = %(day)s AND e.what = 'DONE' AND c.source IN (2, 3);
+
 -- name: name_keys
 -- By what rules are chosen. A table of its own, here and below, since several processes work on what makes one, and never on an INSERT.
 CREATE TEMPORARY TABLE named_key ON COMMIT DROP AS
@@ -108,6 +117,16 @@ SELECT %(day)s, n.entry_no, o.stan, o.decided_at, o.kind
   JOIN journal o ON o.business_date = %(original_date)s AND o.shard = n.shard AND o.entry_no = n.original_entry
  WHERE n.original_date = %(original_date)s;
 
+-- name: freeze_original_records
+-- Trace and instant as the record stood in CM.
+INSERT INTO clearing_original (business_date, entry_no, original_stan, original_at, original_kind)
+SELECT %(day)s, e.entry_no, coalesce(r.record_serial, v.record_serial) %% 1000000, coalesce(r.received_at, v.decided_at), 20
+  FROM dispute_event e
+  JOIN dispute_case c USING (case_no)
+  LEFT JOIN purse_record r ON c.source = 2 AND r.entry_no = c.item_entry AND r.business_date = c.item_date
+  LEFT JOIN foreign_verdict v ON c.source = 3 AND v.entry_no = c.item_entry
+ WHERE e.business_date = %(day)s AND e.action IN ('01', '02', '04', '05') AND e.what = 'DONE' AND c.source IN (2, 3);
+
 -- name: freeze_source_lines
 -- Records that came in files (batch_no 0) stand where they stood there; a chunk holds consecutive entries.
 INSERT INTO clearing_source_line (business_date, entry_no, source_line, source_file, acquirer_id)
@@ -125,6 +144,15 @@ SELECT %(day)s, r.entry_no, c.first_line + (r.entry_no - c.first_entry), f.name,
        SELECT * FROM received_chunk k WHERE k.first_entry <= r.entry_no ORDER BY k.first_entry DESC LIMIT 1) AS c
   JOIN received_file f USING (file_no)
  WHERE r.business_date = %(day)s AND r.original_entry IS NULL AND r.batch_no = 0 AND r.result <> '10';
+
+-- name: freeze_adjusted
+-- Fees of what people moved about offline records; nothing is looked for on a day without any.
+INSERT INTO clearing_adjusted (business_date, entry_no, merchant_no, amount_fen, fee_fen)
+SELECT %(day)s, i.entry_no, i.merchant_no, i.effect_fen, i.fee_fen
+  FROM clearing_charge i
+ WHERE i.business_date = %(day)s AND i.account_kind = 50 AND i.kind IN (14, 15, 16, 17)
+   AND EXISTS (SELECT FROM dispute_event e JOIN dispute_case c USING (case_no)
+                WHERE e.business_date = %(day)s AND e.what = 'DONE' AND c.source IN (2, 3));
 
 -- name: sum_charges
 CREATE TEMPORARY TABLE summed_charge ON COMMIT DROP AS
@@ -239,13 +267,14 @@ SELECT 0, %(day)s, (%(serials)s::bigint[])[n / %(block)s + 1] + n %% %(block)s, 
   FROM fee_share;
 
 -- name: memo_grey
--- Off balance: grey records that came, and those that were decided.
+-- Off balance: grey records that came, and those that were decided. A refused record that was accepted later never was in it.
 UPDATE clearing_float f
    SET debit_fen = g.came_fen, credit_fen = g.decided_fen, closing_fen = f.opening_fen + g.came_fen - g.decided_fen
   FROM (SELECT coalesce(sum(amount_fen) FILTER (WHERE result = '04'), 0)::bigint AS came_fen,
                coalesce(sum(amount_fen) FILTER (WHERE original_entry IS NOT NULL), 0)::bigint AS decided_fen
           FROM purse_record
-         WHERE business_date = %(day)s AND result IN ('04', '00', '94')) AS g
+         WHERE business_date = %(day)s AND result IN ('04', '00', '94')
+           AND entry_no NOT IN (SELECT entry_no FROM dispute_event WHERE business_date = %(day)s AND what = 'DONE' AND action = '07')) AS g
  WHERE f.business_date = %(day)s AND f.code = %(memo)s;
 
 -- name: float_statement
@@ -319,14 +348,16 @@ SELECT name, line_count, total_fen, status
 
 -- name: lines_qs
 SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
-       o.adjust_refused_count, o.adjust_refused_fen, coalesce(sum(s.fee_fen), 0)::bigint,
-       (o.confirmed_fen + o.adjusted_fen - coalesce(sum(s.fee_fen), 0))::bigint
+       o.adjust_refused_count, o.adjust_refused_fen, (coalesce(sum(s.fee_fen), 0) - a.fee_fen)::bigint,
+       (o.confirmed_fen + o.adjusted_fen - coalesce(sum(s.fee_fen), 0) + a.fee_fen)::bigint
   FROM clearing_offline o
   JOIN clearing_merchant m USING (business_date, merchant_no)
   LEFT JOIN clearing_summary s ON s.business_date = o.business_date AND s.merchant_no = o.merchant_no AND s.account_kind = 50
+ CROSS JOIN LATERAL (SELECT coalesce(sum(d.fee_fen), 0)::bigint AS fee_fen FROM clearing_adjusted d
+                      WHERE d.business_date = o.business_date AND d.merchant_no = o.merchant_no) AS a
  WHERE o.business_date = %(day)s AND m.acquirer_id = %(acquirer)s
  GROUP BY m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.refused_fen, o.adjusted_count, o.adjusted_fen,
-          o.adjust_refused_count, o.adjust_refused_fen
+          o.adjust_refused_count, o.adjust_refused_fen, a.fee_fen
  ORDER BY m.merchant_id;
 
 -- name: plan_transit

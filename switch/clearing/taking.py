@@ -5,6 +5,7 @@ from collections.abc import Callable
 from switch.clearing.centre import FORWARD, CentreTerms, centre_answer_kind, forward_kind
 from switch.clearing.day_files import Connection
 from switch.clearing.depot_files import DEPOT, depot_kind
+from switch.clearing.disputes.incoming import DISPUTES, dispute_kind
 from switch.clearing.files import FileName
 from switch.clearing.foreign import ANSWER, answer_kind
 from switch.clearing.own_cards import FORWARDED, own_cards_kind
@@ -12,7 +13,7 @@ from switch.clearing.received import Kind, Terms
 from switch.domain.errors import InputRefused
 from switch.purse.intake import DigestAll
 
-TAKEN = frozenset({DEPOT, FORWARD, FORWARDED, ANSWER})
+TAKEN = frozenset({DEPOT, FORWARD, FORWARDED, ANSWER, DISPUTES})
 
 
 def kinds(
@@ -31,6 +32,8 @@ def kinds(
             return own_cards_kind(connection, terms, digest_all)
         if name.kind == ANSWER and centre is not None and name.receiver == terms.interop_centre:
             return centre_answer_kind(connection, name, centre)
+        if name.kind == DISPUTES:
+            return dispute_kind(connection, name, terms)
         if name.kind == ANSWER:
             return answer_kind(connection, terms)
         raise InputRefused(f"{name.kind} files are not taken")

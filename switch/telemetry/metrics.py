@@ -151,6 +151,9 @@ class Metrics:
         self.api_answers: Counter[tuple[str, str]] = Counter()
         self.delivery_partners: dict[str, tuple[int, int, float, int]] = {}
         self.delivery_alarms: dict[str, int] = {}
+        self.dispute_cases: dict[str, int] = {}
+        self.dispute_waiting = 0
+        self.dispute_overdue = 0
         self._started = time()
         self.registry.register(self)
 
@@ -271,6 +274,12 @@ class Metrics:
         self.delivery_partners = dict(partners)
         self.delivery_alarms = dict.fromkeys(self.delivery_alarms, 0) | dict(alarms)
 
+    def disputes(self, cases: Mapping[str, int], waiting: int, overdue: int) -> None:
+        """So many cases are open, by state; so many wait for a checker, and so many are overdue."""
+        self.dispute_cases = dict.fromkeys(self.dispute_cases, 0) | dict(cases)
+        self.dispute_waiting = waiting
+        self.dispute_overdue = overdue
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
         self.gauges[name] = (text, read)
@@ -309,6 +318,7 @@ class Metrics:
         yield self.batch_seconds.family("cardswitch_batch_seconds", "Duration of a batch")
         yield from self._of_loads()
         yield from self._of_risks()
+        yield from self._of_disputes()
         yield from self._of_hosts()
         yield from self._of_mqtt()
         yield from self._of_purses()
@@ -375,6 +385,22 @@ class Metrics:
         yield cases
         yield GaugeMetricFamily(
             "cardswitch_risk_case_age_seconds", "Age of the oldest open case", value=_age_s(self.risk_since)
+        )
+
+    def _of_disputes(self) -> Iterator[Metric]:
+        cases = GaugeMetricFamily(
+            "cardswitch_disputes_open", "Open cases about transactions", labels=["state"]
+        )
+        for state, count in self.dispute_cases.items():
+            cases.add_metric([state], count)
+        yield cases
+        yield GaugeMetricFamily(
+            "cardswitch_disputes_waiting", "Cases that wait for a checker", value=self.dispute_waiting
+        )
+        yield GaugeMetricFamily(
+            "cardswitch_disputes_overdue",
+            "Cases in which somebody should have done something",
+            value=self.dispute_overdue,
         )
 
     def _of_mqtt(self) -> Iterator[Metric]:

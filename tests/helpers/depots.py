@@ -11,7 +11,7 @@ CENTRE = "99990000"
 
 def file_bytes(name: str, details: Sequence[str], total_fen: int, created: str = "20240315233000") -> bytes:
     """Header, details and trailer, each with its CRLF."""
-    length = {"XF": 201, "FH": 201, "DF": 201, "DT": 211}[name[:2]]
+    length = {"XF": 201, "FH": 201, "DF": 201, "DT": 211, "ER": 352}[name[:2]]
     head = f"H{name[:2]}01{name[2:]}{created}{len(details):08d}{total_fen:015d}{length:04d}{'':7}"
     body = "".join(line + "\r\n" for line in (head, *details)).encode()
     digest = hashlib.new("sm3", body).hexdigest().upper()

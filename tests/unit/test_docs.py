@@ -106,6 +106,7 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     metrics.risk_marked({"many-rides": 1})
     metrics.risk_open({"many-rides": 1}, None)
     metrics.deliveries({"bank": (1, 2, 3.0, 0)}, {"GAP": 1})
+    metrics.disputes({"NEW": 1}, 1, 0)
     metrics.taken_in({"10": 1})  # type: ignore[arg-type]  # any mapping of counts
     samples: Iterator[Sample] = (sample for family in metrics.collect() for sample in family.samples)
     real = {re.sub(r"_(bucket|count|sum|created)$", "", sample.name) for sample in samples}

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from switch.clearing.close import day_folder
 from switch.clearing.day_files import SQL, Connection, FileRow, FileState, inspect, read_rows
+from switch.clearing.disputes.incoming import DISPUTES, decide_for_members
 from switch.clearing.files import Checked, FileStatus, check_file, parse_name
 from switch.clearing.layouts import LAYOUTS, Value
 from switch.clearing.lint import FAULTS_SHOWN, lint_file
@@ -274,7 +275,7 @@ def take(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Take in files of depots (XF) and what comes from other cities (DF, DT; at a centre FH, DT), whole or not at all. Exit 1 when one is refused.
+    """Take in files of depots (XF), what comes from other cities (DF, DT; at a centre FH, DT) and members' cases (ER), whole or not at all. Exit 1 when one is refused.
 
     Run again after a stop it goes on, and each line counts once; a file that was taken before gives its receipt again.
     """
@@ -316,11 +317,14 @@ async def take_all(
             kind_of = kinds(
                 connection, terms, digest_all, centre_terms(settings) if settings.interop.serve else None
             )
-            return [await take_file(connection, path, terms, kind_of, tell) for path in paths]
+            receipts = [await take_file(connection, path, terms, kind_of, tell) for path in paths]
+        if settings.disputes.auto_accept and any(receipt.file.startswith(DISPUTES) for receipt in receipts):
+            await decide_for_members(lambda: connect_writer(url))
     except LOST as error:
         raise DatabaseLost(
             "the database was lost; run the same command again: it goes on where it stopped"
         ) from error
+    return receipts
 
 
 def _receipt_text(receipt: Receipt) -> str:

@@ -80,6 +80,12 @@ KEYS = {
     "interop_hold": "format('file_no %s, line %s', file_no, line)",
     "interop_position": "format('%s on %s', institution_id, clearing_date)",
     "interop_file": "name",
+    "dispute_case": "'case ' || case_no",
+    "dispute_event": "format('case %s, step %s', case_no, seq)",
+    "dispute_evidence": "format('case %s, step %s', case_no, seq)",
+    "dispute_received": "format('file_no %s, line %s', file_no, line_no)",
+    "clearing_dispute": "format('line %s for %s on %s', line_no, member_id, business_date)",
+    "clearing_adjusted": "'entry ' || entry_no",
     "trip_leg": "'entry ' || entry_no",
     "clearing_transit": "format('merchant_no %s, line %s, on %s', merchant_no, line, business_date)",
 }
@@ -504,4 +510,5 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("binding", "transaction_limit_fen"): "an agreement between holder and bank, kept nowhere else",
     ("binding", "day_limit_fen"): "likewise",
     ("bank_statement", "books_fen"): "what the books came to at an instant that nobody else kept; for people",
+    ("dispute_refusal", "amount_fen"): "what was asked for and refused, kept nowhere else",
 }

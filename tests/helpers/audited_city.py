@@ -13,6 +13,7 @@ from switch.clearing import received
 from switch.clearing.centre import CentreTerms, centre_answer_kind, forward_kind
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.depot_files import depot_kind
+from switch.clearing.disputes.incoming import dispute_kind
 from switch.clearing.evidence.sealing import SealSigner
 from switch.clearing.fee_changes import approve, propose
 from switch.clearing.files import FileName
@@ -442,6 +443,8 @@ class City:
                     return answer_kind(connection, terms)
                 if name.kind == "DF":
                     return own_cards_kind(connection, terms, inline_tacs(self._vault))
+                if name.kind == "ER":
+                    return dispute_kind(connection, name, terms)
                 return depot_kind(connection, name, terms, inline_tacs(self._vault))
 
             return await take_file(connection, path, terms, kind_of)

@@ -35,6 +35,7 @@ from switch.ledger.load_states import LoadState
 from terminal_sim.records import Phase, RecordKind
 from tests.helpers import audited_interop
 from tests.helpers.audited_city import CARDS, INTEROP, MEDICAL, ONLINE, City, found
+from tests.helpers.audited_disputes import second_day_of_cases, third_day_of_cases
 from tests.helpers.city_hosts import Hosts, first_day_at_hosts, says, second_day_at_hosts
 from tests.helpers.depots import answer_file, depot_file
 from tests.helpers.offline import CITY, Ride, pan_of, upload
@@ -370,7 +371,9 @@ async def live_three_days(url: str, vault: SoftwareVault, folder: Path) -> tuple
         first = await city.close()
         divided = await second_day(city, bought)
         await audited_interop.second_day(city, first)
+        going = await second_day_of_cases(city, first)
         second = await city.close()
         await third_day(city, divided)
         await audited_interop.third_day(city, first, second)
+        await third_day_of_cases(city, going, divided[1].rrn)
     return first, second

@@ -93,11 +93,11 @@ async def _look_up(
         }
         rows = await (await connection.execute(SQL["entries_like"], like)).fetchall()
         found_lines = await lines_of(connection, day, member, [row[0] for row in rows])
-        entries = {line: entry_no for entry_no, line in found_lines.items() if line in wanted[day]}
+        entries = {text: entry_no for entry_no, text in found_lines.items() if text in wanted[day]}
         if entries:
             found = await find_transactions(connection, day, own_id, list(entries.values()))
-            for line, entry_no in entries.items():
-                known[f"{day:%Y%m%d}", line] = found.get(entry_no)
+            for text, entry_no in entries.items():
+                known[f"{day:%Y%m%d}", text] = found.get(entry_no)
 
 
 def _name(values: Mapping[str, Value]) -> tuple[str, str]:

@@ -48,6 +48,7 @@ CHECKS: Final = tuple(
             "reports",
             "interop",
             "payouts",
+            "disputes",
             "lists",
         )
     )

@@ -185,10 +185,15 @@ SELECT 'clearing_summary',
 -- rows: clearing_original, journal
 WITH @closed,
 want AS (
-    SELECT j.business_date, j.entry_no, o.stan, o.decided_at, o.kind
+    -- What adjusts an offline record shows what that had in its line.
+    SELECT j.business_date, j.entry_no, coalesce(o.stan, (coalesce(r.record_serial, v.record_serial) %% 1000000)::integer) AS stan,
+           coalesce(o.decided_at, r.received_at, v.decided_at) AS decided_at, coalesce(o.kind, 20::smallint) AS kind
       FROM journal j
       JOIN closed USING (business_date)
       LEFT JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
+      LEFT JOIN (dispute_event e JOIN dispute_case c USING (case_no)) ON j.class = 3 AND e.entry_no = j.entry_no AND c.source IN (2, 3)
+      LEFT JOIN purse_record r ON c.source = 2 AND r.entry_no = c.item_entry AND r.business_date = c.item_date
+      LEFT JOIN foreign_verdict v ON c.source = 3 AND v.entry_no = c.item_entry
      WHERE j.effect_fen <> 0 AND j.original_entry IS NOT NULL
 ), kept AS (SELECT k.* FROM clearing_original k JOIN closed USING (business_date))
 SELECT 'clearing_original', format('entry %%s of %%s', coalesce(k.entry_no, w.entry_no), coalesce(k.business_date, w.business_date)),

@@ -22,8 +22,16 @@ EIGHT_HOURS: Final = timedelta(hours=8)  # Asia/Shanghai is UTC+8 all year
 LINE_BYTES_MAX: Final = 512
 FETCHED_AT_ONCE: Final = 5_000
 TELL_EVERY: Final = 100_000
-LENGTHS: Final = {"NP": 113, "CM": 300, "NS": 63, "QS": 170, "SS": 180, "MR": 150, "TR": 169} | {
+LENGTHS: Final = {
+    "NP": 113,
+    "CM": 300,
+    "NS": 63,
+    "QS": 170,
+    "SS": 180,
+    "MR": 150,
+    "TR": 169,
     "FH": 201,
+    "ER": 352,
     "DF": 201,
     "DT": 211,
 }
@@ -164,6 +172,7 @@ def merchant_line(number: int, charge: Charge, day: Day) -> str:
 
 
 _REFUND, _REVERSAL, _UPLOAD = 4, 5, 20
+_GIVING_BACK, _COLLECTING = (14, 16), (15, 17)  # in cases
 _COMPLETING = (8, 9, 10)  # completion, its void, completion advice
 
 
@@ -172,7 +181,9 @@ def member_line(charge: Charge, member: str, day: Day) -> str:
     fee = charge.fee
     agent = day.acquirer_code if charge.acquirer_id == day.own_id else charge.acquirer_id
     mti = {_REFUND: "0220", 10: "0220", _REVERSAL: "0400", _UPLOAD: "0320"}.get(charge.kind, "0200")
-    undoing = charge.kind in (3, 9, _REFUND) or (charge.kind == _REVERSAL and charge.fen > 0)
+    if charge.kind in _GIVING_BACK + _COLLECTING:
+        mti = "0220"
+    undoing = charge.kind in (3, 9, _REFUND, *_GIVING_BACK) or (charge.kind == _REVERSAL and charge.fen > 0)
     said = charge.original_kind if charge.kind == _REVERSAL else charge.kind
     completing = said in _COMPLETING
     issuing, acquiring = member == charge.issuer_id, member == charge.acquirer_id
@@ -315,7 +326,7 @@ class FileAudit:
             cursor.itersize = FETCHED_AT_ONCE
             cursor.execute(
                 SQL["charges"],
-                {"day": day.day, "member": member, "own": day.own_id},
+                {"day": day.day, "member": member, "own": day.own_id, "entry": 0},
             )
             for row in cursor:
                 yield Charge(*row)
@@ -334,6 +345,8 @@ class FileAudit:
                 counts = "".join(f"{count:08d}" for count in figures[:6])
                 sums = "".join(f"{fen:015d}" for fen in figures[6:])
                 yield f"D{number:08d}{merchant}{ridden}{industry:02X}{line}{counts}{sums}{day.day:%Y%m%d}"
+        elif kind == "ER":
+            yield from self._said(day, file.party)
         elif kind == "FH":
             for number, (raw,) in enumerate(self._rows("forwarded", day=day.day), 1):
                 yield f"D{number:08d}{raw.hex().upper()}"
@@ -364,6 +377,17 @@ class FileAudit:
         elif kind == "NP":
             for number, row in enumerate(self._rows("positions", day=day.day), 1):
                 yield net_line(number, row)
+
+    def _said(self, day: Day, party: str) -> Iterator[str]:
+        """Lines of ER. The line of an original is made again from the day on which it stood in CM."""
+        days = {row[0]: Day(*row) for row in self._rows("closed_days", first="-infinity", last=day.day)}
+        for number, row in enumerate(self._rows("disputed", day=day.day, party=party), 1):
+            case_text, action, fen, reason, line_date, entry_no, original_date, line = row
+            if line is None and line_date in days:
+                terms = days[line_date]
+                found = self._rows("charges", day=line_date, member=party, own=terms.own_id, entry=entry_no)
+                line = member_line(Charge(*found[0]), party, terms)[1:] if found else ""
+            yield f"D{number:08d}{case_text:16}{action}{line or '':299}{signed(fen)}{reason:2}{original_date}"
 
     def _compare(self, day: Day, file: File, expected: Iterator[str]) -> None:
         """One file: its lines, the digest in its trailer, the stored digest and size, and its mark of completeness."""

@@ -115,7 +115,8 @@ WITH leg AS (
     SELECT l.shard, l.leg_no, j.entry_no, CASE j.kind WHEN 5 THEN 5 ELSE 3 END, CASE j.kind WHEN 5 THEN l.service ELSE 2 END, j.amount_fen, j.decided_at
       FROM journal j
       JOIN leg l ON l.shard = j.shard AND l.ended_by = j.original_entry
-     WHERE j.answer = '00' AND (j.effect_fen <> 0 OR (j.kind = 5 AND l.service = 5 AND l.state = 1 AND NOT EXISTS (
+     -- A case is told by ER, not by the host link.
+     WHERE j.answer = '00' AND j.class <> 3 AND (j.effect_fen <> 0 OR (j.kind = 5 AND l.service = 5 AND l.state = 1 AND NOT EXISTS (
                SELECT FROM purse_load u WHERE u.shard = l.shard AND u.entry_no = l.ended_by)))
     UNION ALL
     -- A load of a purse that went back to its bank: as if it had never been, or given back once it had been in doubt.
@@ -216,6 +217,14 @@ want AS (
       JOIN closed ON closed.business_date = j.business_date
       JOIN host_leg l ON l.shard = j.shard AND l.ended_by = coalesce(j.original_entry, j.entry_no)
      WHERE j.effect_fen <> 0
+    UNION ALL
+    -- What cases moved about offline records is of the purse.
+    SELECT j.business_date, j.entry_no, 50, CASE c.source WHEN 3 THEN c.issuer_id END, j.pan
+      FROM journal j
+      JOIN closed ON closed.business_date = j.business_date
+      JOIN dispute_event e ON e.entry_no = j.entry_no
+      JOIN dispute_case c ON c.case_no = e.case_no AND c.source IN (2, 3)
+     WHERE j.class = 3
 ), kept AS (SELECT k.* FROM clearing_leg k JOIN closed USING (business_date))
 SELECT 'clearing_leg', format('entry %%s of %%s', coalesce(k.entry_no, w.entry_no), coalesce(k.business_date, w.business_date)),
        CASE WHEN w.entry_no IS NULL THEN 'no row' ELSE format('account kind %%s, owed by %%s, card %%s', w.account_kind, coalesce(w.issuer_id, 'the operator'), right(w.pan, 4)) END,

@@ -1,5 +1,6 @@
 -- The journal, row by row. Kinds: 1 purchase, 2 balance, 3 void, 4 refund, 5 reversal, 6 pre-authorisation, 7 its void, 8 completion,
--- 9 completion void, 10 completion advice, 11 load, 12 its confirm, 20 upload, 21 settlement, 22 details, 23 batch end, 30 refused; others are always declined.
+-- 9 completion void, 10 completion advice, 11 load, 12 its confirm, 14 credit adjustment, 15 debit adjustment, 16 chargeback, 17 re-presentment (these four of
+-- cases: disputes.sql), 20 upload, 21 settlement, 22 details, 23 batch end, 30 refused; others are always declined.
 -- Class 2 is the intent of what a host is asked; what a host decided is found by its leg, which the entry or its original has ended (hosts.sql).
 
 -- name: journal_row
@@ -10,8 +11,9 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
   FROM journal j
   LEFT JOIN (SELECT shard, ended_by, account_kind AS leg_account FROM host_leg) AS h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
  CROSS JOIN LATERAL (SELECT CASE
-       WHEN kind NOT IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 20, 21, 22, 23, 30) THEN 'a kind that there is'
-       WHEN class NOT IN (0, 1, 2) OR (kind = 5) > (class = 1) OR (class = 1) > (kind IN (5, 30))
+       WHEN kind NOT IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 20, 21, 22, 23, 30) THEN 'a kind that there is'
+       WHEN (class = 3) <> (kind BETWEEN 14 AND 17) THEN 'class 3 for what was decided in cases, and nothing else'
+       WHEN class NOT IN (0, 1, 2, 3) OR (kind = 5) > (class = 1) OR (class = 1) > (kind IN (5, 30))
             THEN 'class 1 for reversals, 0 or 2 for others'
        WHEN (class = 2) <> (answer = '09') THEN 'answer 09 of an intent, and of nothing else'
        WHEN class = 2 AND kind NOT IN (1, 2, 11) THEN 'an intent to buy, to load or to ask for a balance'
@@ -20,21 +22,22 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', entry_no, business_dat
        WHEN answer <> '00' AND effect_fen <> 0 THEN 'no effect of what was declined'
        WHEN answer = '00' AND kind = 30 THEN 'no approval of this kind'
        WHEN answer = '00' AND kind IN (11, 12) AND amount_fen = 0 THEN 'an amount to load'
-       WHEN answer = '00' AND kind IN (1, 8, 10) AND (effect_fen <> amount_fen OR amount_fen = 0) THEN 'effect = amount > 0'
-       WHEN answer = '00' AND kind IN (3, 4, 9) AND (effect_fen <> -amount_fen OR amount_fen = 0) THEN 'effect = -amount < 0'
+       WHEN kind BETWEEN 14 AND 17 AND answer <> '00' THEN 'answer 00 of what was decided'
+       WHEN answer = '00' AND kind IN (1, 8, 10, 15, 17) AND (effect_fen <> amount_fen OR amount_fen = 0) THEN 'effect = amount > 0'
+       WHEN answer = '00' AND kind IN (3, 4, 9, 14, 16) AND (effect_fen <> -amount_fen OR amount_fen = 0) THEN 'effect = -amount < 0'
        WHEN kind = 5 AND effect_fen <> 0 AND abs(effect_fen) <> amount_fen THEN 'effect = amount or its opposite'
-       WHEN kind NOT IN (1, 3, 4, 5, 8, 9, 10) AND effect_fen <> 0 THEN 'no effect of this kind'
+       WHEN kind NOT IN (1, 3, 4, 5, 8, 9, 10, 14, 15, 16, 17) AND effect_fen <> 0 THEN 'no effect of this kind'
        WHEN answer = '00' AND kind = 6 AND amount_fen = 0 THEN 'an amount to freeze'
        WHEN kind IN (2, 21, 22, 23) AND amount_fen <> 0 THEN 'no amount of this kind'
        WHEN kind = 20 AND answer <> '00' AND amount_fen <> 0 THEN 'no amount of a refused upload'
-       WHEN effect_fen <> 0 AND leg_account IS NULL AND (account_id IS NULL OR account_id %% 100 NOT IN (10, 40)) THEN 'an account, online or medical'
+       WHEN effect_fen <> 0 AND class <> 3 AND leg_account IS NULL AND (account_id IS NULL OR account_id %% 100 NOT IN (10, 40)) THEN 'an account, online or medical'
        WHEN account_id %% 100 <> leg_account AND kind IN (1, 2) THEN 'the kind of account that its host was asked about'
        WHEN answer = '00' AND kind IN (6, 7, 8, 9, 10) AND account_id %% 100 IS DISTINCT FROM 10 THEN 'an online account'
        WHEN kind BETWEEN 20 AND 29 AND (account_id IS NOT NULL OR pan IS NOT NULL) THEN 'neither card nor account'
        WHEN length(digest) <> 32 THEN 'a digest of 32 bytes'
-       WHEN answer = '00' AND kind IN (3, 4, 7, 8, 9, 10, 12) AND original_entry IS NULL THEN 'an original'
+       WHEN answer = '00' AND kind IN (3, 4, 7, 8, 9, 10, 12, 14, 15, 16, 17) AND original_entry IS NULL THEN 'an original'
        WHEN answer = '00' AND kind = 5 AND original_entry IS NULL THEN 'an original'
-       WHEN kind NOT IN (3, 4, 5, 7, 8, 9, 10, 12) AND original_entry IS NOT NULL THEN 'no original of this kind'
+       WHEN kind NOT IN (3, 4, 5, 7, 8, 9, 10, 12, 14, 15, 16, 17) AND original_entry IS NOT NULL THEN 'no original of this kind'
        WHEN answer <> '00' AND kind <> 5 AND original_entry IS NOT NULL THEN 'no original where nothing was undone'
        WHEN (original_entry IS NULL) <> (original_date IS NULL) THEN 'date and entry of the original, or neither'
        END AS fault) AS f
@@ -56,7 +59,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
   LEFT JOIN host_leg h ON h.shard = j.shard AND h.ended_by = coalesce(j.original_entry, j.entry_no)
  WHERE j.business_date BETWEEN %(first)s AND %(last)s
    AND (t.terminal_no IS NULL OR m.merchant_no IS NULL
-        OR (j.effect_fen > 0 AND a.account_id IS NULL AND h.leg_no IS NULL)
+        OR (j.effect_fen > 0 AND j.class <> 3 AND a.account_id IS NULL AND h.leg_no IS NULL)
         OR (j.account_id IS NOT NULL AND (r.holder_id, r.shard) IS DISTINCT FROM (j.account_id / 100, j.shard)))
 
 -- name: journal_time
@@ -70,7 +73,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
    AND (d.business_date IS NULL OR j.decided_at < d.begins_at OR j.decided_at >= least(d.ends_at, d.sealed_at))
 
 -- name: journal_reference
--- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal or load confirm repeats its original's, and what a host was asked its intent's
+-- says: the retrieval reference of an entry is its year digit, day, hour (UTC+8) and serial in base 36; a reversal, load confirm or adjustment repeats its original's, and what a host was asked its intent's
 -- rows: journal
 WITH own AS (
     SELECT j.shard, j.business_date, j.entry_no, j.rrn, j.original_date, j.original_entry, j.kind,
@@ -82,13 +85,15 @@ WITH own AS (
      WHERE j.business_date BETWEEN %(first)s AND %(last)s
 )
 SELECT 'journal', format('entry %%s of %%s in shard %%s', w.entry_no, w.business_date, w.shard),
-       CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN 'reference ' || coalesce(o.rrn, 'of an original')
+       CASE WHEN w.kind IN (5, 12, 14, 15, 16, 17) AND w.original_entry IS NOT NULL THEN 'reference ' || coalesce(o.rrn, 'of an original')
             ELSE coalesce('reference ' || h.rrn, 'a reference made of its instant and number') END, w.rrn
   FROM own w
   LEFT JOIN journal o
-    ON w.kind IN (5, 12) AND o.business_date = w.original_date AND o.shard = w.shard AND o.entry_no = w.original_entry
+    ON w.kind IN (5, 12, 14, 15, 16, 17) AND o.business_date = w.original_date AND o.shard = w.shard AND o.entry_no = w.original_entry
   LEFT JOIN host_leg h ON h.shard = w.shard AND h.ended_by = w.entry_no AND h.leg_no <> w.entry_no
- WHERE CASE WHEN w.kind IN (5, 12) AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn
+ -- What adjusts an offline record has the record's, see adjustments in disputes.sql.
+ WHERE CASE WHEN w.kind BETWEEN 14 AND 17 AND o.entry_no IS NULL THEN false
+            WHEN w.kind IN (5, 12, 14, 15, 16, 17) AND w.original_entry IS NOT NULL THEN w.rrn IS DISTINCT FROM o.rrn
             WHEN h.leg_no IS NOT NULL THEN w.rrn <> h.rrn ELSE NOT w.mine END
 
 -- name: journal_authorisation

@@ -13,8 +13,8 @@ SELECT name, party, party_no, line_count, total_fen, upper(encode(sm3, 'hex')), 
 -- name: charges
 -- Instants as digits of UTC+8: at is last digit of the year, day of the year, MMDDhhmmss. local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
 SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDMMDDHH24MISS'), c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, coalesce(l.account_kind, c.account_kind, 0)::integer, c.pan, c.fen, to_char(c.local_time, 'YYYYMMDDHH24MISS'),
-       c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, coalesce(c.original_stan, 0),
-       coalesce(to_char(c.original_at AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'),
+       c.kind, c.auth_code, c.entry_mode, m.category, m.acquirer_id, coalesce(c.original_stan, (w.record_serial %% 1000000)::integer, 0),
+       coalesce(to_char(coalesce(c.original_at, w.at) AT TIME ZONE 'UTC' + interval '8 hours', 'MMDDHH24MISS'), '0000000000'),
        coalesce(c.original_kind, 0), c.other,
        r.rate_ppm, coalesce(r.minimum_fen, 0), r.cap_fen, coalesce(r.weight_issuer, 0), coalesce(r.weight_switch, 0),
        coalesce(r.weight_acquirer, 0), coalesce(l.issuer_id, %(own)s), coalesce(l.pan, c.pan), a.rate_ppm, a.minimum_fen, a.cap_fen, a.weight_issuer,
@@ -52,7 +52,14 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
          FROM clearing_day d
          LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= c.local_time::date)
         WHERE d.business_date = %(day)s AND d.interop_id IS NOT NULL AND l.account_kind = 50) AS a ON true
- WHERE %(member)s IN ('', m.acquirer_id, coalesce(l.issuer_id, %(own)s))
+  -- What cases moved about offline records: the trace and instant of those.
+  LEFT JOIN (SELECT e.entry_no, coalesce(r.record_serial, v.record_serial) AS record_serial, coalesce(r.received_at, v.decided_at) AS at
+               FROM dispute_event e
+               JOIN dispute_case k USING (case_no)
+               LEFT JOIN purse_record r ON k.source = 2 AND r.entry_no = k.item_entry AND r.business_date = k.item_date
+               LEFT JOIN foreign_verdict v ON k.source = 3 AND v.entry_no = k.item_entry
+              WHERE e.business_date = %(day)s AND e.what = 'DONE' AND k.source IN (2, 3)) AS w ON c.kind BETWEEN 14 AND 17 AND w.entry_no = c.entry_no
+ WHERE %(member)s IN ('', m.acquirer_id, coalesce(l.issuer_id, %(own)s)) AND (%(entry)s = 0 OR c.entry_no = %(entry)s)
  ORDER BY CASE WHEN %(member)s = '' THEN c.merchant_no END, c.at, c.entry_no;
 
 -- name: positions
@@ -64,6 +71,7 @@ SELECT m.merchant_id, o.confirmed_count, o.confirmed_fen, o.refused_count, o.ref
        o.adjust_refused_count, o.adjust_refused_fen,
        (SELECT coalesce(sum(s.fee_fen), 0)::bigint FROM clearing_summary s
          WHERE s.business_date = %(day)s AND s.merchant_no = o.merchant_no AND s.account_kind = 50)
+       - (SELECT coalesce(sum(x.fee_fen), 0)::bigint FROM clearing_adjusted x WHERE x.business_date = %(day)s AND x.merchant_no = o.merchant_no)
   FROM clearing_offline o JOIN clearing_merchant m ON m.business_date = %(day)s AND m.merchant_no = o.merchant_no
  WHERE o.business_date = %(day)s AND m.acquirer_id = %(party)s ORDER BY m.merchant_id;
 
@@ -138,3 +146,27 @@ SELECT row_number() OVER (ORDER BY v.original_date, v.original_entry), v.raw, v.
   JOIN received_file f ON f.file_no = k.file_no AND f.business_date < %(day)s AND f.sender_id = %(party)s
  WHERE v.business_date = %(day)s AND v.batch_no = -1 AND v.original_entry IS NOT NULL
  ORDER BY 1;
+
+-- name: disputed
+-- What an ER says to a member, in its order: decisions, denials, refused lines. line_date, line_entry: whose line in CM it shows; or the line that came.
+WITH said AS (
+    SELECT 1 AS part, e.at, e.case_no::bigint AS a, e.seq AS b,
+           CASE WHEN c.member_id = %(party)s THEN c.member_case ELSE lpad(c.case_no::text, 16, '0') END AS case_text, e.action,
+           CASE WHEN c.issuer_id = %(party)s THEN 1 ELSE -1 END * CASE e.action WHEN '01' THEN 1 WHEN '04' THEN 1 WHEN '03' THEN 0 ELSE -1 END * e.amount_fen AS fen,
+           e.reason, CASE WHEN c.item_entry IS NULL OR o.effect_fen = 0 THEN e.business_date ELSE c.item_date END AS line_date,
+           CASE WHEN c.item_entry IS NULL OR o.effect_fen = 0 THEN e.entry_no ELSE c.item_entry END AS line_entry,
+           to_char(coalesce(c.item_date, e.business_date), 'YYYYMMDD') AS original_date, NULL AS came
+      FROM dispute_event e
+      JOIN dispute_case c USING (case_no)
+      LEFT JOIN journal o ON c.source = 1 AND o.business_date = c.original_date AND o.shard = c.shard AND o.entry_no = c.original_entry
+     WHERE e.business_date = %(day)s AND e.what = 'DONE' AND e.action <> '08' AND %(party)s IN (c.issuer_id, c.acquirer_id)
+    UNION ALL
+    SELECT 2, e.at, e.case_no, e.seq, CASE WHEN c.member_id = %(party)s THEN c.member_case ELSE lpad(c.case_no::text, 16, '0') END, e.action, 0, e.reason,
+           c.item_date, c.item_entry, to_char(c.item_date, 'YYYYMMDD'), NULL
+      FROM dispute_event e JOIN dispute_case c USING (case_no)
+     WHERE e.business_date = %(day)s AND e.what = 'DENIED' AND e.actor = 'member ' || %(party)s
+    UNION ALL
+    SELECT 3, NULL, file_no, line_no, member_case, action, 0, refusal, NULL, NULL, original_date, original_line
+      FROM dispute_received WHERE business_date = %(day)s AND refusal <> '' AND member_id = %(party)s
+)
+SELECT case_text, action, fen::bigint, reason, line_date, line_entry, original_date, came FROM said ORDER BY part, at, a, b;

@@ -56,7 +56,7 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
 -- rows: posting, purchase_split, journal
 WITH @shared
 , want AS (
-    SELECT s.shard, s.business_date, s.entry_no, s.effect_fen, s.merchant_no, leg.code, leg.owner, leg.fen,
+    SELECT s.shard, s.business_date, s.entry_no, s.kind, s.effect_fen, s.merchant_no, leg.code, leg.owner, leg.fen,
            row_number() OVER (PARTITION BY s.shard, s.entry_no ORDER BY leg.code DESC) - 1 AS line
       FROM share s
      CROSS JOIN LATERAL (VALUES (2003, s.account_id, abs(s.medical_fen)), (2001, s.account_id - 30, abs(s.own_fen))) AS leg (code, owner, fen)
@@ -77,7 +77,9 @@ SELECT 'posting', format('entry %%s of %%s in shard %%s, line %%s', coalesce(p.e
   FULL JOIN have p ON p.shard = w.shard AND p.business_date = w.business_date AND p.entry_no = w.entry_no AND p.line = w.line
  WHERE w.entry_no IS NULL OR p.entry_no IS NULL OR p.amount_fen <> w.fen
     OR CASE WHEN w.effect_fen > 0
-            THEN (p.debit_code, p.debit_owner, p.credit_code, p.credit_owner) IS DISTINCT FROM (w.code, w.owner, 2101, w.merchant_no)
+            THEN (p.credit_code, p.credit_owner) IS DISTINCT FROM (2101, w.merchant_no)
+                 -- What a chargeback of a cancelled card left in suspense comes from there.
+                 OR ((p.debit_code, p.debit_owner) IS DISTINCT FROM (w.code, w.owner) AND NOT (w.kind = 17 AND (p.debit_code, p.debit_owner) = (2201, 0)))
             ELSE (p.debit_code, p.debit_owner) IS DISTINCT FROM (2101, w.merchant_no)
                  OR ((p.credit_code, p.credit_owner) IS DISTINCT FROM (w.code, w.owner) AND (p.credit_code, p.credit_owner) <> (2201, 0)) END
 

@@ -63,13 +63,13 @@ paid AS (
 -- part: shared
 undoing AS MATERIALIZED (
     SELECT shard, entry_no, business_date, decided_at, merchant_no, kind, amount_fen, effect_fen, original_date, original_entry
-      FROM journal WHERE kind IN (3, 4, 5) AND effect_fen <> 0
+      FROM journal WHERE kind IN (3, 4, 5, 14, 15, 16, 17) AND effect_fen <> 0
 ), direct AS MATERIALIZED (
     SELECT u.*, s.entry_no AS root_no
       FROM purchase_split s
       JOIN undoing u ON u.shard = s.shard AND u.original_date = s.business_date AND u.original_entry = s.entry_no
 ), moving AS (
-    -- What moves a divided purchase (1) or undoes it: voids (3), refunds (4), reversals of either (5). root_no: the purchase.
+    -- What moves a divided purchase (1) or undoes it: voids (3), refunds (4), reversals of either (5), cases (14 to 17). root_no: the purchase.
     SELECT j.shard, j.entry_no, j.business_date, j.decided_at, j.merchant_no, j.kind, j.amount_fen, j.effect_fen, s.entry_no AS root_no
       FROM purchase_split s
       JOIN journal j ON j.shard = s.shard AND j.business_date = s.business_date AND j.entry_no = s.entry_no
@@ -83,14 +83,14 @@ undoing AS MATERIALIZED (
 ), counted AS (
     SELECT m.shard, m.entry_no, m.business_date, m.decided_at, m.merchant_no::bigint AS merchant_no, m.kind, m.amount_fen, m.effect_fen,
            s.entry_no AS root_no, s.business_date AS root_date, s.account_id, s.medical_fen + s.own_fen AS root_fen, s.own_fen AS root_own_fen,
-           coalesce(sum(m.amount_fen) FILTER (WHERE m.kind = 4) OVER (PARTITION BY s.shard, s.entry_no ORDER BY m.decided_at, m.entry_no), 0)
+           coalesce(sum(-m.effect_fen) FILTER (WHERE m.kind = 4 OR m.kind BETWEEN 14 AND 17) OVER (PARTITION BY s.shard, s.entry_no ORDER BY m.decided_at, m.entry_no), 0)
                AS refunded_fen
       FROM moving m
       JOIN purchase_split s ON s.shard = m.shard AND s.entry_no = m.root_no
 ), parted AS (
-    -- Of refunds the own share is what is due of all so far less what was due before.
-    SELECT c.*, CASE WHEN c.kind = 4
-                     THEN div(root_own_fen * (refunded_fen - amount_fen) * 2 + root_fen, nullif(2 * root_fen, 0))
+    -- Of refunds and cases the own share is what is due of all so far less what was due before.
+    SELECT c.*, CASE WHEN c.kind = 4 OR c.kind BETWEEN 14 AND 17
+                     THEN div(root_own_fen * (refunded_fen + effect_fen) * 2 + root_fen, nullif(2 * root_fen, 0))
                           - div(root_own_fen * refunded_fen * 2 + root_fen, nullif(2 * root_fen, 0))
                      ELSE sign(effect_fen::numeric) * root_own_fen END::bigint AS own_fen
       FROM counted c

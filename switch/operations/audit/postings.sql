@@ -10,6 +10,8 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
   FROM journal j
   LEFT JOIN journal o ON o.business_date = j.original_date AND o.shard = j.shard AND o.entry_no = j.original_entry
  CROSS JOIN LATERAL (SELECT CASE
+       -- What adjusts an offline record, or is of no case, is found by adjustments in disputes.sql.
+       WHEN o.entry_no IS NULL AND j.class = 3 THEN NULL
        WHEN o.entry_no IS NULL THEN 'an original in this shard'
        WHEN (o.decided_at, o.entry_no) >= (j.decided_at, j.entry_no) THEN 'an original that came before'
        WHEN o.terminal_no <> j.terminal_no OR o.class <> 0 THEN 'an original of the same terminal'
@@ -22,7 +24,9 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
        WHEN j.kind IN (8, 10) AND j.amount_fen * 100 > o.amount_fen * 115 THEN 'at most 115 %% of ' || o.amount_fen || ' fen'
        WHEN j.kind = 12 AND (o.kind <> 11 OR o.answer <> '00') THEN 'an approved load'
        WHEN j.kind IN (3, 7, 9, 12) AND o.amount_fen <> j.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
-       WHEN j.kind = 4 AND o.amount_fen < j.amount_fen THEN 'at most ' || o.amount_fen || ' fen'
+       WHEN j.kind IN (14, 16, 17) AND (o.kind NOT IN (1, 8, 10) OR o.answer <> '00') THEN 'an approved purchase or completion'
+       WHEN j.kind = 15 AND o.kind NOT IN (1, 8, 10) THEN 'a purchase or completion'
+       WHEN j.kind IN (4, 14, 15, 16, 17) AND o.amount_fen < j.amount_fen THEN 'at most ' || o.amount_fen || ' fen'
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer = '00'
             AND (o.kind NOT IN (1, 3, 6, 7, 8, 9, 11) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
             THEN format('the opposite of what can be reversed, %%s fen', -o.effect_fen)
@@ -34,12 +38,12 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
  WHERE j.business_date BETWEEN %(first)s AND %(last)s AND j.original_entry IS NOT NULL AND fault IS NOT NULL
 
 -- name: original_use
--- says: what is used up of an original is what was refunded of it and the one void or reversal that stands
+-- says: what is used up of an original is what refunds and cases gave back of it, less what cases collected, and the void or reversal that stands
 -- rows: original_use, journal
 WITH undoing AS MATERIALIZED (
-    SELECT j.shard, j.entry_no, j.kind, j.amount_fen, j.original_date, j.original_entry
+    SELECT j.shard, j.entry_no, j.kind, j.amount_fen, j.effect_fen, j.decided_at, j.original_date, j.original_entry
       FROM journal j
-     WHERE j.original_entry IS NOT NULL AND j.answer = '00' AND (j.kind IN (3, 4, 9) OR (j.kind = 5 AND j.effect_fen <> 0))
+     WHERE j.original_entry IS NOT NULL AND j.answer = '00' AND (j.kind IN (3, 4, 9, 14, 15, 16, 17) OR (j.kind = 5 AND j.effect_fen <> 0))
 ), live AS (
     SELECT u.*, r.entry_no IS NULL AS stands
       FROM undoing u
@@ -47,18 +51,28 @@ WITH undoing AS MATERIALIZED (
         ON r.shard = u.shard AND r.entry_no = u.entry_no
 ), use AS (
     SELECT shard, original_entry, min(original_date) AS original_date,
-           sum(amount_fen) FILTER (WHERE kind = 4) AS refunded_fen,
-           count(*) FILTER (WHERE kind <> 4 AND stands) AS standing,
-           max(entry_no) FILTER (WHERE kind <> 4 AND stands) AS undone_by
+           -- A void or reversal gives back everything; what was collected after it is no longer undone.
+           coalesce(sum(amount_fen) FILTER (WHERE kind IN (3, 5, 9) AND stands), 0) - coalesce(sum(effect_fen) FILTER (WHERE kind IN (4, 14, 15, 16, 17)), 0)
+               AS given_fen,
+           count(*) FILTER (WHERE kind IN (3, 5, 9) AND stands) - count(*) FILTER (WHERE kind = 15) AS standing,
+           (array_agg(entry_no ORDER BY decided_at DESC, entry_no DESC) FILTER (WHERE kind IN (3, 5, 9) AND stands))[1] AS undone_by,
+           max(decided_at) FILTER (WHERE kind IN (3, 5, 9) AND stands) AS undone_at, max(decided_at) FILTER (WHERE kind = 15) AS collected_at
       FROM live GROUP BY shard, original_entry
+), root AS (
+    -- Of an unknown end at a host nothing was taken, so all of it counts as given back.
+    SELECT o.shard, o.business_date, o.entry_no, o.amount_fen, CASE WHEN o.effect_fen = 0 THEN o.amount_fen ELSE 0 END AS never_fen FROM journal o WHERE o.class = 0
+    UNION ALL
+    -- What adjusts an offline record names it as it came; of another city's card it is kept in shard 0.
+    SELECT CASE WHEN r.card_no IS NULL THEN 0 ELSE r.shard END, r.business_date, r.entry_no, r.amount_fen, 0 FROM purse_record r WHERE r.original_entry IS NULL
 ), want AS (
-    SELECT w.shard, w.original_entry AS entry_no, w.original_date AS business_date, o.amount_fen,
-           coalesce(w.refunded_fen, 0) AS refunded_fen, w.undone_by, w.standing
+    SELECT w.shard, w.original_entry AS entry_no, w.original_date AS business_date, o.amount_fen, w.standing,
+           CASE WHEN w.undone_at > coalesce(w.collected_at, '-infinity') THEN w.undone_by END AS undone_by,
+           CASE WHEN w.undone_at > coalesce(w.collected_at, '-infinity') THEN w.given_fen - o.amount_fen ELSE w.given_fen END + o.never_fen AS refunded_fen
       FROM use w
-      LEFT JOIN journal o ON o.shard = w.shard AND o.business_date = w.original_date AND o.entry_no = w.original_entry
+      LEFT JOIN root o ON o.shard = w.shard AND o.business_date = w.original_date AND o.entry_no = w.original_entry
 )
 SELECT 'original_use', format('entry %%s in shard %%s', coalesce(u.entry_no, w.entry_no), coalesce(u.shard, w.shard)),
-       CASE WHEN w.entry_no IS NULL THEN 'nothing: no refund, void or reversal names it'
+       CASE WHEN w.entry_no IS NULL THEN 'nothing: no refund, void, reversal or case names it'
             WHEN w.standing > 1 THEN 'one void or reversal, not ' || w.standing
             WHEN w.undone_by IS NOT NULL AND w.refunded_fen > 0 THEN 'undone or refunded, not both'
             ELSE format('%%s fen of %%s, refunded %%s fen, undone by %%s', w.amount_fen, w.business_date, w.refunded_fen,
@@ -70,7 +84,7 @@ SELECT 'original_use', format('entry %%s in shard %%s', coalesce(u.entry_no, w.e
   FULL JOIN want w ON w.shard = u.shard AND w.entry_no = u.entry_no
  WHERE (u.business_date, u.amount_fen, u.refunded_fen, u.undone_by)
        IS DISTINCT FROM (w.business_date, w.amount_fen, w.refunded_fen, w.undone_by)
-    OR w.standing > 1 OR w.refunded_fen > w.amount_fen OR (w.undone_by IS NOT NULL AND w.refunded_fen > 0)
+    OR w.standing > 1 OR w.refunded_fen > w.amount_fen OR w.refunded_fen < 0
 
 -- name: entry_postings
 -- says: an entry with an effect has exactly its one posting, between the merchant and the account it names, or who owes what a host approved; others have none, divided purchases and loads apart
@@ -86,6 +100,8 @@ WITH @shared
      WHERE j.business_date BETWEEN %(first)s AND %(last)s
        -- Loads, their confirms and reversals: loads.sql holds their postings against their moves.
        AND j.kind NOT IN (11, 12)
+       -- Cases: disputes.sql holds their postings against what they adjust.
+       AND j.class <> 3
        AND NOT (j.kind = 5 AND EXISTS (SELECT FROM journal o WHERE o.shard = j.shard AND o.business_date = j.original_date
                                                                AND o.entry_no = j.original_entry AND o.kind = 11))
 ), line AS (

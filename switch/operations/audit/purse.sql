@@ -186,14 +186,17 @@ SELECT 'purse_waiting', format('entry %%s, ATC %%s', coalesce(w.entry_no, k.entr
        IS DISTINCT FROM (k.business_date, k.card, k.atc, k.amount_fen, k.balance_fen, k.mark, k.result, k.verdict, k.decided_on)
 
 -- name: adjudications
--- says: an adjudication is one of a grey record of the same bytes, once, on its day or later
+-- says: an adjudication is one of a grey record of the same bytes, or of a refused one that a case accepted, once, on its day or later
 -- rows: purse_record
-SELECT 'purse_record', format('entry %%s of %%s', v.entry_no, v.business_date), 'the one adjudication of a grey record (04)',
+SELECT 'purse_record', format('entry %%s of %%s', v.entry_no, v.business_date), 'the one adjudication of a grey record (04), or of one that a case accepted',
        CASE WHEN r.entry_no IS NULL THEN 'no such record' ELSE format('of entry %%s, result %%s', r.entry_no, r.result) END
   FROM (SELECT *, count(*) OVER (PARTITION BY original_entry, original_date) AS times
           FROM purse_record WHERE original_entry IS NOT NULL) AS v
   LEFT JOIN purse_record r ON r.entry_no = v.original_entry AND r.business_date = v.original_date
- WHERE v.times > 1 OR r.entry_no IS NULL OR r.result <> '04' OR r.raw <> v.raw OR v.business_date < v.original_date
+ WHERE v.times > 1 OR r.entry_no IS NULL OR r.raw <> v.raw
+    OR NOT (r.result = '04' OR (r.result IN ('01', '02') AND v.result = '00'
+                                AND EXISTS (SELECT FROM dispute_event e WHERE e.entry_no = v.entry_no AND e.what = 'DONE' AND e.action = '07')))
+    OR v.business_date < v.original_date
     OR (r.card_no, r.shard, r.merchant_no, r.terminal_no, r.batch_no, r.amount_fen)
        IS DISTINCT FROM (v.card_no, v.shard, v.merchant_no, v.terminal_no, v.batch_no, v.amount_fen)
 

@@ -92,7 +92,8 @@ moved AS (
             UNION ALL SELECT business_date, 2002, amount_fen, 0 FROM purse_record WHERE result IN ('10', '00')
             UNION ALL SELECT business_date, credit_code, 0, amount_fen FROM purse_record WHERE result IN ('10', '00')
             UNION ALL SELECT business_date, 9001, amount_fen, 0 FROM purse_record WHERE result = '04'
-            UNION ALL SELECT business_date, 9001, 0, amount_fen FROM purse_record WHERE result IN ('00', '94')) AS every
+            UNION ALL SELECT business_date, 9001, 0, amount_fen FROM purse_record WHERE result IN ('00', '94')
+               AND entry_no NOT IN (SELECT entry_no FROM dispute_event WHERE what = 'DONE' AND action = '07')) AS every
      WHERE code IS NOT NULL
      GROUP BY business_date, code
 ), want AS (
@@ -131,12 +132,15 @@ member AS (
       JOIN closed c ON c.business_date = s.business_date
       JOIN clearing_merchant m ON m.business_date = s.business_date AND m.merchant_no = s.merchant_no
 ), quick AS (
-    SELECT o.business_date, m.acquirer_id, o.merchant_no, o.confirmed_fen + o.adjusted_fen - coalesce(f.fee_fen, 0) AS net_fen
+    SELECT o.business_date, m.acquirer_id, o.merchant_no, o.confirmed_fen + o.adjusted_fen - coalesce(f.fee_fen, 0) + coalesce(x.fee_fen, 0) AS net_fen
       FROM clearing_offline o
       JOIN closed c ON c.business_date = o.business_date
       JOIN clearing_merchant m ON m.business_date = o.business_date AND m.merchant_no = o.merchant_no
       LEFT JOIN (SELECT business_date, merchant_no, sum(fee_fen) AS fee_fen FROM merchants WHERE account_kind = 50 GROUP BY 1, 2) AS f
         ON f.business_date = o.business_date AND f.merchant_no = o.merchant_no
+      -- Fees of what cases moved are no fees of records.
+      LEFT JOIN (SELECT business_date, merchant_no, sum(fee_fen) AS fee_fen FROM clearing_adjusted GROUP BY 1, 2) AS x
+        ON x.business_date = o.business_date AND x.merchant_no = o.merchant_no
 ), sender AS (
     -- A record in a file counts for whoever sent the file.
     SELECT business_date, acquirer_id, sum(came) AS came, sum(came_fen) AS came_fen, sum(listed) AS listed, sum(listed_fen) AS listed_fen,
@@ -210,6 +214,11 @@ member AS (
       JOIN received_file f ON f.file_no = k.file_no AND f.business_date < v.business_date
      WHERE v.batch_no = -1 AND v.original_entry IS NOT NULL
      GROUP BY v.business_date, f.sender_id
+    UNION ALL
+    -- The lines themselves are held against the cases by dispute_lines.
+    SELECT l.business_date, 'ER', l.member_id, l.member_id, NULL, count(*), sum(greatest(l.amount_fen, 0)), 8, l.member_id::bigint, 0
+      FROM clearing_dispute l JOIN closed c ON c.business_date = l.business_date
+     GROUP BY l.business_date, l.member_id
 ), want AS (
     SELECT business_date, kind || CASE WHEN kind IN ('FH', 'DT') THEN c.own_id ELSE c.centre_id END || receiver || to_char(business_date, 'YYYYMMDD')
            || CASE kind WHEN 'DT' THEN lpad((row_number() OVER (PARTITION BY business_date, kind ORDER BY part, place))::text, 3, '0') ELSE '001' END AS name,

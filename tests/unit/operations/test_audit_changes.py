@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.helpers.audit_changes import CHANGED_ELSEWHERE, CHANGES, UNSEEN, Change
+from tests.helpers.audit_changes_disputes import CHANGES_OF_DISPUTES
 from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS, CHANGES_IN_TRANSIT, CHANGES_OF_BOOKINGS
 from tests.helpers.audit_changes_interop import CHANGES_BETWEEN_CITIES
 from tests.unit.operations.audit_changed import check_named, report_of
@@ -50,6 +51,7 @@ def test_no_money_column_of_the_schema_was_forgotten(superuser: psycopg.Connecti
                 *CHANGES_IN_TRANSIT,
                 *CHANGES_OF_BOOKINGS,
                 *CHANGES_BETWEEN_CITIES,
+                *CHANGES_OF_DISPUTES,
             )
         }
         - CHANGED_ELSEWHERE

@@ -1,4 +1,4 @@
-"""One value changed in what lies with hosts, came in files, tells of trips or passed between cities, and the audit names table and key."""
+"""One value changed in what lies with hosts, came in files, tells of trips or of cases, and the audit names table and key."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.helpers.audit_changes import Change
+from tests.helpers.audit_changes_disputes import CHANGES_OF_DISPUTES
 from tests.helpers.audit_changes_hosts import CHANGES_AT_HOSTS, CHANGES_IN_TRANSIT, CHANGES_OF_BOOKINGS
 from tests.helpers.audit_changes_interop import CHANGES_BETWEEN_CITIES
 from tests.unit.operations.audit_changed import check_named, report_of
@@ -16,7 +17,13 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 @pytest.mark.parametrize(
     "change",
-    [*CHANGES_AT_HOSTS, *CHANGES_IN_TRANSIT, *CHANGES_OF_BOOKINGS, *CHANGES_BETWEEN_CITIES],
+    [
+        *CHANGES_AT_HOSTS,
+        *CHANGES_IN_TRANSIT,
+        *CHANGES_OF_BOOKINGS,
+        *CHANGES_BETWEEN_CITIES,
+        *CHANGES_OF_DISPUTES,
+    ],
     ids=str,
 )
 def test_one_value_changed_is_found_and_named(

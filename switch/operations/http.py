@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from switch.operations.api.views import ROOT
+from switch.operations.api.door import ROOT
 from switch.telemetry.metrics import Metrics
 
 Check = Callable[[], Awaitable[str]]  # "" when all is well, else what is wrong

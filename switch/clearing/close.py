@@ -130,6 +130,7 @@ async def close_day(
     """
     async with _only_closer(connection, actor):
         await connection.execute("SET TIME ZONE 'UTC'")
+        await connection.execute("SET DateStyle = 'ISO, YMD'")  # dates of reports are the server's text
         await connection.execute("SET work_mem = '128MB'")
         await connection.execute("SET jit = off")
         await connection.execute(f"SET max_parallel_workers_per_gather = {terms.parallel_workers:d}".encode())

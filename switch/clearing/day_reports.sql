@@ -34,6 +34,7 @@ SELECT %(day)s, m.shard, m.load_no, l.card_no, l.source, l.business_date, e.at, 
  WHERE m.to_state = 4;
 
 -- name: freeze_gaps
+-- Holes of a counter are disjoint; should a fold have left two that begin alike, that is no reason to leave a day open.
 INSERT INTO clearing_gap (business_date, kind, owner, missing_from, missing_to, opened_at, device, merchant)
 SELECT %(day)s, g.kind, g.owner, lower(g.missing), upper(g.missing) - 1, g.opened_at,
        coalesce(t.terminal_id, p.psam_no, g.owner::text), coalesce(m.merchant_id, '')
@@ -44,7 +45,8 @@ SELECT %(day)s, g.kind, g.owner, lower(g.missing), upper(g.missing) - 1, g.opene
  WHERE g.closed_at IS NULL AND g.kind <> 1
 UNION ALL
 SELECT %(day)s, 1, 0, 1, sum(upper(missing) - lower(missing))::bigint, min(opened_at), '', ''
-  FROM purse_gap WHERE closed_at IS NULL AND kind = 1 HAVING count(*) > 0;
+  FROM purse_gap WHERE closed_at IS NULL AND kind = 1 HAVING count(*) > 0
+    ON CONFLICT DO NOTHING;
 
 -- name: freeze_alarms
 INSERT INTO clearing_alarm (alarm_no, business_date)

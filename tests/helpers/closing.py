@@ -1,8 +1,8 @@
 """A close in a process of its own, for tests that kill it or let its disk be full.
 
-    python -m tests.helpers.closing URL FOLDER DAY [STEP | files:N | reports:N | reports:half]
+    python -m tests.helpers.closing URL FOLDER DAY [STEP | files:N | files:half | reports:N | reports:half]
 
-Kills itself (SIGKILL) when STEP has begun, when N files or reports have got their names, or in the middle of a report. Exit 7: the folder could not be written.
+Kills itself (SIGKILL) when STEP has begun, when N files or reports have got their names, or in the middle of one. Exit 7: the folder could not be written.
 """
 
 import asyncio
@@ -26,11 +26,16 @@ def die() -> None:
 
 
 class MortalFile(FileInMaking):
-    """Dies when enough files have got their names."""
+    """Dies when enough files have got their names, or (half) when one of them is half on the disk."""
 
     left = -1
+    half = False
 
     def finish(self) -> Written:
+        if self.half:
+            self._flush()
+            os.truncate(self._temporary, self._size // 2)
+            die()
         written = super().finish()
         type(self).left -= 1
         if type(self).left == 0:
@@ -73,7 +78,8 @@ def terms(folder: Path) -> CloseTerms:
 async def run(url: str, folder: Path, day: date, at: str) -> int:
     """Close the day; the exit status."""
     if at.startswith("files:"):
-        MortalFile.left = int(at.removeprefix("files:"))
+        MortalFile.half = at.endswith("half")
+        MortalFile.left = -1 if MortalFile.half else int(at.removeprefix("files:"))
         day_files.FileInMaking = MortalFile  # type: ignore[misc]  # the place where a file is made
     if at.startswith("reports:"):
         MortalReport.half = at.endswith("half")

@@ -50,7 +50,12 @@ def without_instant(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 KILLED_AT = [at for step in STEPS for at in (step.name, f"{step.name}.")]
-KILLED_AT[KILLED_AT.index("files.") : KILLED_AT.index("files.")] = ["files:1", "files:3", "files:2"]
+KILLED_AT[KILLED_AT.index("files.") : KILLED_AT.index("files.")] = [
+    "files:1",
+    "files:half",
+    "files:3",
+    "files:2",
+]
 KILLED_AT[KILLED_AT.index("reports.") : KILLED_AT.index("reports.")] = [
     "reports:1",
     "reports:5",

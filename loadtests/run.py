@@ -29,7 +29,16 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from loadtests import close_bench, cutover, depot_bench, hosts_bench, intake_bench, lists_bench, outbox_bench
+from loadtests import (
+    close_bench,
+    cutover,
+    depot_bench,
+    hosts_bench,
+    intake_bench,
+    lists_bench,
+    outbox_bench,
+    reconcile_bench,
+)
 from loadtests.town import Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
@@ -325,7 +334,7 @@ def main() -> None:
         "--transactions",
         type=lambda words: [int(word) for word in words.split(",")],
         default=list(close_bench.SIZES),
-        help="sizes of the days that are closed, separated by commas; 10000000 takes 25 GB of disk",
+        help="sizes of the days that are closed, or compared, separated by commas; 10000000 takes 25 GB of disk",
     )
     options = parser.parse_args()
     parts = (
@@ -389,6 +398,11 @@ def main() -> None:
     if "lists" in parts:
         console.print("lists: a hot list to its last signed block")
         document["lists"] = lists_bench.measure(int(lists_bench.CARDS * scale))
+    if "reconcile" in parts:
+        document["reconcile"] = []
+        for items in options.transactions:
+            console.print(f"reconcile: a bank's file of {items:,} items against our books")
+            document["reconcile"].append(reconcile_bench.measure(items))
     if "disk" in parts:
         with tempfile.TemporaryDirectory() as name:
             document["fdatasync_p50_ms_after"] = fdatasync_p50_ms(Path(name))

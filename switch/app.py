@@ -10,7 +10,7 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from switch.clearing.calendar_cn import horizon
 from switch.clearing.close import Progress
 from switch.clearing.deliveries import keep_counting as keep_counting_deliveries
 from switch.clearing.disputes.keeping import keep_lapsing
+from switch.clearing.reconcile.expected import Figures, keep_expecting, told
 from switch.clearing.schedule import DayCloser
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import ConfigurationError, DatabaseLost, DependencyError
@@ -69,7 +70,7 @@ from switch.storage.migrate import require_current
 from switch.storage.pool import connect, connect_writer, end_tasks, make_pool
 from switch.telemetry import logs
 from switch.telemetry.metrics import Metrics
-from switch.terms import forward_terms, host_terms, link_terms, mqtt_terms, terminal_limits
+from switch.terms import forward_terms, host_terms, link_terms, mqtt_terms, partner_dues, terminal_limits
 from switch.transports.host_links import HostLinks
 from switch.transports.mqtt_terminals import MqttTerminals
 from switch.transports.tcp_terminals import TerminalListener, server_tls
@@ -221,12 +222,19 @@ class Service:
             metrics.watch_closing(closer.closing)
             self.readiness.notes["close"] = closer.closing.note
             self._background(closer.run())
+        if settings.reconcile.partners:
+            self._background(keep_expecting(from_pool, partner_dues(settings), self._expect_of_partners))
 
     async def _close_day(self, day: date, tell: Callable[[Progress], None]) -> None:
         await close_elsewhere(self.url, day, tell)
 
     def _calendar(self) -> str:
         return horizon(self.settings.clearing.calendar_file, datetime.now(SHANGHAI).date())[1]
+
+    def _expect_of_partners(self, figures: Mapping[str, Figures]) -> None:
+        """A file that is overdue is an alarm, and no reason for terminals to stay away."""
+        self.metrics.reconciled(figures)
+        self.readiness.notes["partners"] = lambda: told(figures)
 
     def _listen_at_broker(self, reception: Reception, batches: PurseBatches) -> MqttTerminals:
         """Serve terminals over MQTT. The broker may be away: nothing waits for it."""

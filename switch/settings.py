@@ -415,6 +415,39 @@ class Hosts(_Section):
         return value
 
 
+class ComparedPartner(_Section):
+    """A bank or city whose file about the items it owes us is compared with our books. docs/reconciliation.md tells the partner the rest."""
+
+    institution: str = Field(pattern="^[0-9]{8}$", description="the sender of its files")
+    since: date = Field(description="first business date of which it owes a file")
+    file_days: int = Field(
+        1, ge=0, le=30, description="days after the business date until which it must come"
+    )
+    file_by: time = Field(time(9), description="until when on that day; Asia/Shanghai")
+    tolerance_fen: int = Field(
+        0, ge=0, le=10_000, description="amounts that differ by no more are listed and closed; 0: none"
+    )
+    roll_days: int = Field(
+        1,
+        ge=0,
+        le=1,
+        description="1: what one side lacks may come with the next day's file; 0: it is an error",
+    )
+
+
+class Reconcile(_Section):
+    """Partners whose files are compared with our books."""
+
+    partners: tuple[ComparedPartner, ...] = Field((), description="one table [[reconcile.partners]] each")
+
+    @field_validator("partners")
+    @classmethod
+    def _once(cls, value: tuple[ComparedPartner, ...]) -> tuple[ComparedPartner, ...]:
+        if len({partner.institution for partner in value}) < len(value):
+            raise ValueError("two partners have the same institution")
+        return value
+
+
 class Telemetry(_Section):
     """What is written down about the service itself."""
 
@@ -444,6 +477,7 @@ class Settings(_Section):
     settlement: Settlement = Settlement()
     disputes: Disputes = Disputes()
     hosts: Hosts = Hosts()
+    reconcile: Reconcile = Reconcile()
     telemetry: Telemetry = Telemetry()
 
     @property
@@ -486,11 +520,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _listed(path: list[str], value: str) -> Any:
-    if path in (["hosts", "links"], ["delivery", "partners"]):
+    if path in (["hosts", "links"], ["delivery", "partners"], ["reconcile", "partners"]):
         try:
             return json.loads(value)
         except ValueError:
-            name = f"{PREFIX}{path[0]}__{path[1]}".upper()
+            name = PREFIX + "__".join(path).upper()
             raise ConfigurationError(f"environment variable {name}: not JSON") from None
     return tuple(value.split(",")) if path == ["institution", "issuer_ids"] else value
 

@@ -3,6 +3,7 @@
 import socket
 import ssl
 
+from switch.clearing.reconcile.expected import Due
 from switch.domain.errors import ConfigurationError
 from switch.ledger.leg_state import StandInTerms
 from switch.messages.host_1987 import DIALECTS
@@ -30,6 +31,13 @@ def terminal_limits(settings: Settings) -> Limits:
         stranger_s=at.stranger_s,
         stranger_frames_max=at.stranger_frames_max,
     )
+
+
+def partner_dues(settings: Settings) -> list[Due]:
+    """Which partners owe files, and until when."""
+    return [
+        Due(one.institution, one.since, one.file_days, one.file_by) for one in settings.reconcile.partners
+    ]
 
 
 def mqtt_terms(settings: Settings, worker: int = 0) -> MqttTerms:

@@ -29,6 +29,7 @@ PURCHASES_MIN = 100
 app = typer.Typer(no_args_is_help=True, help="The virtual city, and single devices.")
 app.command("pos")(device.pos)
 app.command("host")(command.host)
+app.command("bank-file")(command.bank_file)
 
 
 @app.callback()

@@ -19,12 +19,14 @@ from switch.clearing.delivery_inbox import Take, Taken
 from switch.clearing.delivery_round import Round, Visit
 from switch.clearing.files import parse_name
 from switch.clearing.received import Terms, take_file
+from switch.clearing.reconcile.blocks import KIND as COMPARED
 from switch.clearing.remote import HostKeyRefused, RemoteFault
 from switch.clearing.taking import TAKEN, kinds
 from switch.domain.errors import ConfigurationError, DatabaseLost, InputRefused
 from switch.keys.opening import open_vault
 from switch.operations.commands.close import actor
 from switch.operations.commands.interop_terms import centre_terms
+from switch.operations.commands.reconcile import take_all as take_compared
 from switch.purse.intake import DigestAll, inline_tacs
 from switch.settings import PartnerSettings, Settings
 from switch.storage.pool import LOST, connect, connect_writer, plan_once
@@ -171,7 +173,11 @@ class Deliverer:
         held: list[Connection] = []
 
         async def take(path: Path) -> Taken | None:
-            if parse_name(path.name).kind not in TAKEN:
+            kind = parse_name(path.name).kind
+            if kind == COMPARED:
+                (receipt,) = await take_compared(self._url, self._settings, [path])
+                return receipt
+            if kind not in TAKEN:
                 return None
             if not held:
                 held.append(await connect_writer(self._url))

@@ -154,6 +154,7 @@ class Metrics:
         self.dispute_cases: dict[str, int] = {}
         self.dispute_waiting = 0
         self.dispute_overdue = 0
+        self.partners: Mapping[str, tuple[int, int, int]] = {}
         self._started = time()
         self.registry.register(self)
 
@@ -190,6 +191,10 @@ class Metrics:
     def in_suspense(self, count: int, since: datetime | None) -> None:
         """So many loads are in suspense, the oldest of them authorised then."""
         self.suspense, self.suspense_since = count, since
+
+    def reconciled(self, figures: Mapping[str, tuple[int, int, int]]) -> None:
+        """By partner: files that are overdue, differences that are open, and the age in days of the oldest."""
+        self.partners = figures
 
     def host_ended(self, host: str, end: str, seconds: float) -> None:
         """A request to a host ended: field 39 of its answer, or what went wrong. What was not sent took no time."""
@@ -330,6 +335,7 @@ class Metrics:
         if self.closing is not None:
             yield from self._of_closing(self.closing)
         yield from self._of_deliveries()
+        yield from self._of_partners()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"cardswitch_{name}", text, value=read())
 
@@ -371,6 +377,22 @@ class Metrics:
             "Age of the oldest load in suspense",
             value=_age_s(self.suspense_since),
         )
+
+    def _of_partners(self) -> Iterator[Metric]:
+        for place, (name, text) in enumerate(
+            (
+                (
+                    "files_overdue",
+                    "Files of a partner that are not there, or not compared, behind their time",
+                ),
+                ("differences_open", "Differences that people must decide about"),
+                ("difference_age_days", "Age of the oldest of them in business days"),
+            )
+        ):
+            gauge = GaugeMetricFamily(f"cardswitch_reconcile_{name}", text, labels=["partner"])
+            for partner, figures in self.partners.items():
+                gauge.add_metric([partner], figures[place])
+            yield gauge
 
     def _of_risks(self) -> Iterator[Metric]:
         hits = CounterMetricFamily(

@@ -9,6 +9,7 @@ import contextlib
 import json
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from switch.domain.errors import InputRefused
 from switch.messages.host_1987 import DIALECTS
 from terminal_sim.crypto import MAC_ALGORITHM, Algorithm
 from terminal_sim.host.book import Account, HostBook
+from terminal_sim.host.day_file import CUT_OFF, booked_items, counted_on, write_file
 from terminal_sim.host.keys import ZoneSecrets
 from terminal_sim.host.ledger_file import LedgerFile, replay
 from terminal_sim.host.medical import MedicalBook
@@ -136,6 +138,28 @@ def host(
     )
     uvloop.run(_serve(simulated, address, port))
     sys.stdout.write(json.dumps({"counts": simulated.counts, "moved_fen": book.moved_fen}, indent=1) + "\n")
+
+
+def bank_file(
+    books: Annotated[Path, typer.Option("--books", help="File of what the host has booked.", dir_okay=False)],
+    accounts: Annotated[
+        Path, typer.Option("--accounts", help="Its accounts, as it was started with.", dir_okay=False)
+    ],
+    institution: Annotated[str, typer.Option("--institution", help="Who sends it, 8 digits.")],
+    receiver: Annotated[str, typer.Option("--receiver", help="Who gets it, 8 digits.")],
+    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d", "%Y%m%d"], help="Which day.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where it is written.", file_okay=False)] = Path(),
+    sequence: Annotated[int, typer.Option("--sequence", min=1, max=999, help="Generation.")] = 1,
+    cut_off: Annotated[
+        str, typer.Option("--cut-off", help="hhmmss, from which the next date counts; `none`: everything.")
+    ] = CUT_OFF,
+) -> None:
+    """Write a bank's CM file of a day from its books: what it will settle. Says the path and the number of lines."""
+    items = booked_items(books, read_book(accounts, BANK))
+    if cut_off != "none":
+        items = [item for item in items if counted_on(item, day.date(), cut_off)]
+    path = write_file(folder, institution, receiver, day.date(), items, sequence=sequence)
+    sys.stdout.write(f"{path}: {len(items)} lines\n")
 
 
 def _go_on(book: HostBook, path: Path) -> None:

@@ -103,6 +103,7 @@ def test_operations_has_every_metric_of_a_serving_process() -> None:
     closing.progress(Progress("fees"))
     closing.ends("disk full")
     metrics.watch_closing(closing)
+    metrics.reconciled({"01020000": (1, 2, 3)})
     metrics.risk_marked({"many-rides": 1})
     metrics.risk_open({"many-rides": 1}, None)
     metrics.deliveries({"bank": (1, 2, 3.0, 0)}, {"GAP": 1})

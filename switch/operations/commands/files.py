@@ -22,6 +22,7 @@ from switch.clearing.lint.__main__ import MOST_FAULTS, read_keys
 from switch.clearing.lint.__main__ import as_json as lint_json
 from switch.clearing.lint.__main__ import as_text as lint_text
 from switch.clearing.received import Receipt, Terms, take_file
+from switch.clearing.reconcile.blocks import KIND as COMPARED
 from switch.clearing.resends import Resend, read_resends
 from switch.clearing.resends import resend as make_resend
 from switch.clearing.taking import kinds
@@ -31,6 +32,7 @@ from switch.domain.money import yuan
 from switch.keys.opening import open_vault
 from switch.operations.commands.close import actor, file_signer
 from switch.operations.commands.interop_terms import centre_terms
+from switch.operations.commands.reconcile import take_all as take_compared
 from switch.purse.intake import inline_tacs
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
@@ -275,7 +277,9 @@ def take(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Take in files of depots (XF), what comes from other cities (DF, DT; at a centre FH, DT) and members' cases (ER), whole or not at all. Exit 1 when one is refused.
+    """Take in files of depots (XF), what comes from other cities (DF, DT; at a centre FH, DT), members' cases (ER) and items (CM), whole or not at all.
+
+    Exit 1 when one is refused.
 
     Run again after a stop it goes on, and each line counts once; a file that was taken before gives its receipt again.
     """
@@ -317,7 +321,12 @@ async def take_all(
             kind_of = kinds(
                 connection, terms, digest_all, centre_terms(settings) if settings.interop.serve else None
             )
-            receipts = [await take_file(connection, path, terms, kind_of, tell) for path in paths]
+            receipts: list[Receipt] = []
+            for path in paths:
+                if path.name.startswith(COMPARED):
+                    receipts += await take_compared(url, settings, [path], tell)
+                else:
+                    receipts.append(await take_file(connection, path, terms, kind_of, tell))
         if settings.disputes.auto_accept and any(receipt.file.startswith(DISPUTES) for receipt in receipts):
             await decide_for_members(lambda: connect_writer(url))
     except LOST as error:

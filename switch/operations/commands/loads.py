@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from switch.clearing.reconcile.desk import evidence_of_load
 from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
 from switch.ledger.card_states import shown
@@ -58,12 +59,12 @@ def list_(
 def show(load: Number, as_json: Json = False) -> None:
     """Everything that happened to a load."""
 
-    async def read(url: str) -> list[dict[str, Any]]:
+    async def read(url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         async with await connect(url) as connection:
-            return await load_history(connection, load)
+            return await load_history(connection, load), await evidence_of_load(connection, load)
 
     with open_database(load_settings()) as url:
-        steps = asyncio.run(read(url))
+        steps, evidence = asyncio.run(read(url))
     if not steps:
         raise InputRefused("load: no such load")
     if as_json:
@@ -73,6 +74,10 @@ def show(load: Number, as_json: Json = False) -> None:
         at = shown(datetime.fromisoformat(step["at"]))
         words = [step["reason"], step["note"], step["posting"]]
         typer.echo(f"{at}  {step['to']:10}  {'; '.join(word for word in words if word)}")
+    for said in evidence:
+        typer.echo(
+            f"{said['partner']} on {said['business_date']}: {said['says']} (difference {said['difference']})"
+        )
 
 
 @app.command("settle")

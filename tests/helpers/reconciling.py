@@ -1,0 +1,159 @@
+"""A bank with questions that it has decided, straight in the tables, and its files about them. A scenario has the real way."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+from switch.clearing.reconcile.run import Compared, Partner, compare
+from switch.clearing.reconcile.take import TakeTerms, take_partner_file
+from switch.domain.calendar import SHANGHAI
+from switch.ledger.days import ensure_days, open_day
+from terminal_sim.host.day_file import Item, write_file
+from tests.helpers.clearing_day import CENTRE, add_participants
+
+BANK, CITY = "01020000", "99993311"
+TERMS = TakeTerms(frozenset({BANK, CITY}), CENTRE, "a tester")
+APPROVED, DECLINED, NOT_SENT, UNKNOWN, STOOD_IN = 1, 2, 3, 4, 5
+
+Pg = AsyncConnection[Any]
+
+
+class Leg(NamedTuple):
+    """A question to the bank. after_s: when it ended, in seconds of its day."""
+
+    number: int
+    amount_fen: int
+    state: int = APPROVED
+    service: int = 1
+    after_s: int = 60
+
+    @property
+    def pan(self) -> str:
+        return f"622848{self.number:013d}"
+
+    @property
+    def rrn(self) -> str:
+        return f"R{self.number:011d}"
+
+    @property
+    def trace(self) -> int:
+        return self.number % 999_999 + 1
+
+    def sent(self, day: date) -> str:
+        return f"{self.asked_at(day):%m%d%H%M%S}"
+
+    def asked_at(self, day: date) -> datetime:
+        return begins_at(day) + timedelta(seconds=self.after_s - 1)
+
+    def item(self, day: date, **changes: Any) -> Item:
+        """The line of it in the bank's file."""
+        line = Item("0200", self.sent(day), self.trace, self.pan, self.amount_fen, self.rrn)
+        return line._replace(**changes)
+
+    def reversal(self, day: date, **changes: Any) -> Item:
+        """The line that undoes it."""
+        line = self.item(day, mti="0420", sent="0101000000", trace=self.trace + 500_000)
+        return line._replace(original=(self.sent(day), self.trace), **changes)
+
+
+def begins_at(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 23, tzinfo=SHANGHAI) - timedelta(days=1)
+
+
+async def found_bank(pg: Pg, days: int = 3) -> list[date]:
+    """Participants, and so many sealed days before the open one, the oldest first."""
+    await ensure_days(pg, 1)
+    today = await open_day(pg)
+    assert today is not None
+    await add_participants(pg)
+    await pg.execute(
+        "INSERT INTO institution (institution_id, name, role) VALUES (%s, 'First Bank', 'BANK'), (%s, 'Next City', 'CITY')",
+        (BANK, CITY),
+    )
+    # The first days of an installation may begin earlier than their cut-off.
+    found = [today.day - timedelta(days=back) for back in range(days + 2, 2, -1)]
+    for day in found:
+        await pg.execute(
+            "INSERT INTO business_day (business_date, begins_at, ends_at, state, sealed_at) VALUES (%s, %s, %s, 2, %s)",
+            (day, begins_at(day), begins_at(day + timedelta(days=1)), begins_at(day + timedelta(days=1))),
+        )
+    return found
+
+
+async def ask(pg: Pg, day: date, legs: Iterable[Leg], *, partner: str = BANK) -> None:
+    """Questions that ended on a day."""
+    rows = [
+        (
+            *(day, one.number, one.pan, one.amount_fen, one.rrn, int(partner), one.service, one.sent(day)),
+            *(one.trace, one.asked_at(day), one.state, one.asked_at(day) + timedelta(seconds=1)),
+        )
+        for one in legs
+    ]
+    async with pg.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO host_leg (shard, business_date, leg_no, terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind,"
+            " pan, amount_fen, entry_mode, rrn, host, debit_code, debit_owner, service, step, transmitted, trace, asked_at, gives_up_at, state, ended_at, ended_by)"
+            " SELECT 0, v.day, v.n, 1, 1, v.n, 1, '33500001', '993350054110001', 1, 20, v.pan, v.fen, '051', v.rrn, 'bank', 1101, v.owner, v.service,"
+            " CASE v.state WHEN 5 THEN 3 ELSE 2 END, v.sent, v.trace, v.asked, v.asked + interval '25 s', v.state, v.ended, v.n + 5000000"
+            " FROM (SELECT %s::date, %s::bigint, %s, %s::bigint, %s, %s::bigint, %s::smallint, %s, %s::integer, %s::timestamptz, %s::smallint, %s::timestamptz)"
+            " AS v (day, n, pan, fen, rrn, owner, service, sent, trace, asked, state, ended)",
+            rows,
+        )
+
+
+async def tell(pg: Pg, day: date, leg: Leg, amount_fen: int | None = None, *, number: int = 0) -> Item:
+    """What the bank is told on a day about a leg: to undo it, or to give an amount back. Returns its line, as the leg's own day is this one."""
+    back = amount_fen is not None
+    number = number or leg.number + 700_000
+    at = begins_at(day) + timedelta(seconds=leg.after_s + 30)
+    sent = f"{at:%m%d%H%M%S}"
+    await pg.execute(
+        "INSERT INTO host_outbox (shard, outbox_no, leg_no, host, step, service, reason, amount_fen, entry_no, rrn, transmitted, trace, created_at, due_at)"
+        " VALUES (0, %s, %s, 'bank', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            *(number, leg.number, 3 if back else 5, 2 if back else leg.service, "" if back else "98"),
+            *(leg.amount_fen if amount_fen is None else amount_fen, number, leg.rrn, sent),
+            *(number % 999_999 + 1, at, at),
+        ),
+    )
+    line = Item("0220" if back else "0420", sent, number % 999_999 + 1, leg.pan, leg.amount_fen, leg.rrn)
+    line = line._replace(original=(leg.sent(day), leg.trace))
+    return line._replace(amount_fen=amount_fen, code="202000") if amount_fen is not None else line
+
+
+async def send(pg: Pg, folder: Path, day: date, items: Sequence[Item], *, sequence: int = 1) -> str:
+    """The bank's file of a day, taken; its name."""
+    path = write_file(folder, BANK, CENTRE, day, items, sequence=sequence)
+    receipt = await take_partner_file(pg, path, TERMS)
+    assert (receipt.status, receipt.reason) == ("00", "")
+    return receipt.file
+
+
+async def compared(
+    pg: Pg, day: date, *, tolerance_fen: int = 0, roll_days: int = 1, partner: str = BANK
+) -> Compared:
+    """The comparison of a day."""
+    (first, *_) = await compare(pg, Partner(partner, tolerance_fen, roll_days), day, "a tester")
+    return first
+
+
+def counts(done: Compared) -> dict[str, tuple[int, int]]:
+    """Items of either side by outcome."""
+    return {name: (side.ours_count, side.theirs_count) for name, side in done.totals.items() if any(side)}
+
+
+async def rows(pg: Pg, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    return await (await pg.execute(query.encode(), values)).fetchall()
+
+
+async def findings(pg: Pg, day: date) -> list[tuple[Any, ...]]:
+    """Outcome, state and money of either side of all that was ever found on a date."""
+    return await rows(
+        pg,
+        "SELECT outcome, differs, state, ours_fen, theirs_fen FROM reconcile_difference WHERE business_date = %s"
+        " ORDER BY outcome, ours_fen, theirs_fen, difference_no",
+        day,
+    )

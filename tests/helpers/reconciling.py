@@ -12,7 +12,7 @@ from switch.clearing.reconcile.take import TakeTerms, take_partner_file
 from switch.domain.calendar import SHANGHAI
 from switch.ledger.days import ensure_days, open_day
 from terminal_sim.host.day_file import Item, write_file
-from tests.helpers.clearing_day import CENTRE, add_participants
+from tests.helpers.clearing_day import CENTRE, add_participants, record_96
 
 BANK, CITY = "01020000", "99993311"
 TERMS = TakeTerms(frozenset({BANK, CITY}), CENTRE, "a tester")
@@ -124,9 +124,11 @@ async def tell(pg: Pg, day: date, leg: Leg, amount_fen: int | None = None, *, nu
     return line._replace(amount_fen=amount_fen, code="202000") if amount_fen is not None else line
 
 
-async def send(pg: Pg, folder: Path, day: date, items: Sequence[Item], *, sequence: int = 1) -> str:
+async def send(
+    pg: Pg, folder: Path, day: date, items: Sequence[Item], *, sequence: int = 1, sender: str = BANK
+) -> str:
     """The bank's file of a day, taken; its name."""
-    path = write_file(folder, BANK, CENTRE, day, items, sequence=sequence)
+    path = write_file(folder, sender, CENTRE, day, items, sequence=sequence)
     receipt = await take_partner_file(pg, path, TERMS)
     assert (receipt.status, receipt.reason) == ("00", "")
     return receipt.file
@@ -157,3 +159,26 @@ async def findings(pg: Pg, day: date) -> list[tuple[Any, ...]]:
         " ORDER BY outcome, ours_fen, theirs_fen, difference_no",
         day,
     )
+
+
+async def pay_city(pg: Pg, day: date, card: int, atc: int, amount_fen: int) -> Item:
+    """A record of another city's card that was paid on a day; its line in that city's file."""
+    raw = record_96(card, atc, amount_fen, 4_000 + atc)
+    pan = raw[6:16].hex()[1:]
+    await pg.execute(
+        "INSERT INTO foreign_verdict (entry_no, business_date, original_entry, original_date, decided_at, result, issuer_id, merchant_no, terminal_no, batch_no,"
+        " amount_fen, balance_fen, atc, psam_serial, record_serial, record_kind, happened_at, raw)"
+        " VALUES (%(n)s, %(day)s, %(n)s, %(day)s - 1, %(at)s, '00', %(city)s, 1, 1, 1, %(fen)s, 5000, %(atc)s, %(serial)s, 1, 0, '2024-03-15 08:15:30', %(raw)s)",
+        {
+            "n": 9_000_000 + card * 1_000 + atc,
+            "day": day,
+            "at": begins_at(day) + timedelta(seconds=9),
+            "city": CITY,
+            "fen": amount_fen,
+            "atc": atc,
+            "serial": 4_000 + atc,
+            "raw": raw,
+        },
+    )
+    line = Item("0320", "0315081530", 1, pan, amount_fen, "X00000000000", "005000")
+    return line._replace(offline=f"{atc:04X}{4_000 + atc:08X}")

@@ -8,14 +8,15 @@ A taking that is killed leaves a table that the next one drops; run again it beg
 gives its receipt again. The next sequence number of a date is a new generation: the next comparison takes that one.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import new as new_digest
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from switch.clearing.day_files import Connection
 from switch.clearing.files import (
@@ -82,7 +83,7 @@ async def take_partner_file(
             raise InputRefused(f"{path}: {error.strerror}") from error
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _alone(connection: Connection, name: FileName) -> AsyncIterator[None]:
     """Hold the name's lock; it ends with the connection, so a killed run leaves nothing behind."""
     values = {"space": NAME_LOCK, "name": str(name)}
@@ -157,7 +158,11 @@ async def _clear(connection: Connection, name: FileName) -> None:
             await _drop(connection, table)
     old = await connection.execute(SQL["old_tables"], {"day": name.day, "days": KEPT_DAYS})
     for (table,) in await old.fetchall():
-        await _drop(connection, table)
+        # Whoever reads lines now would have to be waited for, and everybody else behind us: the next taking does it as well.
+        with contextlib.suppress(LockNotAvailable):
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '1s'")
+                await _drop(connection, table)
 
 
 async def _drop(connection: Connection, table: str) -> None:

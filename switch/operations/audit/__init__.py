@@ -49,6 +49,7 @@ CHECKS: Final = tuple(
             "interop",
             "payouts",
             "disputes",
+            "reconcile",
             "lists",
         )
     )

@@ -122,3 +122,72 @@ limit_note AS MATERIALIZED (
             LIMIT 1) AS r ON true
      WHERE j.business_date BETWEEN %(first)s AND %(last)s)
 
+
+-- part: reckoned
+newest AS MATERIALIZED (
+    -- The comparison that counts of each partner and date.
+    SELECT r.* FROM reconcile_run r
+     WHERE NOT EXISTS (SELECT FROM reconcile_run n WHERE n.partner_id = r.partner_id AND n.business_date = r.business_date AND n.run_no > r.run_no)
+), moved AS MATERIALIZED (
+    -- What lies between a partner and us, by the date on which it came to an end or was said. Fen as they stand with us.
+    SELECT l.debit_owner AS partner, b.business_date, (l.transmitted || lpad(l.trace::text, 6, '0'))::numeric AS k1, 0::numeric AS k2,
+           CASE l.state WHEN 1 THEN l.amount_fen WHEN 5 THEN l.amount_fen ELSE 0 END AS fen, l.pan, l.rrn
+      FROM host_leg l JOIN business_day b ON l.ended_at >= b.begins_at AND l.ended_at < b.ends_at
+     WHERE l.debit_code IN (1101, 1102) AND l.service <> 3
+    UNION ALL
+    SELECT l.debit_owner, b.business_date,
+           CASE o.step WHEN 5 THEN (l.transmitted || lpad(l.trace::text, 6, '0'))::numeric ELSE (o.transmitted || lpad(o.trace::text, 6, '0'))::numeric END,
+           0, -o.amount_fen, l.pan, l.rrn
+      FROM host_outbox o
+      JOIN host_leg l ON l.shard = o.shard AND l.leg_no = o.leg_no
+      JOIN business_day b ON o.created_at >= b.begins_at AND o.created_at < b.ends_at
+     WHERE l.debit_code IN (1101, 1102) AND ((o.step = 5 AND l.state IN (1, 5)) OR o.service = 2)
+    UNION ALL
+    SELECT v.issuer_id::bigint, v.business_date, CASE WHEN c.pan::numeric < 2 ^ 63::numeric THEN c.pan::numeric ELSE c.pan::numeric - 2 ^ 64::numeric END,
+           ('x0001' || encode(substr(v.raw, 29, 2) || substr(v.raw, 52, 4), 'hex'))::bit(64)::bigint, v.amount_fen, c.pan, NULL
+      FROM foreign_verdict v
+     CROSS JOIN LATERAL (SELECT right(encode(substr(v.raw, 7, 10), 'hex'), 19) AS pan) AS c
+     WHERE v.result = '00'
+), ours AS MATERIALIZED (
+    SELECT n.run_no, m.k1, m.k2, count(*) AS items, sum(m.fen) AS fen, min(m.pan) AS pan, min(m.rrn) AS rrn
+      FROM newest n JOIN moved m ON m.partner = n.partner_id::bigint AND m.business_date = n.business_date
+     GROUP BY n.run_no, m.k1, m.k2
+), readable AS MATERIALIZED (
+    -- Those whose partner's lines are still here: they are dropped after some weeks, and by a crash of the server.
+    SELECT n.* FROM newest n JOIN partner_file f USING (file_no)
+     WHERE f.line_count = (SELECT count(*) FROM partner_line l WHERE l.file_no = f.file_no)
+), line AS (
+    SELECT r.run_no, l.k1::numeric, l.k2::numeric, l.line_no, l.effect_fen, rtrim(l.pan) AS pan, l.rrn,
+           count(*) OVER (PARTITION BY l.file_no, l.k1, l.k2, l.mti IN (400, 420), sign(l.effect_fen) ORDER BY l.line_no ROWS UNBOUNDED PRECEDING) > 1 AS again
+      FROM readable r JOIN partner_line l USING (file_no)
+), theirs AS (
+    SELECT run_no, k1, k2, count(*) AS items, sum(effect_fen) AS fen, array_agg(DISTINCT pan) AS pans, array_agg(DISTINCT rrn::text) AS rrns
+      FROM line WHERE NOT again GROUP BY run_no, k1, k2
+), faced AS (
+    SELECT coalesce(o.run_no, t.run_no) AS run_no, coalesce(o.k1, t.k1) AS k1, coalesce(o.k2, t.k2) AS k2, coalesce(o.items, 0) AS ours_count,
+           coalesce(o.fen, 0) AS ours_fen, coalesce(t.items, 0) AS theirs_count, coalesce(t.fen, 0) AS theirs_fen,
+           o.pan <> ALL (t.pans) OR cardinality(t.pans) > 1 AND o.pan IS NOT NULL AS other_card, o.rrn <> ALL (t.rrns) OR cardinality(t.rrns) > 1 AND o.rrn IS NOT NULL AS other_rrn
+      FROM (SELECT o.* FROM ours o JOIN readable USING (run_no)) AS o
+      FULL JOIN theirs t ON t.run_no = o.run_no AND t.k1 = o.k1 AND t.k2 = o.k2
+), before AS (
+    -- What the comparison of the day before could not settle.
+    SELECT r.run_no, d.k1::numeric, d.k2::numeric, sum(d.theirs_fen - d.ours_fen) AS owed
+      FROM readable r
+      JOIN reconcile_finding f ON f.run_no = r.carried_run
+      JOIN reconcile_difference d USING (difference_no)
+     WHERE d.outcome IN ('short', 'long', 'status')
+     GROUP BY r.run_no, d.k1, d.k2
+), reckoned AS MATERIALIZED (
+    SELECT f.run_no, f.k1, f.k2, f.ours_count, f.ours_fen, f.theirs_count, f.theirs_fen,
+           CASE WHEN f.ours_fen <> f.theirs_fen AND f.theirs_fen - f.ours_fen + b.owed = 0 THEN 'shifted'
+                WHEN f.ours_fen = 0 AND f.theirs_fen = 0 THEN 'undone'
+                WHEN f.ours_fen = f.theirs_fen AND NOT coalesce(f.other_card, false) AND NOT coalesce(f.other_rrn, false) THEN 'match'
+                WHEN f.theirs_count = 0 THEN 'short'
+                WHEN f.ours_count = 0 THEN 'long'
+                WHEN f.ours_fen = f.theirs_fen OR f.ours_fen * f.theirs_fen = 0 THEN 'status'
+                WHEN abs(f.ours_fen - f.theirs_fen) > r.tolerance_fen THEN 'amount'
+                ELSE 'tolerated' END AS outcome
+      FROM faced f JOIN readable r USING (run_no) LEFT JOIN before b ON b.run_no = f.run_no AND b.k1 = f.k1 AND b.k2 = f.k2
+    UNION ALL
+    SELECT run_no, k1, k2, 0, 0, count(*), sum(effect_fen), 'duplicate' FROM line WHERE again GROUP BY run_no, k1, k2)
+

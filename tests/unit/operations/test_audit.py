@@ -34,6 +34,12 @@ ELSEWHERE = {
         "list_forms",
         "list_manifests",
     },
+    "test_audit_reconcile": {
+        "partner_files",
+        "reconcile_outcomes",
+        "reconcile_findings",
+        "reconcile_states",
+    },
     "purse/risk/test_audited": {"risk_cases", "risk_hits"},
 }
 app = typer.Typer()

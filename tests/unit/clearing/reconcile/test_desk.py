@@ -1,5 +1,8 @@
 """Differences before people: what may follow what, whose money moves where, and what is refused."""
 
+import asyncio
+from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ from switch.clearing.reconcile.desk import (
     list_differences,
     show_difference,
 )
-from switch.clearing.reconcile.expected import Due, expectations, figures, told
+from switch.clearing.reconcile.expected import Due, Figures, expectations, figures, keep_expecting, told
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
+from switch.storage.pool import end_tasks
 from tests.helpers.reconciling import BANK, Leg, Pg, ask, compared, found_bank, rows, send
 
 pytestmark = pytest.mark.server
@@ -181,6 +185,10 @@ async def test_files_are_expected_until_they_are_compared_and_overdue_behind_the
     assert await states(late) == [(second, "overdue", 1), (first, "compared", 0)]
     now = await figures(pg, due, late)
     assert (now[BANK].overdue, now[BANK].open) == (1, 0)
+    seen: asyncio.Queue[Mapping[str, Figures]] = asyncio.Queue()
+    keeping = asyncio.create_task(keep_expecting(lambda: nullcontext(pg), due, seen.put_nowait))
+    assert (await seen.get())[BANK].overdue > 1  # by the clock, the days since are late too
+    await end_tasks(keeping)
     assert told(now) == f"1 files of {BANK} overdue"
     await send(pg, tmp_path, second, [])
     assert await states(nine) == [(second, "taken", 1), (first, "compared", 0)]

@@ -12,6 +12,7 @@ from switch.storage.pool import connect
 from terminal_sim.host.day_file import Item
 from tests.helpers.reconciling import (
     BANK,
+    CITY,
     DECLINED,
     NOT_SENT,
     STOOD_IN,
@@ -23,6 +24,7 @@ from tests.helpers.reconciling import (
     counts,
     findings,
     found_bank,
+    pay_city,
     rows,
     send,
     tell,
@@ -113,6 +115,18 @@ async def test_lines_that_are_even_one_by_one_and_come_twice_are_seen(pg: Pg, tm
     done = await compared(pg, day)
     assert counts(done) == {"match": (5, 5), "duplicate": (0, 2)}
     assert await findings(pg, day) == [("duplicate", "", "OPEN", 0, 20)]
+
+
+async def test_other_cities_records_are_known_by_card_counter_and_serial(pg: Pg, tmp_path: Path) -> None:
+    _, day, _ = await found_bank(pg)
+    items = [await pay_city(pg, day, 7, atc, 100 + atc) for atc in range(4)]
+    items[1] = items[1]._replace(offline="0001" + "0" * 8)
+    items[2] = items[2]._replace(pan="0133500100000000009")
+    await send(pg, tmp_path, day, [*items[:3], items[3]._replace(amount_fen=1)], sender=CITY)
+    done = await compared(pg, day, partner=CITY)
+    assert counts(done) == {"match": (1, 1), "amount": (1, 1), "short": (2, 0), "long": (0, 2)}
+    await ask(pg, day, [Leg(1, 100)])  # of the bank, and no business of the city's
+    assert (await compared(pg, day, partner=CITY)).repeated
 
 
 async def test_a_second_comparison_of_the_same_is_the_first(pg: Pg, tmp_path: Path) -> None:

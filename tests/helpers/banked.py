@@ -14,6 +14,7 @@ from switch.domain.identifiers import luhn_digit
 from switch.messages.host_1987 import BCD
 from terminal_sim.frames import CardData
 from terminal_sim.host.book import Account, HostBook
+from terminal_sim.host.ledger_file import LedgerFile
 from terminal_sim.host.script import Script
 from terminal_sim.host.server import SimulatedHost
 from tests.helpers.hosts import SECRETS
@@ -127,9 +128,11 @@ async def host_of(
     pin: str | None = None,
     balance_fen: int = OPENING_FEN,
     processes: Iterable[SwitchProcess] = (),
+    books: Path | None = None,
 ) -> AsyncIterator[SimulatedHost]:
-    """A host where the switch expects it, with an account for each card; begins when every process has signed on."""
+    """A host where the switch expects it, with an account for each card; begins when every process has signed on. books: where it writes down what it books."""
     book = HostBook([Account(card.pan, balance_fen, pin) for card in cards])
+    book.keeper = None if books is None else LedgerFile(books)
     host = SimulatedHost(BCD, SECRETS["SM4"], book, script)
     host.scripted = frozenset({"0100", "0200"})  # not what the outbox still has for it from before
     await host.start(port=city.ports[name])

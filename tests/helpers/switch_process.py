@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from terminal_sim.pos_client import Line
@@ -21,8 +21,13 @@ END_S = 60.0
 COMMAND_S = 600.0
 
 
-def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | None = None) -> str:
-    """Run a command to its end, in a folder; what it printed. AssertionError, with what it said, when it fails."""
+def cardswitch(
+    *arguments: str,
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+    statuses: Collection[int] = (0,),
+) -> str:
+    """Run a command to its end, in a folder; what it printed. AssertionError, with what it said, when its exit status is another."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = fork(arguments, environment=environment, folder=folder, stdout=out, stderr=err)
         try:
@@ -34,7 +39,7 @@ def cardswitch(*arguments: str, environment: Mapping[str, str], folder: Path | N
         err.seek(0)
         printed, complained = out.read(), err.read()
     said = [line for line in printed.splitlines() if not line.startswith("ok ")]  # of an audit: what failed
-    assert status == 0, f"cardswitch {arguments[0]}: {said[-40:]} {complained[-800:]}"
+    assert status in statuses, f"cardswitch {arguments[0]}: {said[-40:]} {complained[-800:]}"
     return printed
 
 

@@ -133,7 +133,7 @@ newest AS MATERIALIZED (
     SELECT l.debit_owner AS partner, b.business_date, (l.transmitted || lpad(l.trace::text, 6, '0'))::numeric AS k1, 0::numeric AS k2,
            CASE l.state WHEN 1 THEN l.amount_fen WHEN 5 THEN l.amount_fen ELSE 0 END AS fen, l.pan, l.rrn
       FROM host_leg l JOIN business_day b ON l.ended_at >= b.begins_at AND l.ended_at < b.ends_at
-     WHERE l.debit_code IN (1101, 1102) AND l.service <> 3
+     WHERE l.debit_code IN (1101, 1102) AND l.service <> 3 AND b.business_date BETWEEN %(first)s AND %(last)s
     UNION ALL
     SELECT l.debit_owner, b.business_date,
            CASE o.step WHEN 5 THEN (l.transmitted || lpad(l.trace::text, 6, '0'))::numeric ELSE (o.transmitted || lpad(o.trace::text, 6, '0'))::numeric END,
@@ -141,13 +141,13 @@ newest AS MATERIALIZED (
       FROM host_outbox o
       JOIN host_leg l ON l.shard = o.shard AND l.leg_no = o.leg_no
       JOIN business_day b ON o.created_at >= b.begins_at AND o.created_at < b.ends_at
-     WHERE l.debit_code IN (1101, 1102) AND ((o.step = 5 AND l.state IN (1, 5)) OR o.service = 2)
+     WHERE b.business_date BETWEEN %(first)s AND %(last)s AND l.debit_code IN (1101, 1102) AND ((o.step = 5 AND l.state IN (1, 5)) OR o.service = 2)
     UNION ALL
     SELECT v.issuer_id::bigint, v.business_date, CASE WHEN c.pan::numeric < 2 ^ 63::numeric THEN c.pan::numeric ELSE c.pan::numeric - 2 ^ 64::numeric END,
            ('x0001' || encode(substr(v.raw, 29, 2) || substr(v.raw, 52, 4), 'hex'))::bit(64)::bigint, v.amount_fen, c.pan, NULL
       FROM foreign_verdict v
      CROSS JOIN LATERAL (SELECT right(encode(substr(v.raw, 7, 10), 'hex'), 19) AS pan) AS c
-     WHERE v.result = '00'
+     WHERE v.result = '00' AND v.business_date BETWEEN %(first)s AND %(last)s
 ), ours AS MATERIALIZED (
     SELECT n.run_no, m.k1, m.k2, count(*) AS items, sum(m.fen) AS fen, min(m.pan) AS pan, min(m.rrn) AS rrn
       FROM newest n JOIN moved m ON m.partner = n.partner_id::bigint AND m.business_date = n.business_date
@@ -155,7 +155,8 @@ newest AS MATERIALIZED (
 ), readable AS MATERIALIZED (
     -- Those whose partner's lines are still here: they are dropped after some weeks, and by a crash of the server.
     SELECT n.* FROM newest n JOIN partner_file f USING (file_no)
-     WHERE f.line_count = (SELECT count(*) FROM partner_line l WHERE l.file_no = f.file_no)
+     WHERE n.business_date BETWEEN %(first)s AND %(last)s
+       AND f.line_count = (SELECT count(*) FROM partner_line l WHERE l.file_no = f.file_no)
 ), line AS (
     SELECT r.run_no, l.k1::numeric, l.k2::numeric, l.line_no, l.effect_fen, rtrim(l.pan) AS pan, l.rrn,
            count(*) OVER (PARTITION BY l.file_no, l.k1, l.k2, l.mti IN (400, 420), sign(l.effect_fen) ORDER BY l.line_no ROWS UNBOUNDED PRECEDING) > 1 AS again

@@ -40,7 +40,7 @@ SELECT CASE WHEN fault LIKE 'outcomes%%' THEN 'reconcile_total' ELSE 'reconcile_
        WHEN (f.line_count, f.effect_fen) IS DISTINCT FROM (r.theirs_count, r.theirs_fen) THEN format('theirs %%s of %%s fen', f.line_count, f.effect_fen)
        WHEN r.carried_run IS NOT NULL AND (c.partner_id, c.business_date) IS DISTINCT FROM (r.partner_id, r.business_date - 1) THEN 'carried from the day before'
        WHEN (t.ours, t.ours_fen, t.theirs, t.theirs_fen) IS DISTINCT FROM (r.ours_count, r.ours_fen, r.theirs_count, r.theirs_fen) THEN 'outcomes that add up to it'
-       WHEN n.run_no IS NOT NULL AND (coalesce(o.items, 0), coalesce(o.fen, 0)) <> (r.ours_count, r.ours_fen) THEN format('ours %%s of %%s fen', coalesce(o.items, 0), coalesce(o.fen, 0))
+       WHEN n.run_no IS NOT NULL AND r.business_date BETWEEN %(first)s AND %(last)s AND (coalesce(o.items, 0), coalesce(o.fen, 0)) <> (r.ours_count, r.ours_fen) THEN format('ours %%s of %%s fen', coalesce(o.items, 0), coalesce(o.fen, 0))
        END AS fault) AS x
  WHERE fault IS NOT NULL
 

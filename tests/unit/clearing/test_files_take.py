@@ -21,6 +21,7 @@ from switch.operations.commands.files import app as files
 from switch.operations.commands.trips import app as trips
 from switch.purse.trips import fold_trips
 from switch.storage.pool import connect
+from terminal_sim.host.day_file import write_file
 from terminal_sim.records import Phase
 from tests.helpers.depots import depot_file
 from tests.helpers.offline import Ride, build, enter_tac_roots, pan_of
@@ -78,6 +79,9 @@ def test_an_operator_takes_files_and_sees_trips(day: date, postgres_url: str, tm
     again, refused = json.loads(both.stdout)
     assert (again["status"], again["repeated"], again["results"]["10"]) == ("00", True, [2, 250])
     assert (refused["status"], refused["reason"]) == ("02", "line 3, column 2: line_no: digits only")
+    partner = write_file(tmp_path, "01020000", "99990000", day, [])
+    (nobody,) = json.loads(runner.invoke(cli, ["files", "take", str(partner), "--json"]).stdout)
+    assert (nobody["status"], "reconcile.partners" in nobody["reason"]) == ("04", True)
     with pytest.raises(SwitchError, match="name must be type 2"):
         runner.invoke(cli, ["files", "take", str(tmp_path / "keyfile")], catch_exceptions=False)
     with pytest.raises(SwitchError, match="are not taken"):

@@ -31,6 +31,7 @@ class Booking(NamedTuple):
     account: AccountKind
     amount_fen: int
     fee_fen: int
+    holder: int = 0
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ class Books:
         if receipt.rrn in self.bookings[day]:
             self.fault(f"retrieval reference {receipt.rrn} was given twice")
         self.bookings[day][receipt.rrn] = Booking(
-            merchant_id, account, amount, self._fee_fen(merchant_id, account, amount)
+            merchant_id, account, amount, self._fee_fen(merchant_id, account, amount), holder.number
         )
 
     def book_ride(self, day: date, merchant_id: str, amount_fen: int) -> None:

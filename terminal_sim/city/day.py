@@ -12,7 +12,7 @@ from typing import Any
 
 from switch.domain.calendar import SHANGHAI
 from terminal_sim.broker import EmbeddedBroker
-from terminal_sim.city import evening, hospital, papers, shopping, troubles
+from terminal_sim.city import evening, hospital, papers, second_day, shopping, troubles
 from terminal_sim.city.bank_house import BankHouse, link
 from terminal_sim.city.books import Books, MerchantDay
 from terminal_sim.city.files import DayFiles, compare, read_day
@@ -24,6 +24,7 @@ from terminal_sim.city.outage import Outage, bank_outage
 from terminal_sim.city.plan import CityPlan, draw_city
 from terminal_sim.city.process import HouseError
 from terminal_sim.city.reckoning import Reckoning, reckon
+from terminal_sim.city.second_day import SecondDay
 from terminal_sim.city.street import BAD_LINE_TIMEOUT_S, GOOD_LINE_TIMEOUT_S, Street, everyone
 from terminal_sim.city.tally import CountedClient, Tally
 from terminal_sim.city.transit import Fleet
@@ -59,6 +60,7 @@ class Result:
     outage: Outage | None = None
     rush: Rush | None = None
     reckoning: Reckoning | None = None
+    following: SecondDay | None = None
 
     @property
     def close_greys_refused(self) -> int:
@@ -85,7 +87,9 @@ class Day:
         self.plan = draw_city(seed, purchases, self.moment.date())
         self.narrator = narrator
         cut_off = cut_off_for(self.moment)
-        self.house = House(folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}")])
+        self.house = House(
+            folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}"), *second_day.settings()]
+        )
         self.bank = BankHouse(self.plan, self.house)
         self.broker = EmbeddedBroker(folder)
         self.folder = folder
@@ -141,6 +145,7 @@ class Day:
         result.phases["shopping"] = selling
         result.day = evening.days_sold(street)[0]
         await self._evening(street, fleet, result)
+        await self._second_day(street, result)
         await self._counting(street, result)
         result.elapsed_s = now() - self._began
         return result
@@ -277,6 +282,14 @@ class Day:
         street.happened(
             "late purchases after it, in the next day", sum(len(street.books.bookings[day]) for day in after)
         )
+
+    async def _second_day(self, street: Street, result: Result) -> None:
+        began = now()
+        self.narrator.begin("the day after: a dispute, a second close, money and files go out")
+        result.following = await second_day.live(
+            street, self.house, result.day, Path(result.close["folder"]), self.narrator.say
+        )
+        result.phases["second day"] = now() - began
 
     async def _take_stock(self, street: Street, fleet: Fleet, result: Result) -> None:
         """The operator asks. The close has folded all that came, so the lists are whole."""

@@ -21,6 +21,8 @@ TITLES = {
     "QS": "offline summary",
     "TR": "rides of a merchant's lines",
     "FH": "other cities' cards",
+    "ER": "cases",
+    "DT": "answers to other cities",
 }
 
 

@@ -99,20 +99,20 @@ class House:
         """A setting, for commands and services that start from now on."""
         self._environment[name] = value
 
-    async def run(self, *arguments: str, may_fail: bool = False) -> Ran:
-        """Run one command to its end. HouseError with the end of what it said, unless it may fail."""
+    async def run(self, *arguments: str, may_fail: bool = False, words: str = "") -> Ran:
+        """Run one command to its end. words: its standard input. HouseError with the end of what it said, unless it may fail."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "switch", *arguments),
             cwd=self.folder,  # no cardswitch.toml of somebody else
             env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if words else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             preexec_fn=end_with_parent,
         )
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                out, err = await process.communicate()
+                out, err = await process.communicate(words.encode() if words else None)
         except TimeoutError:
             process.kill()
             await process.wait()

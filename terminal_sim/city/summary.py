@@ -112,6 +112,7 @@ def document(result: Result) -> dict[str, Any]:
             "folder": str(files.folder) if files is not None else None,
             "list": [fact._asdict() for fact in files.facts] if files is not None else [],
         },
+        "second_day": result.following.document() if result.following is not None else None,
         "audit": result.audit,
         "balances_compared": result.balances_compared,
         "checks": result.books.checks,
@@ -162,6 +163,7 @@ def show(result: Result, console: Console) -> None:
     _show_loads(page, result)
     _show_bank(page, result)
     _show_money(page, result)
+    _show_second_day(page, result)
     _show_files(page, result)
     _show_verdict(page, result)
 
@@ -329,6 +331,29 @@ def _show_money(page: _Page, result: Result) -> None:
         [("merchant", False), *((heading, True) for heading in headings)],
         rows,
     )
+
+
+def _show_second_day(page: _Page, result: Result) -> None:
+    found = result.following
+    if found is None:
+        return
+    page.line()
+    page.line(f"The day after, {found.day}", "bold")
+    page.line(
+        f"A holder did not know a purchase: case {found.case_no}, opened by one person and decided by another, gave {yuan(found.disputed_fen)} back, and its "
+        f"merchant got {yuan(found.disputed_fee_fen)} of fee back. Of the neighbour city's cards {found.foreign.get('10', 0)} rides were accepted by that city and "
+        f"paid, {found.foreign.get('01', 0)} was refused."
+    )
+    page.line(
+        f"{found.sent} files of both days went to the bank over SFTP; it acknowledged {found.acknowledged}. On {found.settlement_date} money moves: "
+        f"{found.payouts} payouts, {yuan(found.paid_fen)}, ordered as pain.001 and paid, says the custody bank's camt.054; {yuan(found.staying_fen)} of "
+        f"{found.staying} stay, mostly since their accounts are not told yet."
+    )
+    page.line(
+        f"The disputed purchase, {found.proven_rrn}, proven to somebody who has two files and no database:"
+    )
+    for line in found.proven:
+        page.line(f"  {line}")
 
 
 def _show_files(page: _Page, result: Result) -> None:

@@ -14,7 +14,7 @@ import uvloop
 from rich.console import Console
 
 from switch.domain.calendar import SHANGHAI
-from terminal_sim import device
+from terminal_sim import bank_command, device
 from terminal_sim.city import summary
 from terminal_sim.city.day import Day, Result
 from terminal_sim.city.house import claim
@@ -30,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="The virtual city, and single devic
 app.command("pos")(device.pos)
 app.command("host")(command.host)
 app.command("bank-file")(command.bank_file)
+app.command("bank")(bank_command.bank)
 
 
 @app.callback()

@@ -57,11 +57,12 @@ class Entry:
 
 @dataclass(slots=True)
 class CustodyBank:
-    """One account of one customer. with_refs: whether papers carry the bank's own reference of a movement."""
+    """One account of one customer. with_refs: whether papers carry the bank's own reference of a movement. name: makes its ids its own."""
 
     account: str
     balance_fen: int = 0
     with_refs: bool = True
+    name: str = ""
     entries: list[Entry] = field(default_factory=list)
     told: int = 0  # entries that a notification has told
     stated: int = 0  # and a statement
@@ -95,7 +96,7 @@ class CustodyBank:
     def move(self, end_to_end_id: str, fen: int, remittance: str = "", reason: str = "") -> None:
         """Money in (above zero) or out."""
         self.balance_fen += fen
-        ref = f"B{len(self.entries) + 1:09d}" if self.with_refs else ""
+        ref = f"B{self.name}{len(self.entries) + 1:09d}" if self.with_refs else ""
         self.entries.append(Entry(ref, end_to_end_id, abs(fen), fen > 0, remittance, reason))
 
     def notification(self, now: datetime) -> bytes:
@@ -117,7 +118,7 @@ class CustodyBank:
     ) -> bytes:
         self.papers += 1
         at = f"<CreDtTm>{now.isoformat(timespec='seconds')}</CreDtTm>"
-        paper_id = f"{statement.upper()}-{self.papers:06d}"
+        paper_id = f"{statement.upper()}-{self.name}{self.papers:06d}"
         body = "".join(_entry(entry, now.date()) for entry in entries)
         return (
             '<?xml version="1.0" encoding="UTF-8"?>\n'

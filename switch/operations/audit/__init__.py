@@ -21,6 +21,7 @@ from psycopg import sql
 from switch.operations.audit.centre_files import CentreFileAudit
 from switch.operations.audit.checks import Check, read_checks
 from switch.operations.audit.files import FileAudit
+from switch.operations.audit.papers import PaperAudit
 from switch.operations.audit.report_files import ReportAudit
 from switch.operations.audit.seals import SealAudit
 
@@ -57,9 +58,8 @@ CHECKS: Final = tuple(
 assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 # What is made again in Python, from the rows of each closed day: name, what holds when nothing is found, and who does it.
-DAYS_ANEW: Final[
-    tuple[tuple[str, str, type[FileAudit] | type[CentreFileAudit] | type[ReportAudit] | type[SealAudit]], ...]
-] = (
+Anew = type[FileAudit] | type[CentreFileAudit] | type[PaperAudit] | type[ReportAudit] | type[SealAudit]
+DAYS_ANEW: Final[tuple[tuple[str, str, Anew], ...]] = (
     (
         "files",
         "every file of a closed day is on disk as it was stored, and its lines are the day's transactions",
@@ -69,6 +69,11 @@ DAYS_ANEW: Final[
         "centre_disk",
         "every file of an interop centre is on disk as it was stored, and its lines are its records",
         CentreFileAudit,
+    ),
+    (
+        "papers",
+        "every order to the bank, and every file that a merchant got with a payout, is on disk as it was written",
+        PaperAudit,
     ),
     ("reports", "every report of a closed day is on disk as it was stored", ReportAudit),
     (

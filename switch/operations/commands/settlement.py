@@ -11,6 +11,8 @@ import typer
 
 from switch.clearing.calendar_cn import WorkdayCalendar
 from switch.clearing.settlement import payouts
+from switch.clearing.settlement.merchant_files import as_json as files_as_json
+from switch.clearing.settlement.merchant_files import inspect_files, read_files, write_merchant_files
 from switch.clearing.settlement.order import Ordered, OrderTerms, inspect_order, order, read_orders
 from switch.clearing.settlement.prepare import Prepared, prepare
 from switch.clearing.settlement.turn import Connection
@@ -265,3 +267,36 @@ def show(payout: Number, as_json: Json = False) -> None:
         typer.echo(
             f"  {one['kind']} {one['statement_id']}/{one['line']}: {sign}{yuan(one['amount_fen'])} {one['outcome']} {one['bank_ref']}"
         )
+
+
+@app.command("files")
+def files(
+    day: Date,
+    check: Annotated[bool, typer.Option("--check", help="Only compare; write nothing.")] = False,
+    actor: Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Write for each ordered payout of a merchant what it is made of, CSV and XLSX. Again: what is missing, byte for byte.
+
+    Exit 1 when a file that was written before is missing or was changed (with --check).
+    """
+    settings = load_settings()
+    folder = settings.clearing_folder
+    who = actor or getpass.getuser()
+
+    async def doing(connection: Connection) -> tuple[list[str], list[dict[str, Any]]]:
+        written: list[str] = []
+        if not check:
+            _, written = await write_merchant_files(connection, day.date(), folder, actor=who)
+        found = inspect_files(folder, day.date(), await read_files(connection, day.date()))
+        return written, files_as_json(found)
+
+    written, found = _run(doing)
+    if as_json:
+        _tell({"settlement_date": day.date(), "written": written, "files": found})
+    else:
+        for one in found:
+            typer.echo(f"{one['name']:45}  {one['line_count']:>9,} lines  {one['fault'] or 'whole'}")
+        typer.echo(f"{len(found)} files, {len(written)} written now")
+    if any(one["fault"] for one in found):
+        raise typer.Exit(1)

@@ -41,6 +41,7 @@ ELSEWHERE = {
         "reconcile_states",
     },
     "purse/risk/test_audited": {"risk_cases", "risk_hits"},
+    "clearing/settlement/test_audited": {check.name for check in read_checks("payouts.sql")},
 }
 app = typer.Typer()
 app.command()(audit)

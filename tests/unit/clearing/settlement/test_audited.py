@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from switch.clearing.settlement.merchant_files import write_merchant_files
 from switch.clearing.settlement.payouts import cancel, resolve
 from switch.clearing.settlement.terms import Terms, set_terms
 from switch.ledger.bookings import Booking
@@ -101,6 +102,8 @@ CHANGES = [
     (first("bank_entry", "payout_id", "NULL", "outcome = 'PAID'"), "bank_entry"),
     (first("booking", "amount_fen", "amount_fen + 1", "event = 'money_unexplained'"), "bank_entry"),
     ("DELETE FROM booking WHERE event = 'money_sent_back'", "bank_entry"),
+    (first("settlement_file", "net_fen", "net_fen + 1"), "settlement_file"),
+    (first("settlement_file", "payout_id", "'P20240318000001'"), "settlement_file"),
 ]
 
 
@@ -133,6 +136,7 @@ async def settled(city: Settling) -> None:
     bank.move("", -98)
     if ids[OTHER].startswith("C"):
         bank.move(ids[OTHER], await city.one("SELECT amount_fen FROM payout WHERE party = %s", OTHER))
+    await write_merchant_files(city.pg, day, city.folder, actor="li wei")
     paper = city.folder / "paper.xml"
     paper.write_bytes(bank.statement(NOW))
     await city.take(paper)

@@ -6,7 +6,7 @@
 
 Memory is flat: the first reading keeps a short digest of every block, and the second checks each block against it before
 anything of it is committed, so a file that is changed meanwhile stops the work. `take` of a file type says what its lines
-mean: depot_files.py for XF, own_cards.py for DF, foreign.py for DT, and centre.py for what comes to an interop centre.
+mean: depot_files.py for XF, own_cards.py for DF, foreign.py for DT, disputes/incoming.py for ER, and centre.py for what comes to an interop centre.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

@@ -138,6 +138,18 @@ class CaseLife(RuleBasedStateMachine):
         if action == Action.CHARGEBACK:
             self.charged, self.charged_fen = True, fen
 
+    @rule(data=st.data(), fen=FEN)
+    def carry_on(self, data: st.DataObject, fen: int) -> None:
+        """What the state allows, asked for and approved: left to themselves few cases would come to their end."""
+        if self.asked is None:
+            if self.state in OPEN:
+                action = data.draw(st.sampled_from([action for state, action in NEXT if state == self.state]))
+                self.ask(action, fen)
+            else:
+                self.open_case(data.draw(MONEY), fen)
+        if self.asked is not None:
+            self.approve()
+
     @precondition(lambda self: self.case_no)
     @rule()
     def deny(self) -> None:
@@ -181,8 +193,8 @@ def test_whoever_comes_first_a_purchase_goes_back_once_and_never_beyond_its_amou
         try:
             life = CaseLife.TestCase()
             life.settings = settings(
-                max_examples=15,
-                stateful_step_count=20,
+                max_examples=12,
+                stateful_step_count=16,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             )
@@ -192,4 +204,4 @@ def test_whoever_comes_first_a_purchase_goes_back_once_and_never_beyond_its_amou
             runner.run(book.run())
             runner.run(pg.close())
     with psycopg.connect(postgres_url) as connection:
-        assert connection.execute("SELECT count(*) > 10 FROM journal WHERE class = 3").fetchone() == (True,)
+        assert connection.execute("SELECT count(*) > 5 FROM journal WHERE class = 3").fetchone() == (True,)

@@ -29,7 +29,7 @@ DECIDED_AT_ONCE: Final = 200
 ASKED, DONE = "asked", "done"  # in receipts; the others are the rules by which lines were refused
 AUTO: Final = "disputes.auto_accept"
 LINE_LENGTH: Final = 299
-_COUNTS_DATE: Final = 8
+_DATE_DIGITS: Final = 8
 
 
 def dispute_kind(connection: Connection, name: FileName, terms: Terms) -> Kind:
@@ -101,7 +101,7 @@ async def _look_up(
 
 
 def _name(values: Mapping[str, Value]) -> tuple[str, str]:
-    return f"{values['original_date']:0{_COUNTS_DATE}d}", str(values["line"]).ljust(LINE_LENGTH)
+    return f"{values['original_date']:0{_DATE_DIGITS}d}", str(values["line"]).ljust(LINE_LENGTH)
 
 
 def _date(digits: str) -> date | None:

@@ -212,6 +212,9 @@ class Clearing(_Section):
     calendar_file: Path | None = Field(
         None, description="holidays and make-up workdays that override the built-in ones"
     )
+    hot_list_for: tuple[str, ...] = Field(
+        (), description="acquirers, 8 digits each, that get the hot list (BF, BI) with a day's files"
+    )
     sign_files: bool = Field(
         False, description="sign files when they are first written; needs a key of type FSK in the vault"
     )
@@ -526,7 +529,8 @@ def _listed(path: list[str], value: str) -> Any:
         except ValueError:
             name = PREFIX + "__".join(path).upper()
             raise ConfigurationError(f"environment variable {name}: not JSON") from None
-    return tuple(value.split(",")) if path == ["institution", "issuer_ids"] else value
+    lists = (["institution", "issuer_ids"], ["clearing", "hot_list_for"])
+    return tuple(value.split(",")) if path in lists else value
 
 
 def chosen_file(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Path | None:

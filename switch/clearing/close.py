@@ -63,6 +63,7 @@ class CloseTerms(NamedTuple):
     file_signer: signs the files; None: they are not signed.
     may_end: whether a day that is still open is ended by closing it; without that it is refused.
     parallel_workers: processes that PostgreSQL may take beside the first for a query; terminals go on paying meanwhile.
+    hot_list_for: acquirers that get the hot list with a day's files.
     """
 
     own_id: str
@@ -80,6 +81,7 @@ class CloseTerms(NamedTuple):
     file_signer: Signer | None = None
     may_end: bool = True
     parallel_workers: int = 1
+    hot_list_for: Sequence[str] = ()
 
 
 class Closed(NamedTuple):
@@ -393,7 +395,9 @@ class _Run:
         if not await cursor.fetchall():
             async with self.connection.transaction():
                 answers = await plan_answers(self.connection, self.day.day, self.day.own_id)
-                await files.plan(self.terms.interop_centre, await self._forwarded(), answers)
+                await files.plan(
+                    self.terms.interop_centre, await self._forwarded(), answers, self.terms.hot_list_for
+                )
         self.written += await files.write_missing()
         return await self._figures("files_outcome")
 

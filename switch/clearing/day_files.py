@@ -25,6 +25,7 @@ from switch.clearing.files import (
     parse_name,
     sync_folder,
 )
+from switch.clearing.hot_list_files import HOT_LIST_LINES, plan_hot_lists
 from switch.clearing.layouts import LAYOUTS, Value, share_of_total, write_line
 from switch.clearing.lines import ANSWER_LINES, DECIDED_LINES, DISPUTE_LINES, FORWARDED_LINES, REFUSAL_LINES
 from switch.clearing.signatures import Signer, sign_files
@@ -154,12 +155,16 @@ class DayFiles:
         return str(FileName(kind, self._terms.centre_id, receiver, self._terms.day))
 
     async def plan(
-        self, interop_centre: str, forwarded: tuple[int, int], answers: Iterable[PlannedFile] = ()
+        self,
+        interop_centre: str,
+        forwarded: tuple[int, int],
+        answers: Iterable[PlannedFile] = (),
+        hot_list_for: Sequence[str] = (),
     ) -> None:
         """Settle which files there are, with their counts and totals. In the caller's transaction, once per day.
 
         forwarded: count and amount of records of other cities' cards, which go to that centre if there is one. answers: DT files
-        about our cards elsewhere.
+        about our cards elsewhere. hot_list_for: acquirers that get the hot list.
         """
         plan: list[tuple[str, str, int | None, int, int]] = []
         members = [row[0] for row in await self._rows_of("members")]
@@ -182,6 +187,9 @@ class DayFiles:
         plan += answers
         for member, count, credits_fen in await settle_lines(self._connection, self._terms.day):
             plan.append((self._name("ER", member), member, None, count, credits_fen))
+        for listed in await plan_hot_lists(self._connection, self._terms.day, hot_list_for):
+            name = FileName(listed.kind, self._terms.own_id, listed.acquirer, self._terms.day)
+            plan.append((str(name), listed.acquirer, None, listed.lines, listed.version))
         names, parties, party_nos, counts, totals = zip(*plan, strict=True)
         await self._connection.execute(
             SQL["plan_file"],
@@ -391,7 +399,14 @@ _QS_FIELDS = (
 
 
 _TR_FIELDS = tuple(field.name for field in LAYOUTS["TR"].fields[2:-1])
-_STREAMED = {"SS": REFUSAL_LINES, "FH": FORWARDED_LINES, "DT": ANSWER_LINES, "ER": DISPUTE_LINES}
+_STREAMED = {
+    "SS": REFUSAL_LINES,
+    "FH": FORWARDED_LINES,
+    "DT": ANSWER_LINES,
+    "ER": DISPUTE_LINES,
+    "BF": HOT_LIST_LINES,
+    "BI": HOT_LIST_LINES,
+}
 
 
 def _with_crlf(lines: list[bytes]) -> bytes:

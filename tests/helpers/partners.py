@@ -103,6 +103,9 @@ async def alarms(pg: AsyncConnection[Any]) -> list[tuple[str, str]]:
 
 async def forget(pg: AsyncConnection[Any], server: Sshd) -> None:
     """As if nothing had ever been delivered or sent again."""
+    async with pg.transaction():  # the rows of what was sent again are never changed but here
+        await pg.execute("SET LOCAL session_replication_role = replica")
+        await pg.execute("DELETE FROM clearing_resend")
     await pg.execute(
         "TRUNCATE delivery, delivery_day, delivery_partner, delivery_receipt, delivery_inbox, delivery_alarm"
     )

@@ -52,6 +52,7 @@ CHECKS: Final = tuple(
             "disputes",
             "reconcile",
             "lists",
+            "deliveries",
         )
     )
 )

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import psycopg
 
 from switch.operations.audit.checks import names
+from switch.operations.audit.generations import listed_lines, on_their_way
 from switch.storage.sql import load
 
 SQL: Final = load(__package__ or "", "lines.sql")
@@ -34,6 +35,8 @@ LENGTHS: Final = {
     "ER": 352,
     "DF": 201,
     "DT": 211,
+    "BF": 40,
+    "BI": 40,
 }
 _BASE36: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -275,10 +278,10 @@ class FileAudit:
         """Whether a change of this table could change what is found; see Check.reads."""
         return any(names(query, table) for query in cls.sql.values())
 
-    def _fault(self, key: str, expected: str, found: str) -> None:
+    def _fault(self, key: str, expected: str, found: str, table: str = "") -> None:
         self.fault_count += 1
         if len(self.places) < self._places_max:
-            self.places.append((self.table, key, expected, found))
+            self.places.append((table or self.table, key, expected, found))
 
     def _rows(self, query: str, **values: object) -> list[Row]:
         return self._connection.execute(self.sql[query], values).fetchall()
@@ -306,6 +309,10 @@ class FileAudit:
                     self._compare(day, file, iter(()))
             while waiting is not None:
                 waiting = self._without_file(day, waiting, merchants)
+            folder = self._folder / f"{day.day:%Y%m%d}"
+            again, signed = self._rows("sent_again", day=day.day), self._rows("signed", day=day.day)
+            for fault in on_their_way(folder, again, signed):
+                self._fault(*fault)
 
     def _by_merchant(self, day: Day) -> Iterator[tuple[int, Iterator[Charge]]]:
         return groupby(self._charges(day, ""), key=itemgetter(0))
@@ -347,6 +354,8 @@ class FileAudit:
                 yield f"D{number:08d}{merchant}{ridden}{industry:02X}{line}{counts}{sums}{day.day:%Y%m%d}"
         elif kind == "ER":
             yield from self._said(day, file.party)
+        elif kind in ("BF", "BI"):
+            yield from listed_lines(self._rows("listed_cards", day=day.day, party=file.party))
         elif kind == "FH":
             for number, (raw,) in enumerate(self._rows("forwarded", day=day.day), 1):
                 yield f"D{number:08d}{raw.hex().upper()}"
@@ -446,7 +455,7 @@ class FileAudit:
 def chain_of(day: Day, file: File, lines: Iterator[str]) -> Iterator[bytes]:
     """Header and lines of a file as they must be, each with its CRLF."""
     kind, receiver = file.name[:2], file.name[10:18]
-    sender = day.own_id if kind in ("FH", "DF", "DT") else day.centre_id
+    sender = day.own_id if kind in ("FH", "DF", "DT", "BF", "BI") else day.centre_id
     sequence = file.name[26:] if kind == "DT" else "001"
     created = day.created_at + EIGHT_HOURS
     header = (

@@ -10,6 +10,35 @@ SELECT c.business_date, c.created_at, c.settlement_date, c.own_id, c.centre_id, 
 SELECT name, party, party_no, line_count, total_fen, upper(encode(sm3, 'hex')), size_bytes
   FROM clearing_file WHERE business_date = %(day)s ORDER BY ordinal;
 
+-- name: listed_cards
+-- 1: comes off, 2: comes on or changes its level.
+SELECT h.version, h.base, to_char(w.published_at AT TIME ZONE 'UTC' + interval '8 hours', 'YYYYMMDD'), c.part, c.asn, c.level,
+       to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YYYYMMDD')
+  FROM clearing_hot_list h
+  JOIN hot_list_version w ON w.version = h.version
+  LEFT JOIN LATERAL (
+       SELECT 2 AS part, e.asn, e.level, v.published_at AS at
+         FROM hot_list_entry e JOIN hot_list_version v ON v.version = e.from_version
+        WHERE e.from_version <= h.version AND coalesce(e.until_version > h.version, true)
+          AND NOT EXISTS (SELECT FROM hot_list_entry o WHERE o.asn = e.asn AND o.level = e.level AND o.from_version <= h.base
+                             AND coalesce(o.until_version > h.base, true))
+       UNION ALL
+       SELECT 1, o.asn, 0, w.published_at
+         FROM hot_list_entry o
+        WHERE o.from_version <= h.base AND coalesce(o.until_version > h.base, true)
+          AND NOT EXISTS (SELECT FROM hot_list_entry e WHERE e.asn = o.asn AND e.from_version <= h.version
+                             AND coalesce(e.until_version > h.version, true))) AS c ON true
+ WHERE h.business_date = %(day)s AND h.acquirer_id = %(party)s
+ ORDER BY c.part, c.asn;
+
+-- name: sent_again
+SELECT name, original, upper(encode(sm3, 'hex')), size_bytes FROM clearing_resend WHERE of_date = %(day)s ORDER BY name;
+
+-- name: signed
+SELECT name, public_key, signature FROM file_signature
+ WHERE name IN (SELECT name FROM clearing_file WHERE business_date = %(day)s UNION ALL SELECT name FROM clearing_resend WHERE of_date = %(day)s)
+ ORDER BY name;
+
 -- name: charges
 -- Instants as digits of UTC+8: at is last digit of the year, day of the year, MMDDhhmmss. local_time and other: of an offline record the terminal's clock, and its ATC and PSAM serial.
 SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDDDMMDDHH24MISS'), c.entry_no, m.merchant_id, t.terminal_id, c.batch_no, c.stan, c.rrn, coalesce(l.account_kind, c.account_kind, 0)::integer, c.pan, c.fen, to_char(c.local_time, 'YYYYMMDDHH24MISS'),

@@ -219,8 +219,20 @@ member AS (
     SELECT l.business_date, 'ER', l.member_id, l.member_id, NULL, count(*), sum(greatest(l.amount_fen, 0)), 8, l.member_id::bigint, 0
       FROM clearing_dispute l JOIN closed c ON c.business_date = l.business_date
      GROUP BY l.business_date, l.member_id
+    UNION ALL
+    SELECT h.business_date, CASE WHEN h.base IS NULL THEN 'BF' ELSE 'BI' END, h.acquirer_id, h.acquirer_id, NULL,
+           (SELECT count(*) FROM hot_list_entry e
+             WHERE e.from_version <= h.version AND coalesce(e.until_version > h.version, true)
+               AND NOT EXISTS (SELECT FROM hot_list_entry o WHERE o.asn = e.asn AND o.level = e.level AND o.from_version <= h.base
+                                  AND coalesce(o.until_version > h.base, true)))
+           + (SELECT count(*) FROM hot_list_entry o
+               WHERE o.from_version <= h.base AND coalesce(o.until_version > h.base, true)
+                 AND NOT EXISTS (SELECT FROM hot_list_entry e WHERE e.asn = o.asn AND e.from_version <= h.version
+                                    AND coalesce(e.until_version > h.version, true)))
+           + CASE WHEN h.base IS NULL THEN 0 ELSE 1 END, h.version, 9, h.acquirer_id::bigint, 1
+      FROM clearing_hot_list h JOIN closed c ON c.business_date = h.business_date
 ), want AS (
-    SELECT business_date, kind || CASE WHEN kind IN ('FH', 'DT') THEN c.own_id ELSE c.centre_id END || receiver || to_char(business_date, 'YYYYMMDD')
+    SELECT business_date, kind || CASE WHEN kind IN ('FH', 'DT', 'BF', 'BI') THEN c.own_id ELSE c.centre_id END || receiver || to_char(business_date, 'YYYYMMDD')
            || CASE kind WHEN 'DT' THEN lpad((row_number() OVER (PARTITION BY business_date, kind ORDER BY part, place))::text, 3, '0') ELSE '001' END AS name,
            party, party_no, lines, fen,
            row_number() OVER (PARTITION BY business_date ORDER BY part, place, file) AS ordinal

@@ -82,6 +82,7 @@ def close_terms(settings: Settings, signer: SealSigner | None = None) -> CloseTe
         deadline=Deadline(settings.interop.answer_days, settings.interop.answer_by),
         signer=signer,
         parallel_workers=settings.clearing.parallel_workers,
+        hot_list_for=settings.clearing.hot_list_for,
     )
 
 

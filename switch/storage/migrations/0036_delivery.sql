@@ -114,3 +114,31 @@ CREATE TABLE delivery_alarm (
     raised_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (partner, kind, name)
 );
+
+-- Hot lists that a day's files carry: BF where an acquirer had none before (base NULL), else BI from the version of his last one.
+CREATE TABLE clearing_hot_list (
+    business_date date NOT NULL REFERENCES clearing_day,
+    acquirer_id   text NOT NULL CHECK (acquirer_id ~ '^[0-9]{8}$'),
+    version       integer NOT NULL REFERENCES hot_list_version,
+    base          integer REFERENCES hot_list_version CHECK (base < version),
+    PRIMARY KEY (acquirer_id, business_date)
+);
+CREATE TRIGGER closed BEFORE INSERT OR UPDATE OR DELETE ON clearing_hot_list
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_of_closed_day();
+
+-- Lines of such a file: V and the base version, what comes off, what comes on or changes its level. Without a base: the whole list.
+CREATE FUNCTION clearing_hot_list_lines(base integer, wanted integer)
+    RETURNS TABLE (part integer, operation text, asn text, level smallint, effective_date date) LANGUAGE sql STABLE AS $$
+    SELECT 0, 'V', lpad(base::text, 20, '0'), 0::smallint, (v.published_at AT TIME ZONE INTERVAL '8 hours')::date
+      FROM hot_list_version v WHERE v.version = wanted AND base IS NOT NULL
+    UNION ALL
+    SELECT 1, 'D', o.asn, 0::smallint, (v.published_at AT TIME ZONE INTERVAL '8 hours')::date
+      FROM hot_list_at(base) o JOIN hot_list_version v ON v.version = wanted
+     WHERE NOT EXISTS (SELECT FROM hot_list_at(wanted) n WHERE n.asn = o.asn)
+    UNION ALL
+    SELECT 2, 'A', n.asn, n.level, (v.published_at AT TIME ZONE INTERVAL '8 hours')::date
+      FROM hot_list_entry n
+      JOIN hot_list_version v ON v.version = n.from_version
+      LEFT JOIN hot_list_at(base) o ON o.asn = n.asn
+     WHERE n.from_version <= wanted AND (n.until_version IS NULL OR n.until_version > wanted) AND o.level IS DISTINCT FROM n.level
+$$;

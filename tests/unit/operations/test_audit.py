@@ -40,6 +40,14 @@ ELSEWHERE = {
         "reconcile_findings",
         "reconcile_states",
     },
+    "test_audit_deliveries": {
+        "file_signatures",
+        "file_resends",
+        "hot_list_files",
+        "deliveries",
+        "delivery_days",
+        "delivery_inbox",
+    },
     "purse/risk/test_audited": {"risk_cases", "risk_hits"},
     "clearing/settlement/test_audited": {check.name for check in read_checks("payouts.sql")},
 }

@@ -362,7 +362,7 @@ CHANGES = [
     Change("purse_serial", "psam_serial", "psam_serial + 70000"),
     *plus("purse_waiting", "amount_fen balance_fen atc entry_no card"),
     Change("purse_waiting", "verdict", "'94'", "verdict = '00'"),
-    Change("purse_waiting", "verdict", "'00'", "result = '04' AND verdict IS NULL"),
+    Change("purse_waiting", "verdict", "'00'", "verdict IS NULL"),
     Change("purse_waiting", "decided_on", "decided_on + 1", "verdict = '00'"),
     Change("purse_waiting", "result", "'04'", "result = '11'"),
     Change("purse_quarantine", "raw", "set_byte(raw, 3, get_byte(raw, 3) # 1)"),

@@ -80,7 +80,7 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
               coalesce(t.weight_centre, 0) AS weight_centre, coalesce(t.weight_acquirer, 1) AS weight_acquirer
          FROM clearing_day d
          LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= c.local_time::date)
-        WHERE d.business_date = %(day)s AND d.interop_id IS NOT NULL AND l.account_kind = 50) AS a ON true
+        WHERE d.business_date = %(day)s AND d.interop_id IS NOT NULL AND l.account_kind = 50 AND l.issuer_id IS NOT NULL) AS a ON true
   -- What cases moved about offline records: the trace and instant of those.
   LEFT JOIN (SELECT e.entry_no, coalesce(r.record_serial, v.record_serial) AS record_serial, coalesce(r.received_at, v.decided_at) AS at
                FROM dispute_event e

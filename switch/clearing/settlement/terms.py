@@ -175,12 +175,15 @@ async def set_terms(
     if holds:
         terms = terms._replace(held_reason=with_reason(terms.held_reason))
     await _known(connection, party)
-    await _from(connection, valid_from)
-    cursor = await connection.execute(
-        SQL["set_terms"],
-        terms._asdict() | {"party": party, "valid_from": valid_from, "actor": who, "reason": why},
-    )
-    row = await cursor.fetchone()
+    async with connection.transaction():
+        # A preparation that runs meanwhile keeps the table still: either it sees this row, or this sees its date.
+        await connection.execute(SQL["wait_for_preparation"])
+        await _from(connection, valid_from)
+        cursor = await connection.execute(
+            SQL["set_terms"],
+            terms._asdict() | {"party": party, "valid_from": valid_from, "actor": who, "reason": why},
+        )
+        row = await cursor.fetchone()
     assert row is not None
     terms_no: int = row[0]
     return terms_no

@@ -34,6 +34,9 @@ SELECT minimum_fen, cycle, cycle_day, held_all, held_fen, held_until, held_reaso
  ORDER BY valid_from DESC, terms_no DESC
  LIMIT 1
 
+-- name: wait_for_preparation
+LOCK TABLE payout_terms IN ROW EXCLUSIVE MODE
+
 -- name: set_terms
 INSERT INTO payout_terms (party, valid_from, minimum_fen, cycle, cycle_day, held_all, held_fen, held_until, held_reason, set_by, reason)
 VALUES (%(party)s, %(valid_from)s, %(minimum_fen)s, %(cycle)s, %(cycle_day)s, %(held_all)s, %(held_fen)s, %(held_until)s, %(held_reason)s,

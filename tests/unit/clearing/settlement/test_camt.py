@@ -53,7 +53,7 @@ def test_a_statement_is_read_whole_and_byte_by_byte() -> None:
     assert read(paper()) == EXPECTED
     assert read(paper(), 1) == EXPECTED
     notified = read(paper(final=False))
-    assert notified[0] == EXPECTED[0]._replace(  # type: ignore[union-attr]
+    assert notified[0] == EXPECTED[0]._replace(
         kind="camt.054", statement_id="NTFCTN-000001", opening_fen=None, closing_fen=None
     )
     assert notified[1:] == EXPECTED[1:]
@@ -73,6 +73,16 @@ def test_entries_without_details_and_with_several_are_read_too() -> None:
     assert [event.amount_fen for event in events if isinstance(event, Entry)] == [2_345, 10_000, 12_345, 7]
     with pytest.raises(StatementRefused, match="do not add up"):
         read((text[:begin] + details.replace("123.45", "23.45") + text[end:]).encode())
+
+
+def test_several_statements_of_a_file_have_sums_of_their_own() -> None:
+    one = paper()
+    begin, end = one.index(b"<Stmt>"), one.index(b"</Stmt>") + len(b"</Stmt>")
+    second = one[begin:end].replace(b"STMT-000001", b"STMT-000002")
+    events = read(one[:end] + second + one[end:], 5)
+    assert events[:5] == EXPECTED
+    assert events[5] == EXPECTED[0]._replace(statement_id="STMT-000002")
+    assert events[6:] == EXPECTED[1:]
 
 
 def test_supplementary_data_and_what_nobody_needs_are_passed_over() -> None:

@@ -102,13 +102,6 @@ class _Original(NamedTuple):
     voidable: bool = True  # that a void of it can be made good here
 
 
-class _Use(NamedTuple):
-    """What has been given back of an original, and what undid it."""
-
-    refunded_fen: int
-    undone_by: int | None
-
-
 class _Side(NamedTuple):
     """One share of the money: whose, and how much."""
 
@@ -128,14 +121,14 @@ async def adjust(connection: Connection, asked: Adjustment) -> Adjusted:
     await connection.execute(TAKE_SHARED, (GATE, asked.shard))
     original = await _read(connection, asked)
     accounts = await _lock(connection, asked, original)
-    use_row = await _one(connection, "lock_use", where)
-    use = _Use(*use_row) if use_row is not None else _Use(0 if original.stands else original.amount_fen, None)
+    used = await _one(connection, "lock_use", where)
+    refunded_fen, undone_by = used or (0 if original.stands else original.amount_fen, None)
     row = await _one(connection, "read_instant", {})
     if row is None:
         raise LookupError("no business day covers this instant: run `cardswitch doctor`")
     now, today = row
     giving = asked.kind in GIVING_BACK
-    left_fen = _left_given_back(asked, original, use)
+    left_fen = _left_given_back(asked, original, refunded_fen, undone=undone_by is not None)
     shares = _shares(asked, original, left_fen)
     if giving:
         sides = await _receivers(connection, asked, original, shares, accounts)
@@ -226,10 +219,9 @@ async def _lock(
             wanted.append(original.account_id - int(AccountKind.MEDICAL) + int(AccountKind.ONLINE))
     accounts = {}
     if wanted:
-        cursor = await connection.execute(
-            SQL["lock_accounts"], {"shard": asked.shard, "accounts": sorted(wanted)}
-        )
-        accounts = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+        which = {"shard": asked.shard, "accounts": sorted(wanted)}
+        rows = await (await connection.execute(SQL["lock_accounts"], which)).fetchall()
+        accounts = {row[0]: (row[1], row[2]) for row in rows}
     if asked.source == Source.ENTRY and original.payer is not None:
         await connection.execute(
             SQL["lock_terminal"], {"space": TERMINAL_LOCK, "terminal_no": asked.terminal_no}
@@ -240,18 +232,17 @@ async def _lock(
 # ---------------------------------------------------------------------- decisions
 
 
-def _left_given_back(asked: Adjustment, original: _Original, use: _Use) -> int:
-    """What is given back of the original after this, in all. Raises AdjustmentRefused."""
+def _left_given_back(asked: Adjustment, original: _Original, given_fen: int, *, undone: bool) -> int:
+    """What is given back of the original after this, in all. given_fen: by refunds and cases before. Raises AdjustmentRefused."""
     amount_fen = asked.amount_fen
     if asked.kind in GIVING_BACK:
-        if use.undone_by is not None:
+        if undone:
             raise AdjustmentRefused(Why.STATE, "transaction: was voided or reversed, nothing is left of it")
-        if use.refunded_fen + amount_fen > original.amount_fen:
-            left_fen = original.amount_fen - use.refunded_fen
+        if given_fen + amount_fen > original.amount_fen:
+            left_fen = original.amount_fen - given_fen
             raise AdjustmentRefused(Why.AMOUNT, f"amount: {left_fen} fen are left of the transaction")
-        return use.refunded_fen + amount_fen
-    given_fen = use.refunded_fen
-    if use.undone_by is not None:
+        return given_fen + amount_fen
+    if undone:
         if not original.voidable:
             raise AdjustmentRefused(Why.STATE, "transaction: its void stands; its holder must pay anew")
         given_fen = original.amount_fen

@@ -138,15 +138,17 @@ class CaseLife(RuleBasedStateMachine):
         if action == Action.CHARGEBACK:
             self.charged, self.charged_fen = True, fen
 
-    @rule(data=st.data(), fen=FEN)
-    def carry_on(self, data: st.DataObject, fen: int) -> None:
-        """What the state allows, asked for and approved: left to themselves few cases would come to their end."""
-        if self.asked is None:
-            if self.state in OPEN:
-                action = data.draw(st.sampled_from([action for state, action in NEXT if state == self.state]))
-                self.ask(action, fen)
-            else:
-                self.open_case(data.draw(MONEY), fen)
+    @rule(fen=FEN)
+    def carry_on(self, fen: int) -> None:
+        """What state and money allow, asked for and approved: left to themselves few cases would come to their end."""
+        left = 0 if self.undone else self.fen - self.given
+        if self.asked is None and self.state == State.CHARGED_BACK:
+            self.ask("05", min(fen, self.charged_fen))
+        elif self.asked is None and self.state == State.RETRIEVAL:
+            self.ask("04", min(fen, left or self.fen))
+        elif self.asked is None:
+            action = "02" if not left else "01" if self.charged else "04"
+            self.open_case(action, min(fen, left or self.fen))
         if self.asked is not None:
             self.approve()
 

@@ -111,7 +111,7 @@ def member_lines(rows: Rows, member: str) -> Lines:
     wanted = issues | acquires
     if not wanted.all():
         rows, issues, acquires = rows[wanted], issues[wanted], acquires[wanted]
-    kind, account, effect = (numbers(rows, name) for name in ("kind", "account_kind", "effect_fen"))
+    kind, account, effect = (numbers(rows, column) for column in ("kind", "account_kind", "effect_fen"))
     reverses = kind == Kind.REVERSAL.value
     # A reversal carries its original's code: taking money back undoes a purchase (00), giving it again undoes a void (20).
     undoes = np.isin(kind, _UNDOING) | (reverses & (effect > 0))

@@ -1,4 +1,4 @@
-"""Lines of the clearing files, as data: the writer, the reader and the SQL that formats millions of lines use these tables.
+"""Lines of the clearing files, as data: the writers (one by one, by columns, in SQL) and the reader use these tables.
 
 A line is `D`, an eight-digit line number (not in CM) and the fields below, without gaps. CM carries the 34 fields of the
 bank-card networks' general detail file ACOM, separated by single spaces.

@@ -35,6 +35,9 @@ async def test_a_day_of_the_benchmark_closes_into_files_that_the_audit_finds_rig
     await fill_day(pg, day, size, begins_at, timedelta(hours=22))
     await settle_down(pg, day)
     closed = await close_day(pg, day, terms._replace(shards=SHARDS, interop_centre=terms.centre_id), "test")
+    # As many processes as the terms allow, in the session that planned all of this.
+    shown = await pg.execute("SHOW max_parallel_workers_per_gather")
+    assert await shown.fetchone() == (str(terms.parallel_workers),)
     kinds = {parse_name(name).kind for name in closed.rewritten}
     assert kinds == {"NP", "CM", "NS", "QS", "SS", "MR", "TR", "FH"}
     with psycopg.connect(postgres_url, autocommit=True) as link:

@@ -31,7 +31,6 @@ ATTEMPTS_MAX: Final = 200  # of one file; two days at the longest pause
 DAYS_AT_ONCE: Final = 31
 REASON_MAX: Final = 200
 COUNT_EVERY_S: Final = 30.0
-_UNPRINTABLE: Final = re.compile(r"[^ -~\u00a0-\uffff]+")
 _CARD: Final = re.compile(r"(?<!\d)\d{13,19}(?!\d)")
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -97,7 +96,7 @@ class DeliveryWatch(Protocol):
 
 def plain(text: str) -> str:
     """What a partner wrote or his server said, fit to be kept and shown: one line, bounded, card numbers masked."""
-    line = _UNPRINTABLE.sub(" ", text).strip()
+    line = "".join(char if char.isprintable() else " " for char in text).strip()
     return _CARD.sub(lambda found: mask_pan(found[0]), line)[
         :REASON_MAX
     ]  # cut last: half a number would not be known as one

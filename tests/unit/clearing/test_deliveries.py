@@ -1,0 +1,56 @@
+"""What partners write, made fit to be kept, and which names are receipts. How files travel: tests/scenarios and tests/faults."""
+
+from typing import Any
+
+import pytest
+
+from switch.clearing.deliveries import plain as made_plain
+from switch.clearing.deliveries import receipt_name
+from switch.domain.errors import ConfigurationError
+from switch.settings import Settings, load_settings
+
+NAME = "CM999900009999331020240315001"
+PARTNER: dict[str, Any] = {
+    "name": "second", "parties": ["99993310"], "since": "2024-03-15", "host": "sftp.example", "user": "us",
+    "key_file": "/etc/key", "host_key": "ssh-ed25519 AAAA", "folder": "/in",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("02 not known\nand more", "02 not known and more"),
+        ("card 3133500100000001239.", "card 313350*********1239."),
+        (f"file {NAME}", f"file {NAME}"),  # a file's name is no card number
+        ("\x1b[2J\x00\u202e", "[2J"),
+        ("x" * 199 + "3133500100000001239", "x" * 199 + "3"),
+        ("x" * 190 + " 3133500100000001239", "x" * 190 + " 313350***"),
+    ],
+)
+def test_what_a_partner_wrote_is_one_line_bounded_and_masked(written: str, kept: str) -> None:
+    assert made_plain(written) == kept
+
+
+def test_only_a_files_name_with_ack_or_rej_is_a_receipt() -> None:
+    assert receipt_name(f"{NAME}.ack") == (NAME, True)
+    assert receipt_name(f"{NAME}.rej") == (NAME, False)
+    for other in (NAME, f"{NAME}.ok", f"{NAME}.ack.tmp", "notes.ack", f"../{NAME[3:]}.ack", ".rej"):
+        assert receipt_name(other) is None
+
+
+def test_a_partner_whose_server_is_not_known_is_refused_as_a_setting() -> None:
+    assert Settings.model_validate({"delivery": {"partners": [PARTNER]}}).delivery.partners[0].port == 22
+    for changes, words in (
+        ({"host_key": ""}, "exactly one of host_key and known_hosts"),
+        ({"known_hosts": "/etc/known"}, "exactly one of host_key and known_hosts"),
+        ({"outbox": "/in/"}, "folder and outbox must differ"),
+        ({"pause_s": 1000}, "shortest pause"),
+        ({"folder": "in"}, "folder"),
+        ({"password": "x"}, "Extra inputs"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Settings.model_validate({"delivery": {"partners": [{**PARTNER, **changes}]}})
+    with pytest.raises(ValueError, match="same name"):
+        Settings.model_validate({"delivery": {"partners": [PARTNER, PARTNER]}})
+    with pytest.raises(ConfigurationError, match="CARDSWITCH_DELIVERY__PARTNERS: not JSON"):
+        load_settings(environment={"CARDSWITCH_DELIVERY__PARTNERS": "no"})

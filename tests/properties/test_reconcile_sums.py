@@ -72,7 +72,7 @@ async def day_of(pg: Pg, days: list[date], data: Any, folder: Path) -> list[tupl
     return done
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.tuples(st.tuples(OURS, LINES), st.tuples(OURS, LINES)))
 def test_both_sides_are_the_sum_of_the_outcomes_and_a_second_look_finds_the_same(
     postgres_url: str, data: Any

@@ -47,7 +47,7 @@ class Side(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A comparison. repeated: it was there already. states: how many findings are in which state."""
+    """A comparison. repeated: it was there already. states: how many findings are in which state. left_open: of the day before, what has not come."""
 
     run_no: int
     partner: str
@@ -56,6 +56,7 @@ class Compared(NamedTuple):
     repeated: bool
     totals: Mapping[str, Side]
     states: Mapping[str, int]
+    left_open: int
 
 
 async def compare(
@@ -235,4 +236,8 @@ async def _read(
     totals = await connection.execute(SQL["totals"], {"run_no": run_no})
     sides = {row[0]: Side(*row[1:]) for row in await totals.fetchall()}
     states = await connection.execute(SQL["states"], {"run_no": run_no})
-    return Compared(run_no, partner.institution, day, name, repeated, sides, dict(await states.fetchall()))
+    left = await _one(connection, "left_open", {"run_no": run_no})
+    assert left is not None
+    return Compared(
+        run_no, partner.institution, day, name, repeated, sides, dict(await states.fetchall()), left[0]
+    )

@@ -75,7 +75,7 @@ WITH ours AS (
 ), faced AS (
     SELECT k1, k2, coalesce(o.items, 0) AS ours_count, coalesce(o.fen, 0) AS ours_fen, coalesce(t.items, 0) AS theirs_count, coalesce(t.fen, 0) AS theirs_fen,
            o.k1 IS NULL AS ours_missing, t.k1 IS NULL AS theirs_missing, o.shard, o.entry_no, t.line_no,
-           rtrim(coalesce(o.pan, t.pan)) AS pan, coalesce(nullif(o.rrn, ''), t.rrn)::text AS rrn,
+           rtrim(coalesce(o.pan, t.pan)) AS pan, coalesce(nullif(o.rrn, '')::text, t.rrn::text, '') AS rrn,
            concat_ws(', ', CASE WHEN o.pan <> t.pan OR o.pan <> t.other_pan THEN 'card' END,
                      CASE WHEN o.rrn <> '' AND (o.rrn <> t.rrn OR o.rrn <> t.other_rrn) THEN 'reference' END) AS differs,
            c.k1 IS NOT NULL AND coalesce(o.fen, 0) <> coalesce(t.fen, 0)
@@ -91,7 +91,7 @@ SELECT k1, k2, ours_count, ours_fen, theirs_count, theirs_fen, shard, entry_no, 
             WHEN theirs_missing THEN 'short'
             WHEN ours_missing THEN 'long'
             WHEN ours_fen = 0 OR theirs_fen = 0 THEN 'status'
-            WHEN abs(ours_fen - theirs_fen) <= %(tolerance_fen)s THEN 'tolerated'
+            WHEN abs(ours_fen - theirs_fen) <= %(tolerance_fen)s AND differs = '' THEN 'tolerated'
             ELSE 'amount' END AS outcome,
        CASE WHEN shifted OR ours_missing OR theirs_missing THEN ''
             ELSE concat_ws(', ', nullif(differs, ''), CASE WHEN ours_fen = 0 AND theirs_fen <> 0 THEN 'stands with the partner alone'
@@ -157,7 +157,7 @@ UPDATE reconcile_difference d
   FROM (SELECT e.difference_no,
                CASE WHEN f.difference_no IS NULL THEN 'GONE'
                     WHEN e.outcome = 'tolerated' THEN 'TOLERATED'
-                    WHEN e.outcome IN ('short', 'long', 'status') AND %(roll_days)s = 1 THEN 'CARRIED'
+                    WHEN e.outcome IN ('short', 'long', 'status') AND e.ours_fen <> e.theirs_fen AND %(roll_days)s = 1 THEN 'CARRIED'
                     ELSE 'OPEN' END AS state
           FROM reconcile_difference e
           LEFT JOIN reconcile_finding f ON f.run_no = %(run_no)s AND f.difference_no = e.difference_no
@@ -179,3 +179,11 @@ SELECT outcome, ours_count, ours_fen, theirs_count, theirs_fen FROM reconcile_to
 -- name: states
 SELECT d.state, count(*) FROM reconcile_finding f JOIN reconcile_difference d USING (difference_no) WHERE f.run_no = %(run_no)s
  GROUP BY d.state ORDER BY d.state;
+
+-- name: left_open
+-- Of the day before: what did not come today.
+SELECT count(*)
+  FROM reconcile_run r
+  JOIN reconcile_finding f ON f.run_no = r.carried_run
+  JOIN reconcile_difference d USING (difference_no)
+ WHERE r.run_no = %(run_no)s AND d.state = 'OPEN' AND d.outcome IN ('short', 'long', 'status');

@@ -186,7 +186,7 @@ newest AS MATERIALIZED (
                 WHEN f.theirs_count = 0 THEN 'short'
                 WHEN f.ours_count = 0 THEN 'long'
                 WHEN f.ours_fen = f.theirs_fen OR f.ours_fen * f.theirs_fen = 0 THEN 'status'
-                WHEN abs(f.ours_fen - f.theirs_fen) > r.tolerance_fen THEN 'amount'
+                WHEN abs(f.ours_fen - f.theirs_fen) > r.tolerance_fen OR coalesce(f.other_card, false) OR coalesce(f.other_rrn, false) THEN 'amount'
                 ELSE 'tolerated' END AS outcome
       FROM faced f JOIN readable r USING (run_no) LEFT JOIN before b ON b.run_no = f.run_no AND b.k1 = f.k1 AND b.k2 = f.k2
     UNION ALL

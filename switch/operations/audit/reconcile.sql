@@ -99,7 +99,7 @@ said AS (
            WHEN s.to_state IS NOT NULL THEN s.to_state
            WHEN f.run_no IS NULL THEN 'GONE'
            WHEN d.outcome = 'tolerated' THEN 'TOLERATED'
-           WHEN d.outcome IN ('amount', 'duplicate', 'load') OR n.roll_days = 0 THEN 'OPEN'
+           WHEN d.outcome IN ('amount', 'duplicate', 'load') OR n.roll_days = 0 OR d.ours_fen = d.theirs_fen THEN 'OPEN'
            WHEN behind.run_no IS NULL THEN 'CARRIED'
            WHEN seen.run_no IS NULL THEN NULL  -- the lines of the day behind are gone
            WHEN k.run_no IS NOT NULL THEN 'SHIFTED'

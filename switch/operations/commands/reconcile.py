@@ -127,7 +127,7 @@ def run(
     else:
         for one in found:
             typer.echo(text.comparison(one))
-    if any(one["states"].get("OPEN") for one in found):
+    if any(one["states"].get("OPEN") or one["left_open"] for one in found):
         raise typer.Exit(1)
 
 

@@ -46,6 +46,8 @@ def comparison(one: Mapping[str, Any]) -> str:
             )
     states = ", ".join(f"{count} {state}" for state, count in one["states"].items())
     lines.append(f"  findings: {states or 'none'}")
+    if one["left_open"]:
+        lines.append(f"  of the day before {one['left_open']} did not come, and are open")
     return "\n".join(lines)
 
 

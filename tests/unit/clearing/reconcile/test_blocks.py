@@ -89,7 +89,7 @@ def test_what_an_offline_record_is_known_by_must_be_hex() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_noise_is_refused_with_a_place_or_read_as_line_by_line(data: st.DataObject) -> None:
     block = bytearray(packed(GOOD, OFFLINE, GOOD))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from switch.domain.errors import SwitchError
 from switch.operations.commands.reconcile import app
+from switch.settings import PartnerSettings
 from switch.storage.pool import connect
 from terminal_sim.host.day_file import write_file
 from tests.helpers.clearing_day import CENTRE
@@ -44,6 +46,15 @@ def day(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
     monkeypatch.setenv("CARDSWITCH_RECONCILE__PARTNERS", json.dumps([partner]))
     monkeypatch.chdir(tmp_path)
     return made
+
+
+def test_the_settings_of_a_partner_are_documented_with_their_defaults() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    table = text.split("\n## 2. Settings\n", 1)[1].split("\n## ", 1)[0]
+    documented = dict(re.findall(r"^\| `([a-z_]+)` \| (?:`([^`]*)`)? ?\|", table, re.MULTILINE))
+    fields = PartnerSettings.model_fields.items()
+    real = {name: "" if field.is_required() else str(field.default) for name, field in fields}
+    assert documented == {name: value.removesuffix(":00") for name, value in real.items()}
 
 
 def test_an_operators_morning(day: date, tmp_path: Path) -> None:

@@ -107,6 +107,21 @@ def item_fen(item: Item) -> int:
     return 0 if item.response != "00" else -item.amount_fen if item.mti == "0420" else item.amount_fen
 
 
+async def test_another_card_is_an_error_at_once_and_no_tolerance_hides_it(pg: Pg, tmp_path: Path) -> None:
+    _, day, _ = await found_bank(pg)
+    legs = [Leg(1, 1_000), Leg(2, 2_000)]
+    await ask(pg, day, legs)
+    other = "6228489999999999999"
+    await send(
+        pg, tmp_path, day, [legs[0].item(day, pan=other), legs[1].item(day, pan=other, amount_fen=1_999)]
+    )
+    await compared(pg, day, tolerance_fen=5)
+    assert await findings(pg, day) == [
+        ("amount", "card", "OPEN", 2_000, 1_999),
+        ("status", "card", "OPEN", 1_000, 1_000),
+    ]
+
+
 async def test_lines_that_are_even_one_by_one_and_come_twice_are_seen(pg: Pg, tmp_path: Path) -> None:
     _, day, _ = await found_bank(pg)
     legs = [Leg(number, 10) for number in range(1, 6)]
@@ -152,7 +167,7 @@ async def test_what_comes_a_day_later_is_settled_and_what_does_not_is_an_error(
     assert done.states == {"CARRIED": 5}
     await send(pg, tmp_path, second, [late.item(first), undone_late.reversal(first)])
     done = await compared(pg, second)
-    assert counts(done) == {"shifted": (1, 2)}
+    assert (counts(done), done.left_open) == ({"shifted": (1, 2)}, 2)
     assert [found[2:] for found in await findings(pg, first)] == [
         ("SHIFTED", 0, 300),
         ("OPEN", 0, 400),

@@ -78,7 +78,7 @@ def city(
 async def _live(
     seed: int, purchases: int, folder: Path, *, hold: bool, describe: bool, as_json: bool
 ) -> bool:
-    day = Day(seed, purchases, folder, narrator := Narrator())
+    day = Day(seed, purchases, folder, narrator := Narrator(), second_day=not hold)
     narrator.say(f"The virtual city, seed {seed}, {purchases:,} purchases, in {folder}")
     stop = asyncio.Event()
     task = asyncio.current_task()

@@ -12,7 +12,8 @@ from typing import Any
 
 from switch.domain.calendar import SHANGHAI
 from terminal_sim.broker import EmbeddedBroker
-from terminal_sim.city import evening, hospital, papers, second_day, shopping, troubles
+from terminal_sim.city import evening, hospital, papers, shopping, troubles
+from terminal_sim.city import second_day as following
 from terminal_sim.city.bank_house import BankHouse, link
 from terminal_sim.city.books import Books, MerchantDay
 from terminal_sim.city.files import DayFiles, compare, read_day
@@ -80,19 +81,25 @@ def cut_off_for(moment: datetime) -> time:
 
 
 class Day:
-    """The choreography. `house` is left running when it is over; whoever began it stops it."""
+    """The choreography. `house` is left running when it is over; whoever began it stops it.
 
-    def __init__(self, seed: int, purchases: int, folder: Path, narrator: Narrator) -> None:
+    A city that goes on has no `second_day`: its business date is the next one, not the one after.
+    """
+
+    def __init__(
+        self, seed: int, purchases: int, folder: Path, narrator: Narrator, *, second_day: bool
+    ) -> None:
         self.moment = datetime.now(SHANGHAI)
         self.plan = draw_city(seed, purchases, self.moment.date())
         self.narrator = narrator
         cut_off = cut_off_for(self.moment)
         self.house = House(
-            folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}"), *second_day.settings()]
+            folder, [("CARDSWITCH_CLEARING__CUT_OFF", f"{cut_off:%H:%M}"), *following.settings()]
         )
         self.bank = BankHouse(self.plan, self.house)
         self.broker = EmbeddedBroker(folder)
         self.folder = folder
+        self.has_second_day = second_day
         self.random = Random(f"{seed}/day")
         self.street: Street | None = None
         self._began = now()
@@ -145,7 +152,8 @@ class Day:
         result.phases["shopping"] = selling
         result.day = evening.days_sold(street)[0]
         await self._evening(street, fleet, result)
-        await self._second_day(street, result)
+        if self.has_second_day:
+            await self._second_day(street, result)
         await self._counting(street, result)
         result.elapsed_s = now() - self._began
         return result
@@ -286,7 +294,7 @@ class Day:
     async def _second_day(self, street: Street, result: Result) -> None:
         began = now()
         self.narrator.begin("the day after: a dispute, a second close, money and files go out")
-        result.following = await second_day.live(
+        result.following = await following.live(
             street, self.house, result.day, Path(result.close["folder"]), self.narrator.say
         )
         result.phases["second day"] = now() - began

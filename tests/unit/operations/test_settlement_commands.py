@@ -144,7 +144,9 @@ def test_from_a_closed_day_to_a_paid_merchant_by_two_people(run: Run, city: Sett
     assert "in suspense 0.05" in run("statement", "odd").output
 
 
-def test_terms_keep_what_is_not_named(run: Run, city: Settling) -> None:
+def test_terms_keep_what_is_not_named_and_what_cannot_be_done_is_said_in_one_line(
+    run: Run, city: Settling
+) -> None:
     base = ("terms", "set", GROCER, "--reason", "as agreed", "--from", city.first.isoformat())
     assert said(run(*base, "--minimum-fen", "100", "--cycle", "weekly:5", "--json"))["cycle_day"] == 5
     held = said(run(*base, "--held-all", "--held-reason", "risk", "--json"))
@@ -161,9 +163,6 @@ def test_terms_keep_what_is_not_named(run: Run, city: Settling) -> None:
         refused(run(*base, *more), words)
     refused(run("terms", "set", "000000000000000", "--reason", "x"), "no merchant")
     assert "3 terms" in run("terms", "list", GROCER).output
-
-
-def test_what_cannot_be_done_is_said_in_one_line(run: Run, city: Settling) -> None:
     for arguments, words in (
         (("show", "P20240318000001"), "no such number"),
         (("cancel", "P20240318000001", "--reason", "x"), "no such number"),

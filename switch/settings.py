@@ -436,6 +436,10 @@ class ComparedPartner(_Section):
         le=1,
         description="1: what one side lacks may come with the next day's file; 0: it is an error",
     )
+    holds_money: bool = Field(
+        False,
+        description="whether payouts of a date are ordered only when it is compared and nothing is open",
+    )
 
 
 class Reconcile(_Section):

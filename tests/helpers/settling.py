@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.settlement.order import Ordered, OrderTerms, order
-from switch.clearing.settlement.payouts import approve
+from switch.clearing.settlement.payouts import Awaited, approve
 from switch.clearing.settlement.prepare import Prepared, prepare
 from switch.clearing.settlement.statements import StatementTerms, Taken, take_statement
 from switch.clearing.settlement.terms import confirm_account, propose_account
@@ -42,6 +42,7 @@ class Settling:
         self.first = date.min
         self._holidays = frozenset(holidays)
         self._rows = 5_000_000  # beyond the serials that bookings take
+        self.awaited: tuple[Awaited, ...] = ()
 
     async def found(self) -> None:
         """Participants and business days."""
@@ -101,7 +102,7 @@ class Settling:
 
     @property
     def order_terms(self) -> OrderTerms:
-        return OrderTerms(OWN, self.folder, (0, 1), self.is_workday)
+        return OrderTerms(OWN, self.folder, (0, 1), self.is_workday, self.awaited)
 
     async def order(self, day: date, override: str = "") -> Ordered:
         return await order(self.pg, day, self.order_terms, self.vault, actor="zhao min", override=override)

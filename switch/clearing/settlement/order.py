@@ -14,7 +14,7 @@ from switch.clearing.files import Written, mark_complete, sync_folder
 from switch.clearing.settlement.legs import Accounts, bookings_of, paid_legs
 from switch.clearing.settlement.pain001 import Order, Side, Transfer, write_order
 from switch.clearing.settlement.paper import Paper, fault_of, settlement_folder
-from switch.clearing.settlement.payouts import Move, move, open_conditions, source_of
+from switch.clearing.settlement.payouts import Awaited, Move, move, not_compared, source_of
 from switch.clearing.settlement.terms import Account, SealNumbers, account_in_force, number_of
 from switch.clearing.settlement.turn import Connection, SettlementRefused, fold_now, only_one
 from switch.domain.calendar import SHANGHAI
@@ -30,12 +30,13 @@ WORKDAYS_LOOKED_AT: Final = 31
 
 
 class OrderTerms(NamedTuple):
-    """own_id: whose account pays. shards: every shard that any process books in."""
+    """own_id: whose account pays. shards: every shard that any process books in. awaited: whose comparisons come first."""
 
     own_id: str
     folder: Path
     shards: tuple[int, ...]
     is_workday: Callable[[date], bool]
+    awaited: tuple[Awaited, ...] = ()
 
 
 class Left(NamedTuple):
@@ -117,20 +118,20 @@ async def order(
 ) -> Ordered:
     """Order what is approved of a settlement date, and write what orders have no whole file.
 
-    connection: its own, in autocommit mode. override: why money is released although a condition is open. Raises
-    SettlementRefused (an open condition, no account of ours, somebody else at it), FolderError, SealError.
+    connection: its own, in autocommit mode. override: why money is released although a comparison is waited for. Raises
+    SettlementRefused (one is waited for, no account of ours, somebody else at it), FolderError, SealError.
     """
     async with only_one(connection, actor):
         written = await _write_missing(connection, day, terms, vault)
-        conditions = await open_conditions(connection, day)
-        if conditions and not override:
-            first_day, name = conditions[0]
+        waits = await not_compared(connection, day, terms.awaited)
+        if waits and not override:
+            first_day, partner = waits[0]
             raise SettlementRefused(
-                f"{name} of {first_day} is not done ({len(conditions)} open): wait for it, or override with a reason"
+                f"{first_day} is not compared with {partner} to an end ({len(waits)} such): reconcile, or override with a reason"
             )
         why = with_reason(override) if override else ""
         await fold_now(connection, terms.shards)
-        made, left = await _make(connection, day, terms, actor, why if conditions else "")
+        made, left = await _make(connection, day, terms, actor, why if waits else "")
         written += await _write_missing(connection, day, terms, vault)
     if made is None:
         return Ordered("", 0, 0, tuple(left), tuple(written))

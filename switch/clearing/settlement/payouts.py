@@ -49,6 +49,13 @@ class Move(NamedTuple):
     account_no: int | None = None
 
 
+class Awaited(NamedTuple):
+    """A partner without whose comparison no money of a date moves, from the business date `since` on."""
+
+    institution: str
+    since: date
+
+
 class Payout(NamedTuple):
     """A payout or collection as a desk sees it."""
 
@@ -259,17 +266,14 @@ async def show_payout(connection: Connection, payout_id: str) -> dict[str, Any]:
     }
 
 
-async def want(connection: Connection, day: date, condition: str, *, actor: str) -> None:
-    """Let a clearing day's money wait for something, such as `reconciliation 99993310`. Again: nothing changes."""
-    await connection.execute(SQL["want"], {"day": day, "condition": condition, "actor": actor})
-
-
-async def fulfil(connection: Connection, day: date, condition: str, *, actor: str) -> None:
-    """What a day's money waited for is done."""
-    await connection.execute(SQL["done"], {"day": day, "condition": condition, "actor": actor})
-
-
-async def open_conditions(connection: Connection, day: date) -> list[tuple[date, str]]:
-    """What the clearing days of a settlement date still wait for."""
-    cursor = await connection.execute(SQL["open_conditions"], {"date": day})
+async def not_compared(
+    connection: Connection, day: date, partners: Sequence[Awaited]
+) -> list[tuple[date, str]]:
+    """Clearing days of a settlement date whose money waits, and for which partner's comparison."""
+    values = {
+        "date": day,
+        "institutions": [one.institution for one in partners],
+        "since": [one.since for one in partners],
+    }
+    cursor = await connection.execute(SQL["not_compared"], values)
     return [(row[0], row[1]) for row in await cursor.fetchall()]

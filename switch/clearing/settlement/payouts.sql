@@ -84,16 +84,14 @@ SELECT s.kind, s.statement_id, e.line, e.bank_ref, e.amount_fen, e.is_credit, e.
   FROM bank_entry e JOIN bank_statement s USING (statement_no)
  WHERE e.payout_id = %(id)s ORDER BY s.statement_no, e.line LIMIT 100
 
--- name: want
-INSERT INTO release_condition (business_date, condition, wanted_by) VALUES (%(day)s, %(condition)s, %(actor)s)
-ON CONFLICT (business_date, condition) DO NOTHING
-
--- name: done
-UPDATE release_condition SET done_at = clock_timestamp(), done_by = %(actor)s
- WHERE business_date = %(day)s AND condition = %(condition)s AND done_at IS NULL
-
--- name: open_conditions
-SELECT c.business_date, c.condition
-  FROM release_condition c JOIN settlement_run r ON c.business_date BETWEEN r.first_day AND r.last_day
- WHERE r.settlement_date = %(date)s AND c.done_at IS NULL
+-- name: not_compared
+-- Dates of a settlement, and partners whose word about them is waited for: no comparison yet, or one with something open.
+SELECT d.business_date, p.institution
+  FROM settlement_run s
+  JOIN business_day d ON d.business_date BETWEEN s.first_day AND s.last_day
+  JOIN unnest(%(institutions)s::text[], %(since)s::date[]) AS p (institution, since) ON d.business_date >= p.since
+ WHERE s.settlement_date = %(date)s
+   AND (NOT EXISTS (SELECT FROM reconcile_run r WHERE r.partner_id = p.institution AND r.business_date = d.business_date)
+        OR EXISTS (SELECT FROM reconcile_difference f
+                    WHERE f.partner_id = p.institution AND f.business_date = d.business_date AND f.state = 'OPEN'))
  ORDER BY 1, 2

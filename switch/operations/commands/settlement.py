@@ -140,6 +140,14 @@ def order_terms(settings: Settings) -> OrderTerms:
         settings.clearing_folder,
         tuple(range(settings.database.shards)),
         WorkdayCalendar(settings.clearing.calendar_file).is_workday,
+        awaited(settings),
+    )
+
+
+def awaited(settings: Settings) -> tuple[payouts.Awaited, ...]:
+    """Partners whose comparison comes before any money of a date."""
+    return tuple(
+        payouts.Awaited(one.institution, one.since) for one in settings.reconcile.partners if one.holds_money
     )
 
 
@@ -208,7 +216,7 @@ def list_(
             ),
             "left": await payouts.list_left(connection, chosen) if chosen else [],
             "orders": await _orders(connection, settings, chosen) if chosen else [],
-            "waits_for": await payouts.open_conditions(connection, chosen) if chosen else [],
+            "waits_for": await payouts.not_compared(connection, chosen, awaited(settings)) if chosen else [],
         }
 
     found = _run(doing)
@@ -228,8 +236,8 @@ def list_(
             f"order {one['order_id']}: {one['payout_count']} payouts, {yuan(one['total_fen'])}, executed on"
             f" {one['execution_date']}, {one['name']}: {one['fault'] or 'whole'}"
         )
-    for business_day, condition in found["waits_for"]:
-        typer.echo(f"waits for: {condition} of {business_day}")
+    for business_day, partner in found["waits_for"]:
+        typer.echo(f"waits for: the comparison of {business_day} with {partner}")
     typer.echo(f"{len(found['payouts'])} payouts")
 
 

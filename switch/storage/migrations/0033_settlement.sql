@@ -100,20 +100,7 @@ CREATE TABLE settlement_line_day (
 );
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON settlement_line_day FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- What must be done for a clearing day before its money is ordered, by whoever wants it: a reconciliation with a bank, for instance. Nobody
--- wants anything: nothing is waited for.
-CREATE TABLE release_condition (
-    business_date date NOT NULL REFERENCES business_day,
-    condition     text NOT NULL CHECK (condition ~ '^[a-z][a-z-]* [^ ].*$'),  -- a word and its key: `reconciliation 99993310`
-    wanted_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    wanted_by     text NOT NULL CHECK (wanted_by <> ''),
-    done_at       timestamptz,
-    done_by       text CHECK (done_by <> ''),
-    PRIMARY KEY (business_date, condition),
-    CHECK ((done_at IS NULL) = (done_by IS NULL))
-);
-
--- A payment order to the custody bank. override: why it was released although a condition was open.
+-- A payment order to the custody bank. override: why it was released although something was waited for.
 CREATE TABLE settlement_order (
     order_id        text PRIMARY KEY CHECK (order_id ~ '^O[0-9]{11}$'),
     settlement_date date NOT NULL REFERENCES settlement_run,

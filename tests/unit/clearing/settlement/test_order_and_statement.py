@@ -1,18 +1,22 @@
 """Money leaves once, by two people, to the account that was approved; and what the bank says of it is believed once."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sepaxml
 import xmlschema
 
+from switch.clearing.reconcile.run import Partner, compare
+from switch.clearing.reconcile.take import TakeTerms, take_partner_file
 from switch.clearing.settlement.camt import StatementRefused
-from switch.clearing.settlement.payouts import approve, fulfil, open_conditions, resolve, show_payout, want
+from switch.clearing.settlement.payouts import Awaited, approve, resolve, show_payout
 from switch.clearing.settlement.turn import SettlementRefused
 from switch.ledger.bookings import Booking
 from switch.ledger.chart import Event
 from terminal_sim.custody_bank import CustodyBank, Fate, OrderRefused
+from terminal_sim.host.day_file import Item, write_file
+from tests.helpers.clearing_day import CENTRE
 from tests.helpers.settling import BUSES, CUSTODY, GROCER, HOSPITAL, MERCHANTS, NOODLES, OTHER, OWN, Settling
 
 pytestmark = pytest.mark.server
@@ -155,11 +159,8 @@ async def test_an_account_that_changed_must_be_approved_again(traded: Settling) 
     assert await traded.one("SELECT account_no FROM payout WHERE party = %s", GROCER) == other
 
 
-async def test_without_our_account_or_while_a_condition_is_open_nothing_is_ordered_unless_overridden(
-    traded: Settling,
-) -> None:
-    made = await traded.prepare()
-    day = made.settlement_date
+async def test_without_our_account_nothing_is_ordered(traded: Settling) -> None:
+    day = (await traded.prepare()).settlement_date
     await traded.approve(day)
     await traded.pg.execute("ALTER TABLE payout_account DISABLE TRIGGER kept")
     await traded.pg.execute("UPDATE payout_account SET party = '12345678' WHERE party = %s", (OWN,))
@@ -167,15 +168,40 @@ async def test_without_our_account_or_while_a_condition_is_open_nothing_is_order
         await traded.order(day)
     await traded.pg.execute("UPDATE payout_account SET party = %s WHERE party = '12345678'", (OWN,))
     assert set((await states(traded)).values()) == {"APPROVED"}
-    for _ in range(2):
-        await want(traded.pg, made.last_day, f"reconciliation {OTHER}", actor="li wei")
-    with pytest.raises(SettlementRefused, match=f"reconciliation {OTHER} of {made.last_day} is not done"):
+
+
+async def test_money_waits_for_a_partners_comparison_without_open_differences_unless_overridden(
+    traded: Settling, tmp_path: Path
+) -> None:
+    made = await traded.prepare()
+    day, last = made.settlement_date, made.last_day
+    await traded.approve(day)
+    traded.awaited = (Awaited(OTHER, last),)
+
+    async def compared(items: list[Item], sequence: int) -> None:
+        path = write_file(tmp_path, OTHER, CENTRE, last, items, sequence=sequence)
+        receipt = await take_partner_file(traded.pg, path, TakeTerms(frozenset({OTHER}), CENTRE, "sun lei"))
+        assert receipt.status == "00", receipt.reason
+        await compare(traded.pg, Partner(OTHER, 0, 0), last, "sun lei")
+
+    refused = f"{last} is not compared with {OTHER}"
+    with pytest.raises(SettlementRefused, match=refused):
         await traded.order(day)
-    assert await balance(traded, 1001) == 0
-    await traded.order(day, override="the bank's file comes at noon")
+    await compared([Item("0200", f"{last:%m%d}120000", 7, "6228480000000000007", 100, "R00000000007")], 1)
+    with pytest.raises(SettlementRefused, match=refused):
+        await traded.order(day)
+    await compared([], 2)  # they take it back
+    traded.awaited += (Awaited("01020000", last + timedelta(days=1)),)  # owes nothing of that date
+    assert (await traded.order(day)).payout_count > 0
+    assert await traded.one("SELECT override FROM settlement_order") == ""
+
+
+async def test_why_money_was_released_before_the_comparison_is_kept_with_its_order(traded: Settling) -> None:
+    made = await traded.prepare()
+    await traded.approve(made.settlement_date)
+    traded.awaited = (Awaited(OTHER, made.last_day),)
+    await traded.order(made.settlement_date, override="the bank's file comes at noon")
     assert await traded.one("SELECT override FROM settlement_order") == "the bank's file comes at noon"
-    await fulfil(traded.pg, made.last_day, f"reconciliation {OTHER}", actor="li wei")
-    assert await open_conditions(traded.pg, day) == []
 
 
 async def test_a_statement_says_what_was_paid_and_what_came_back_and_is_taken_once(traded: Settling) -> None:

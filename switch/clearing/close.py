@@ -247,7 +247,7 @@ class _Run:
             )
             try:
                 outcome = await self._do(step)
-            except (psycopg.Error, SwitchError, OSError, AssertionError) as error:
+            except Exception as error:
                 await self._note(step, error)
                 raise
             self.tell(Progress(step.name, finished=True, outcome=outcome))
@@ -434,7 +434,9 @@ class _Run:
         """Of a closed day: compare every file with its digest and write again what is missing or was changed."""
         self.tell(Progress("check files"))
         self.written += await self._files("check files").write_missing()
-        self.written += await complete_resends(self.connection, self.folder, self.day.day)
+        self.written += await complete_resends(
+            self.connection, self.folder, self.day.day, self.terms.file_signer
+        )
         self.written += await write_seal(self.connection, self.day.day, self.folder)
         await self._write_reports()
         outcome = {"rewritten": len(self.written), "reports_rewritten": len(self.reported)}

@@ -98,6 +98,8 @@ def table_lines(layout: Layout, values: Mapping[str, Value | Texts | Numbers], c
     Raises ValueError naming the field when a value is missing or does not fit; nothing is ever cut.
     """
     lines = np.empty((count, layout.length + len(CRLF)), np.uint8)
+    if not count:
+        return lines  # numpy makes no views of nothing
     lines[:] = np.frombuffer(b"".join(_line_for_all(layout, values)) + CRLF, np.uint8)
     at = 0
     for field in layout.fields:

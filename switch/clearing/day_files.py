@@ -14,6 +14,7 @@ from switch.clearing.charges import CHARGES
 from switch.clearing.copying import Blocks, copied
 from switch.clearing.disputes.outgoing import settle_lines
 from switch.clearing.files import (
+    BUFFER_BYTES,
     CRLF,
     FileInMaking,
     FileName,
@@ -21,8 +22,10 @@ from switch.clearing.files import (
     Head,
     Written,
     digest_of,
+    is_marked,
     mark_complete,
     parse_name,
+    promised_digest,
     sync_folder,
 )
 from switch.clearing.hot_list_files import HOT_LIST_LINES, plan_hot_lists
@@ -109,7 +112,7 @@ def inspect(folder: Path, row: FileRow) -> FileState:
         return FileState(row, "content differs from the stored digest")
     if row.signature is not None and not _holds(path.with_name(f"{row.name}.sig"), row.signature):
         return FileState(row, UNSIGNED)
-    return FileState(row, "" if path.with_name(f"{row.name}.ok").exists() else UNMARKED)
+    return FileState(row, "" if is_marked(path, row.sm3) else UNMARKED)
 
 
 UNSIGNED = "its signature is missing or another"
@@ -219,7 +222,8 @@ class DayFiles:
         self._done, self._total = 0, sum(row.line_count for row in missing)
         long: dict[str, list[FileRow]] = {"CM": [], "MR": []}
         for row in missing:
-            self._folder.joinpath(f"{row.name}.ok").unlink(missing_ok=True)
+            if row.sm3 is not None:
+                self._folder.joinpath(f"{row.name}.ok").unlink(missing_ok=True)
             if row.name[:2] in long:
                 long[row.name[:2]].append(row)
             else:
@@ -234,7 +238,7 @@ class DayFiles:
 
     async def _write_one(self, row: FileRow) -> None:
         kind = row.name[:2]
-        with FileInMaking(self._folder, self._head(row)) as file:
+        with self._begin(row) as file:
             query = _STREAMED.get(kind)
             if kind == "DT" and row.party_no is None:
                 query = DECIDED_LINES
@@ -264,8 +268,10 @@ class DayFiles:
         await self._publish()
         self._batch += of_merchants
 
-    def _begin(self, row: FileRow, buffer_bytes: int) -> FileInMaking:
-        return FileInMaking(self._folder, self._head(row), buffer_bytes)
+    def _begin(self, row: FileRow, buffer_bytes: int = BUFFER_BYTES) -> FileInMaking:
+        """A file that is made for the first time, and lies there complete, was made before the database was restored: it must be the same."""
+        promised = promised_digest(self._folder / row.name) if row.sm3 is None else ""
+        return FileInMaking(self._folder, self._head(row), buffer_bytes, promised=promised)
 
     async def _charges(
         self, members: Sequence[FileRow], merchants: Sequence[FileRow], *, every: bool

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from switch.clearing.day_files import Connection
-from switch.clearing.files import FolderError, Written, digest_of, mark_complete, sync_folder
+from switch.clearing.files import FolderError, Written, digest_of, is_marked, mark_complete, sync_folder
 from switch.ledger.chart import COVER_ASSETS, COVER_DEBTS, RULES, Code, Event, Rule
 from switch.storage.sql import load
 
@@ -244,7 +244,7 @@ def fault_of(folder: Path, row: ReportRow) -> str:
         return "missing"
     except OSError as error:
         return f"unreadable: {error.strerror}"
-    return "" if path.with_name(f"{path.name}.ok").exists() else "not marked complete"
+    return "" if is_marked(path, row.sm3) else "not marked complete"
 
 
 async def write_missing(connection: Connection, folder: Path, day: date) -> list[str]:

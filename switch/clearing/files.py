@@ -263,11 +263,15 @@ class FileInMaking:
     """One file on its way to its name. `add` lines, then `finish`; use it as a context, which removes what was not finished.
 
     Memory is one buffer, whatever the number of lines. Raises FolderError when the disk refuses. buffer_bytes: less where many are made
-    at once, which then do not hold their descriptors either.
+    at once, which then do not hold their descriptors either. promised: SM3 that receivers were told under this name before; a file of other
+    content does not take its place, and FolderError says so.
     """
 
-    def __init__(self, folder: Path, head: Head, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(
+        self, folder: Path, head: Head, buffer_bytes: int = BUFFER_BYTES, *, promised: str = ""
+    ) -> None:
         self._buffer_bytes = buffer_bytes
+        self._promised = promised
         self._head = head
         self._folder = folder
         self._path = folder / str(head.name)
@@ -342,6 +346,8 @@ class FileInMaking:
         self._flush()
         self._take(head.trailer(self._digest.hexdigest()))
         self._flush()
+        if self._promised not in ("", self._digest.hexdigest().upper()):
+            raise refused_beside(self._path)
         with on_disk(self._path):
             self._wake()
             os.fsync(self._file.fileno())
@@ -359,15 +365,53 @@ def open_private(path: str, flags: int) -> int:
 def mark_complete(folder: Path, files: Iterable[Written]) -> None:
     """Write `NAME.ok` for each, after which receivers may take it. It holds the file's SM3 and name. Idempotent."""
     for written in files:
-        path = folder / f"{written.name}.ok"
-        with on_disk(path):
-            try:
-                path.write_text(f"{written.sm3}  {written.name}\n", encoding="ascii")
-            except OSError:
-                path.unlink(missing_ok=True)
-                raise
+        write_companion(folder / f"{written.name}.ok", _mark(written.name, written.sm3))
     with on_disk(folder):
         sync_folder(folder)
+
+
+def _mark(name: str, sm3: str) -> bytes:
+    return f"{sm3}  {name}\n".encode("ascii")
+
+
+def is_marked(path: Path, sm3: str) -> bool:
+    """Whether a file is marked complete, with this digest: a mark that a power cut left empty is none."""
+    try:
+        return path.with_name(f"{path.name}.ok").read_bytes() == _mark(path.name, sm3)
+    except OSError:
+        return False
+
+
+def promised_digest(path: Path) -> str:
+    """The SM3 that receivers were told of a file, upper-case hex; empty when it is not marked complete."""
+    try:
+        sm3, _, rest = path.with_name(f"{path.name}.ok").read_bytes()[:200].partition(b"  ")
+    except OSError:
+        return ""
+    return sm3.decode("ascii") if rest == b"%s\n" % path.name.encode() and len(sm3) == 64 else ""
+
+
+def refused_beside(path: Path) -> FolderError:
+    """Another file was handed out under this name: after a restore to a moment before it was made, for instance."""
+    return FolderError(
+        f"{path} was handed out with other content, and stays. Has the database been restored to an earlier moment? "
+        "Restore a later one; only if nobody has taken the files of that day, move its folder away and close it again"
+    )
+
+
+def write_companion(path: Path, content: bytes) -> None:
+    """A small file beside a clearing file, whole or not at all. Raises FolderError when the disk refuses."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with on_disk(path):
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def digest_of(path: Path) -> tuple[str, int]:

@@ -20,12 +20,13 @@ from switch.clearing.files import (
     Head,
     Written,
     digest_of,
+    is_marked,
     mark_complete,
     parse_name,
     read_head,
     sync_folder,
 )
-from switch.clearing.signatures import Signer, sign_files
+from switch.clearing.signatures import Signer, sign_files, stored_signatures
 from switch.domain.errors import InputRefused
 from switch.ledger.gate import GATE, PURSE_GATE_SHARD, TAKE_SHARED
 from switch.storage.sql import load
@@ -69,19 +70,19 @@ async def resend(
     """
     base = str(parse_name(name))[:-3]
     async with _alone(connection, base):
-        cursor = await connection.execute(SQL["original"], {"base": base, "day": parse_name(name).day})
+        cursor = await connection.execute(
+            SQL["original"], {"name": name, "base": base, "day": parse_name(name).day}
+        )
         row = await cursor.fetchone()
         if row is None:
-            raise InputRefused(f"{name} is no file of a closed day")
-        original, of_date, sm3 = row
+            raise InputRefused(f"{name} is no file of a closed day, and was never sent")
+        original, of_date, sm3, last = row
         made = [again for again in await read_resends(connection, of_date) if again.original == original]
-        if name != original and name not in {again.name for again in made}:
-            raise InputRefused(f"{name} was never sent; the file is {original}")
-        if made and not _is_whole(folder, made[-1]):
+        if made and not await _is_whole(connection, folder, made[-1], signed=signer is not None):
             await _write(connection, folder, made[-1], signer)
             return made[-1]._replace(finished=True)
         _check_original(folder, original, sm3)
-        head = _next_head(folder / original, len(made) + 2)
+        head = _next_head(folder / original, last + 1)
         digest, size = _digest(folder / original, head)
         values = {
             "name": str(head.name),
@@ -104,12 +105,17 @@ async def resend(
         return new
 
 
-async def complete_resends(connection: Connection, folder: Path, day: date) -> list[str]:
-    """Write what is not on disk as it should be of a day's files that were sent again; returns their names."""
+async def complete_resends(
+    connection: Connection, folder: Path, day: date, signer: Signer | None = None
+) -> list[str]:
+    """Write what is not on disk as it should be of a day's files that were sent again; returns their names.
+
+    One that was being made when its run was killed gets its signature too, if there is a signer.
+    """
     done = []
     for again in await read_resends(connection, day):
-        if not _is_whole(folder, again):
-            await _write(connection, folder, again, None)
+        if not await _is_whole(connection, folder, again):
+            await _write(connection, folder, again, signer)
             done.append(again.name)
     return done
 
@@ -127,9 +133,16 @@ async def _alone(connection: Connection, base: str) -> AsyncIterator[None]:
             await connection.execute(SQL["unlock"], values)
 
 
-def _is_whole(folder: Path, again: Resend) -> bool:
+async def _is_whole(connection: Connection, folder: Path, again: Resend, *, signed: bool = False) -> bool:
+    """Whether it is on disk as it was made, with its signature. signed: it must have one."""
+    path = folder / again.name
     try:
-        return digest_of(folder / again.name)[0] == again.sm3 and (folder / f"{again.name}.ok").exists()
+        if digest_of(path)[0] != again.sm3 or not is_marked(path, again.sm3):
+            return False
+        signature = (await stored_signatures(connection, [again.name])).get(again.name)
+        return (
+            not signed if signature is None else path.with_name(f"{path.name}.sig").read_bytes() == signature
+        )
     except OSError:
         return False
 

@@ -4,14 +4,13 @@ Signed is the SM3 of the whole file, 32 bytes, with SM2 and the standard's user 
 public half checks it with `cardswitch files lint --key` or with openssl (docs/delivery.md).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from psycopg import AsyncConnection
 
-from switch.clearing.files import Written, on_disk, sync_folder
+from switch.clearing.files import Written, on_disk, sync_folder, write_companion
 from switch.keys.records import KeyMissingError, KeyState
 from switch.keys.sm2 import to_der
 from switch.keys.vault import Vault
@@ -59,13 +58,18 @@ class FileSigner:
         return Signature(self._name, self._public, to_der(self._vault.sign(self._name, sm3)))
 
 
+async def stored_signatures(connection: Connection, names: Sequence[str]) -> dict[str, bytes]:
+    """What `NAME.sig` of these files holds, of those that were signed."""
+    cursor = await connection.execute(SQL["signatures"], {"names": list(names)})
+    return {name: bytes(der) for name, der in await cursor.fetchall()}
+
+
 async def sign_files(
     connection: Connection, folder: Path, files: Sequence[Written], signer: Signer | None
 ) -> None:
     """Write `NAME.sig` of each file that has a stored signature, and of those signed now. signer None: nothing is signed anew."""
     names = [written.name for written in files]
-    cursor = await connection.execute(SQL["signatures"], {"names": names})
-    stored = {name: bytes(der) for name, der in await cursor.fetchall()}
+    stored = await stored_signatures(connection, names)
     if signer is not None:
         fresh = [written for written in files if written.name not in stored]
         made = [signer.sign(bytes.fromhex(written.sm3)) for written in fresh]
@@ -87,18 +91,3 @@ async def sign_files(
     if stored:
         with on_disk(folder):
             sync_folder(folder)
-
-
-def write_companion(path: Path, content: bytes) -> None:
-    """A small file beside a clearing file, whole or not at all. Raises FolderError when the disk refuses."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with on_disk(path):
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise

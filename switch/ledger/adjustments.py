@@ -296,7 +296,18 @@ async def _payers(
 ) -> list[_Side]:
     """Who pays again. What a chargeback had to leave in suspense comes from there; an account must have the money, and not be frozen."""
     suspended = False
-    if asked.earlier is not None:
+    if asked.earlier is None:
+        where = {
+            "shard": asked.shard,
+            "entry_no": asked.original_entry,
+            "day": asked.original_date,
+            "terminal_no": asked.terminal_no,
+        }
+        if await _one(connection, "left_in_suspense", where) is not None:
+            raise AdjustmentRefused(
+                Why.STATE, "transaction: what was given back of it is in suspense, its holder never had it"
+            )
+    else:
         entry_no, day = asked.earlier
         row = await _one(connection, "credited_to", {"shard": asked.shard, "entry_no": entry_no, "day": day})
         suspended = row is not None and row[0] == SUSPENSE

@@ -55,6 +55,15 @@ SELECT state = 8 FROM card WHERE shard = %(shard)s AND pan = %(pan)s;
 -- Where the money of an earlier adjustment went.
 SELECT credit_code FROM posting WHERE shard = %(shard)s AND entry_no = %(entry_no)s AND business_date = %(day)s AND line = 0;
 
+-- name: left_in_suspense
+-- Whether something that was given back of an original went into 2201, since its card is cancelled or it has no holder.
+SELECT 1
+  FROM journal j
+  JOIN posting p ON p.shard = j.shard AND p.business_date = j.business_date AND p.entry_no = j.entry_no
+ WHERE j.shard = %(shard)s AND j.business_date >= %(day)s AND j.terminal_no = %(terminal_no)s AND j.original_entry = %(entry_no)s
+   AND p.credit_code = 2201
+ LIMIT 1;
+
 -- name: numbers
 SELECT nextval('entry_no_block'), nextval('adjustment_no');
 

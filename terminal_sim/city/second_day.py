@@ -21,7 +21,7 @@ from terminal_sim import centre, partner
 from terminal_sim.city import bank
 from terminal_sim.city.books import Booking
 from terminal_sim.city.house import House, Ran
-from terminal_sim.city.plan import OWN
+from terminal_sim.city.plan import NEIGHBOUR, OWN
 from terminal_sim.city.process import HouseError
 from terminal_sim.city.street import Street
 from terminal_sim.custody_bank import CustodyBank
@@ -241,6 +241,11 @@ async def _settle(street: Street, house: House, first: date, found: SecondDay) -
         day = date.fromisoformat((await house.run("close", "--yes", "--json")).document["day"])
         found.days_closed += 1
     on = ("--date", str(found.settlement_date))
+    # The neighbour's rides are settled by way of the centre, and must not be paid here too.
+    await house.run(
+        *("settlement", "terms", "set", NEIGHBOUR, "--held-all", "--held-reason", "settled by the centre"),
+        *("--reason", "interop agreement", "--actor", CLERK, "--json"),
+    )
     await house.run("settlement", "prepare", *on, "--actor", CLERK, "--json")
     await house.run("settlement", "approve", *on, "--actor", CHECKER, "--json")
     await house.run("settlement", "order", *on, "--actor", CHECKER, "--json", may_fail=True)

@@ -161,7 +161,7 @@ async def findings(pg: Pg, day: date) -> list[tuple[Any, ...]]:
     )
 
 
-async def pay_city(pg: Pg, day: date, card: int, atc: int, amount_fen: int) -> Item:
+async def pay_city(pg: Pg, day: date, card: int, atc: int, amount_fen: int, *, issuer: str = CITY) -> Item:
     """A record of another city's card that was paid on a day; its line in that city's file."""
     raw = record_96(card, atc, amount_fen, 4_000 + atc)
     pan = raw[6:16].hex()[1:]
@@ -173,7 +173,7 @@ async def pay_city(pg: Pg, day: date, card: int, atc: int, amount_fen: int) -> I
             "n": 9_000_000 + card * 1_000 + atc,
             "day": day,
             "at": begins_at(day) + timedelta(seconds=9),
-            "city": CITY,
+            "city": issuer,
             "fen": amount_fen,
             "atc": atc,
             "serial": 4_000 + atc,

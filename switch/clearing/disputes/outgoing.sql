@@ -4,17 +4,20 @@
 -- To issuer and acquirer, in the order of the decisions; whoever is both is told as the issuer. A load (08) is no item of a member's file.
 SELECT p.member_id, CASE WHEN c.member_id = p.member_id THEN c.member_case ELSE lpad(c.case_no::text, 16, '0') END, e.action, e.amount_fen,
        p.member_id = c.issuer_id, e.reason,
-       CASE WHEN c.item_entry IS NULL OR NOT x.cleared THEN e.business_date ELSE c.item_date END,
+       y.line_date,
        CASE WHEN c.item_entry IS NULL OR NOT x.cleared THEN e.entry_no ELSE c.item_entry END,
        coalesce(c.item_date, e.business_date)
   FROM dispute_event e
   JOIN dispute_case c USING (case_no)
   JOIN clearing_day d ON d.business_date = %(day)s
- CROSS JOIN LATERAL (SELECT DISTINCT unnest(ARRAY[c.issuer_id, c.acquirer_id]) AS member_id) AS p
  -- A purchase of unknown end has no line: nothing of it was cleared.
  CROSS JOIN LATERAL (SELECT c.source <> 1 OR EXISTS (
        SELECT FROM journal j WHERE j.business_date = c.original_date AND j.shard = c.shard AND j.terminal_no = c.terminal_no
                                AND j.entry_no = c.original_entry AND j.effect_fen > 0) AS cleared) AS x
+ CROSS JOIN LATERAL (SELECT CASE WHEN c.item_entry IS NULL OR NOT x.cleared THEN e.business_date ELSE c.item_date END AS line_date) AS y
+ -- The acquirer with which the line's day is closed has the line, if the merchant has changed to another since.
+  LEFT JOIN clearing_merchant f ON f.business_date = y.line_date AND f.merchant_no = c.merchant_no
+ CROSS JOIN LATERAL (SELECT DISTINCT unnest(ARRAY[c.issuer_id, coalesce(f.acquirer_id, c.acquirer_id)]) AS member_id) AS p
  WHERE e.business_date = %(day)s AND e.what = 'DONE' AND e.action <> '08' AND p.member_id NOT IN (d.own_id, d.centre_id)
  ORDER BY e.at, e.case_no, e.seq, p.member_id;
 

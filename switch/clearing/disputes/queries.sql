@@ -6,13 +6,16 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT clock.now, d.business_date, (clock.now AT TIME ZONE INTERVAL '8 hours')::date
   FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
 
+-- acquirer: of a closed day the one that it was closed with, whoever serves the merchant since.
+
 -- name: find_entry
 -- Purchases or completions, approved or of unknown end at a host. One partition is read, once for all that are asked for.
 SELECT j.entry_no, j.shard, j.entry_no, j.business_date, j.entry_no, j.business_date, j.merchant_no, j.terminal_no,
        coalesce(l.account_kind, j.account_id %% 100, 20)::smallint, j.amount_fen,
-       CASE WHEN l.debit_owner <> 0 THEN lpad(l.debit_owner::text, 8, '0') ELSE %(own)s END, m.acquirer_id, j.effect_fen > 0
+       CASE WHEN l.debit_owner <> 0 THEN lpad(l.debit_owner::text, 8, '0') ELSE %(own)s END, coalesce(f.acquirer_id, m.acquirer_id), j.effect_fen > 0
   FROM journal j
   JOIN merchant m USING (merchant_no)
+  LEFT JOIN clearing_merchant f ON f.business_date = j.business_date AND f.merchant_no = j.merchant_no
   LEFT JOIN host_leg l ON l.shard = j.shard AND l.ended_by = j.entry_no
  WHERE j.business_date = %(day)s AND j.class = 0 AND j.kind IN (1, 8, 10) AND (j.entry_no = ANY(%(entries)s::bigint[]) OR j.rrn = %(rrn)s)
    AND j.amount_fen > 0;
@@ -21,30 +24,33 @@ SELECT j.entry_no, j.shard, j.entry_no, j.business_date, j.entry_no, j.business_
 -- An offline record of ours by any of its rows. Its item is whoever uses up its counter, where that is this record; of one that waits or
 -- was refused there is none.
 SELECT r.entry_no, r.shard, o.entry_no, o.business_date, a.entry_no, a.business_date, o.merchant_no, o.terminal_no, 50::smallint, o.amount_fen,
-       %(own)s, m.acquirer_id, true
+       %(own)s, coalesce(f.acquirer_id, m.acquirer_id), true
   FROM purse_record r
   JOIN purse_record o ON o.entry_no = coalesce(r.original_entry, r.entry_no) AND o.business_date = coalesce(r.original_date, r.business_date)
   JOIN merchant m ON m.merchant_no = o.merchant_no
   LEFT JOIN purse_atc a ON a.card = o.card AND a.atc = o.atc AND a.amount_fen = o.amount_fen AND a.mark = substr(o.raw, 39, 21)
+  LEFT JOIN clearing_merchant f ON f.business_date = coalesce(a.business_date, o.business_date) AND f.merchant_no = o.merchant_no
  WHERE r.business_date = %(day)s AND r.entry_no = ANY(%(entries)s::bigint[]) AND r.card_no IS NOT NULL AND r.amount_fen > 0
    AND o.result IN ('10', '04', '01', '02');
 
 -- name: find_verdict
 -- Another city's card that its city paid for; by its record, or by what paid it.
 SELECT CASE WHEN v.entry_no = ANY(%(entries)s::bigint[]) THEN v.entry_no ELSE v.original_entry END, 0::smallint, v.original_entry, v.original_date, v.entry_no, v.business_date, v.merchant_no, v.terminal_no, 50::smallint, v.amount_fen,
-       v.issuer_id, m.acquirer_id, true
+       v.issuer_id, coalesce(f.acquirer_id, m.acquirer_id), true
   FROM foreign_verdict v
   JOIN merchant m USING (merchant_no)
+  LEFT JOIN clearing_merchant f ON f.business_date = v.business_date AND f.merchant_no = v.merchant_no
  WHERE (v.entry_no = ANY(%(entries)s::bigint[]) AND v.business_date = %(day)s
         OR v.original_entry = ANY(%(entries)s::bigint[]) AND v.original_date = %(day)s)
    AND v.result = '00' AND v.amount_fen > 0;
 
 -- name: find_load
 SELECT l.shard, l.entry_no, l.business_date, NULL::bigint, NULL::date, j.merchant_no, j.terminal_no, 50::smallint, l.amount_fen,
-       CASE WHEN l.debit_code = 1101 THEN lpad(l.debit_owner::text, 8, '0') ELSE %(own)s END, m.acquirer_id, true
+       CASE WHEN l.debit_code = 1101 THEN lpad(l.debit_owner::text, 8, '0') ELSE %(own)s END, coalesce(f.acquirer_id, m.acquirer_id), true
   FROM purse_load l
   JOIN journal j ON j.shard = l.shard AND j.business_date = l.business_date AND j.entry_no = l.entry_no
   JOIN merchant m ON m.merchant_no = j.merchant_no
+  LEFT JOIN clearing_merchant f ON f.business_date = j.business_date AND f.merchant_no = j.merchant_no
  WHERE l.entry_no = %(entry_no)s;
 
 -- name: open_case

@@ -23,7 +23,7 @@ from switch.clearing.evidence.seal_file import (
     read_seal,
     seal_name,
 )
-from switch.clearing.files import Written, digest_of, mark_complete
+from switch.clearing.files import Written, digest_of, is_marked, mark_complete, refused_beside
 from switch.clearing.whole_files import write_whole
 from switch.domain.errors import InputRefused
 from switch.keys.records import KeyState
@@ -189,13 +189,19 @@ async def _make_seal(
 
 
 def _made_before(folder: Path, seal: Seal) -> Seal | None:
-    """A seal on disk that differs from this one in its signature alone, which holds: it was made before the database was restored."""
+    """A seal on disk that differs from this one in its signature alone, which holds: it was made before the database was restored.
+
+    Raises FolderError when one lies there that is signed and says something else: a day has one seal.
+    """
+    path = folder / seal_name(seal.institution, seal.day)
     try:
-        found = read_seal((folder / seal_name(seal.institution, seal.day)).read_bytes())
+        found = read_seal(path.read_bytes())
         found.check_signature()
     except (OSError, SealRefused):
         return None
-    return found if found._replace(signature=seal.signature) == seal else None
+    if found._replace(signature=seal.signature) != seal:
+        raise refused_beside(path)
+    return found
 
 
 async def write_seal(connection: Connection, day: date, folder: Path) -> list[str]:
@@ -209,7 +215,7 @@ async def write_seal(connection: Connection, day: date, folder: Path) -> list[st
         write_whole(path, found.document)
         mark_complete(folder, [written])
         return [path.name]
-    if not path.with_name(f"{path.name}.ok").exists():
+    if not is_marked(path, written.sm3):
         mark_complete(folder, [written])
     return []
 

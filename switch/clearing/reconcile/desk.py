@@ -85,8 +85,15 @@ async def decide(
         assert settle_load is not None, "whoever settles a load brings the desk that does"
         await _settle_load(connection, number, LOAD_ENDS[decision.action], settle_load)
     async with connection.transaction():
+        await connection.execute(SQL["lock_item"], {"number": number})
         row = await _lock(connection, number)
         after = _next(row, decision)
+        if decision.action == "suspense":
+            other = await (await connection.execute(SQL["taken_already"], {"number": number})).fetchone()
+            if other is not None:
+                raise InputRefused(
+                    f"difference: money of this item was taken as difference {other[0]} already"
+                )
         bookings = _bookings(number, row, decision)
         if bookings:
             booked = await book(connection, bookings, actor=actor, checker=checker)

@@ -17,6 +17,24 @@ SELECT partner_id, CASE WHEN age_days <= 1 THEN '0-1' WHEN age_days <= 7 THEN '2
  WHERE state IN ('OPEN', 'CARRIED', 'SUSPENSE')
  GROUP BY partner_id, bucket ORDER BY partner_id, min(age_days);
 
+-- name: lock_item
+-- All that was ever found of the same item, in one order.
+SELECT o.difference_no
+  FROM reconcile_difference o
+  JOIN reconcile_difference d USING (partner_id, business_date, k1, k2)
+ WHERE d.difference_no = %(number)s
+ ORDER BY o.difference_no
+   FOR UPDATE OF o;
+
+-- name: taken_already
+-- A difference of the same item, of another generation of the partner's file, whose money was taken into suspense.
+SELECT o.difference_no
+  FROM reconcile_difference o
+  JOIN reconcile_difference d USING (partner_id, business_date, k1, k2)
+ WHERE d.difference_no = %(number)s AND o.difference_no <> d.difference_no
+   AND EXISTS (SELECT FROM reconcile_step s WHERE s.difference_no = o.difference_no AND s.action = 'suspense')
+ LIMIT 1;
+
 -- name: lock_difference
 SELECT d.partner_id, d.business_date, d.outcome, d.state, d.ours_fen, d.theirs_fen, d.load_no, i.role
   FROM reconcile_difference d LEFT JOIN institution i ON i.institution_id = d.partner_id

@@ -8,7 +8,7 @@ from hashlib import new as new_digest
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from switch.clearing.files import FolderError, Written, digest_of
+from switch.clearing.files import FolderError, Written, digest_of, is_marked
 
 _BUFFER_BYTES: Final = 1 << 20
 
@@ -100,4 +100,4 @@ def fault_of(folder: Path, name: str, sm3: str, size: int) -> str:
         return f"unreadable: {error.strerror}"
     if found != (sm3, size):
         return "content differs from the stored digest"
-    return "" if path.with_name(f"{name}.ok").exists() else "not marked complete"
+    return "" if is_marked(path, sm3) else "not marked complete"

@@ -31,10 +31,12 @@ def divide(fen: int, terms: Terms, *, is_merchant: bool, has_account: bool, in_c
     """What is paid of a claim, what is held and what is carried on. The first reason for which something stays is its cause.
 
     terms: as they hold on the settlement date; a hold that has ended is none.
-    A merchant below zero is carried; an institution, or the fund, owes it on the settlement date.
+    A merchant below zero is carried; an institution, or the fund, owes it on the settlement date, unless all of it is held.
     """
+    if fen < 0 and (is_merchant or terms.held_all):
+        return Share(0, 0, fen, "NEGATIVE" if is_merchant else "HELD")
     if fen <= 0:
-        return Share(0, 0, fen, "NEGATIVE" if fen else "") if is_merchant else Share(fen, 0, 0, "")
+        return Share(fen, 0, 0, "")
     held = fen if terms.held_all else min(fen, terms.held_fen)
     rest = fen - held
     if rest == 0:
@@ -115,9 +117,20 @@ async def _make(connection: Connection, day: date, actor: str) -> None:
     async with connection.transaction():
         await connection.execute("SET LOCAL jit = off")
         await connection.execute(SQL["keep_terms_still"])
+        await _check_centre(connection, days)
         for query in ("add_run", "day_nets", "take_again", "lines", "payouts", "first_moves"):
             await connection.execute(SQL[query], days)
         sums = await figures(connection, day)
         assert sums["carried_in_fen"] + sums["net_fen"] + sums["returned_fen"] == (
             sums["payout_fen"] - sums["collection_fen"] + sums["held_fen"] + sums["carried_fen"]
         ), "what came in goes somewhere"
+
+
+async def _check_centre(connection: Connection, days: dict[str, Any]) -> None:
+    """What a city owes or is owed by way of the centre is paid by the centre's NP: it must not be paid here as well."""
+    row = await (await connection.execute(SQL["city_not_held"], days)).fetchone()
+    if row is not None:
+        raise SettlementRefused(
+            f"party {row[0]} has items that the interop centre settles (NP): hold it, or it would be paid twice: "
+            f"`cardswitch settlement terms set {row[0]} --held-all --held-reason ... --reason ...`"
+        )

@@ -25,6 +25,19 @@ SELECT min(c.business_date), max(c.business_date), count(*)
 -- An account confirmed before prepared_at is then seen, and none after it.
 LOCK TABLE payout_account, payout_terms IN SHARE MODE
 
+-- name: city_not_held
+-- A city with items of these days that came by way of the interop centre, and no hold on all of it.
+WITH met AS (
+    SELECT issuer_id AS party FROM foreign_verdict WHERE business_date BETWEEN %(first)s AND %(last)s AND result = '00'
+    UNION
+    SELECT lpad(credit_owner::text, 8, '0') FROM purse_record
+     WHERE business_date BETWEEN %(first)s AND %(last)s AND batch_no = -1 AND result IN ('10', '00')
+)
+SELECT party FROM met
+ WHERE (SELECT t.held_all AND coalesce(t.held_until, 'infinity') >= %(date)s FROM payout_terms t
+         WHERE t.party = met.party AND t.valid_from <= %(date)s ORDER BY t.valid_from DESC, t.terms_no DESC LIMIT 1) IS NOT TRUE
+ ORDER BY party LIMIT 1
+
 -- name: add_run
 INSERT INTO settlement_run (settlement_date, first_day, last_day, prepared_at, prepared_by)
 VALUES (%(date)s, %(first)s, %(last)s, clock_timestamp(), %(actor)s)
@@ -107,7 +120,7 @@ WITH before AS (
 ), part_of AS (
     SELECT k.*, CASE WHEN held_all THEN greatest(fen, 0) ELSE least(greatest(fen, 0), held_fen) END AS held FROM known k
 ), decided AS (
-    SELECT p.*, CASE WHEN fen < 0 THEN CASE kind WHEN 'MERCHANT' THEN 'NEGATIVE' ELSE '' END
+    SELECT p.*, CASE WHEN fen < 0 THEN CASE WHEN kind = 'MERCHANT' THEN 'NEGATIVE' WHEN held_all THEN 'HELD' ELSE '' END
                      WHEN fen = 0 THEN ''
                      WHEN fen = held THEN 'HELD'
                      WHEN account_no IS NULL THEN 'NO_ACCOUNT'
@@ -119,7 +132,7 @@ WITH before AS (
 )
 SELECT %(date)s, party, kind, merchant_no, carried_in, net, returned, payout, held, fen - held - payout, cause, account_no
   FROM decided
- CROSS JOIN LATERAL (SELECT CASE WHEN cause IN ('', 'HELD') THEN fen - held ELSE 0 END AS payout) AS p
+ CROSS JOIN LATERAL (SELECT CASE WHEN cause IN ('', 'HELD') AND NOT (cause = 'HELD' AND fen < 0) THEN fen - held ELSE 0 END AS payout) AS p
 
 -- name: payouts
 -- Numbered by party, payouts and collections each from 1.

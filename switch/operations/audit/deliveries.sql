@@ -9,10 +9,13 @@ SELECT 'file_signature', s.name, coalesce('over ' || encode(w.sm3, 'hex'), 'none
  WHERE w.sm3 IS DISTINCT FROM s.sm3
 
 -- name: file_resends
--- says: a file sent again is the next generation of a file, as long as that, and was made in the business day it names
+-- says: a file sent again is the next generation of a file, behind all that the day had for its receiver, as long as that, and was made in the business day it names
 -- rows: clearing_resend
 WITH numbered AS (
-    SELECT r.*, row_number() OVER (PARTITION BY original ORDER BY resend_no) + 1 AS generation FROM clearing_resend r
+    SELECT r.*, row_number() OVER (PARTITION BY left(name, 26) ORDER BY resend_no)
+                + (SELECT max(right(f.name, 3)::integer) FROM clearing_file f
+                    WHERE f.business_date = r.of_date AND left(f.name, 26) = left(r.original, 26)) AS generation
+      FROM clearing_resend r
 )
 SELECT 'clearing_resend', r.name,
        CASE WHEN f.name IS NULL THEN 'a file that there is'

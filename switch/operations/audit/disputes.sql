@@ -265,7 +265,10 @@ said AS (
       FROM dispute_event e
       JOIN dispute_case k USING (case_no)
       JOIN closed c ON c.business_date = e.business_date
-     CROSS JOIN LATERAL (SELECT k.issuer_id AS member_id UNION SELECT k.acquirer_id) AS p
+      LEFT JOIN journal o ON k.source = 1 AND o.business_date = k.original_date AND o.shard = k.shard AND o.entry_no = k.original_entry
+      LEFT JOIN clearing_merchant m ON m.merchant_no = k.merchant_no
+       AND m.business_date = CASE WHEN o.effect_fen = 0 THEN e.business_date ELSE coalesce(k.item_date, e.business_date) END
+     CROSS JOIN LATERAL (SELECT k.issuer_id AS member_id UNION SELECT coalesce(m.acquirer_id, k.acquirer_id)) AS p
      WHERE e.what = 'DONE' AND e.action <> '08' AND p.member_id <> c.own_id AND p.member_id <> c.centre_id
     UNION ALL
     SELECT e.business_date, substr(e.actor, 8), CASE WHEN k.member_id = substr(e.actor, 8) THEN k.member_case ELSE lpad(k.case_no::text, 16, '0') END, e.action, 0, e.reason,

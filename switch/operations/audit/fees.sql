@@ -28,7 +28,7 @@ WITH closed AS (SELECT business_date FROM business_day WHERE state = 2),
 ride AS (
     SELECT r.business_date, r.merchant_no, get_byte(r.raw, 78) AS industry, upper(encode(substr(r.raw, 80, 2), 'hex')) AS line,
            (get_byte(r.raw, 93) >> 1) & 1 = 1 AS transfer, ('x' || encode(substr(r.raw, 74, 4), 'hex'))::bit(32)::bigint - r.amount_fen AS discount
-      FROM (SELECT business_date, merchant_no, raw, amount_fen FROM purse_record WHERE result IN ('10', '00') AND record_kind <> 2
+      FROM (SELECT business_date, merchant_no, raw, amount_fen FROM purse_record WHERE result IN ('10', '00') AND record_kind <> 2 AND batch_no >= 0
             UNION ALL
             SELECT business_date, merchant_no, raw, amount_fen FROM foreign_verdict WHERE result = '00' AND record_kind <> 2) AS r
       JOIN closed USING (business_date)

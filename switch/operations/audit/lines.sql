@@ -188,7 +188,9 @@ WITH said AS (
       FROM dispute_event e
       JOIN dispute_case c USING (case_no)
       LEFT JOIN journal o ON c.source = 1 AND o.business_date = c.original_date AND o.shard = c.shard AND o.entry_no = c.original_entry
-     WHERE e.business_date = %(day)s AND e.what = 'DONE' AND e.action <> '08' AND %(party)s IN (c.issuer_id, c.acquirer_id)
+      LEFT JOIN clearing_merchant m ON m.merchant_no = c.merchant_no
+       AND m.business_date = CASE WHEN c.item_entry IS NULL OR o.effect_fen = 0 THEN e.business_date ELSE c.item_date END
+     WHERE e.business_date = %(day)s AND e.what = 'DONE' AND e.action <> '08' AND (%(party)s = c.issuer_id OR %(party)s = coalesce(m.acquirer_id, c.acquirer_id))
     UNION ALL
     SELECT 2, e.at, e.case_no, e.seq, CASE WHEN c.member_id = %(party)s THEN c.member_case ELSE lpad(c.case_no::text, 16, '0') END, e.action, 0, e.reason,
            c.item_date, c.item_entry, to_char(c.item_date, 'YYYYMMDD'), NULL

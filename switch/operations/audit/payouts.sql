@@ -71,7 +71,7 @@ WITH run AS (
            (SELECT t FROM payout_terms t WHERE t.party = d.party AND t.valid_from <= d.settlement_date ORDER BY t.valid_from DESC, t.terms_no DESC LIMIT 1) AS t
       FROM due d JOIN run r ON r.settlement_date = d.settlement_date LEFT JOIN merchant m ON m.merchant_id = d.party
 ), held AS (
-    SELECT x.*, greatest(fen, 0) AS claim,
+    SELECT x.*, greatest(fen, 0) AS claim, ((t).held_all AND ((t).held_until >= settlement_date OR (t).held_until IS NULL)) IS TRUE AS all_held,
            CASE WHEN (t).held_until < settlement_date OR (t).terms_no IS NULL THEN 0 WHEN (t).held_all THEN greatest(fen, 0)
                 ELSE least((t).held_fen, greatest(fen, 0)) END AS held_fen,
            (t).terms_no IS NULL OR (t).cycle = 'DAILY' OR EXISTS (
@@ -79,9 +79,9 @@ WITH run AS (
                 WHERE to_char(settlement_date - back.days, CASE (t).cycle WHEN 'WEEKLY' THEN 'ID' ELSE 'DD' END)::integer = (t).cycle_day) AS in_cycle
       FROM terms x
 ), want AS (
-    SELECT h.*, CASE WHEN fen <= 0 THEN CASE WHEN merchant_no IS NULL THEN fen ELSE 0 END
+    SELECT h.*, CASE WHEN fen <= 0 THEN CASE WHEN merchant_no IS NULL AND NOT all_held THEN fen ELSE 0 END
                      WHEN account_no IS NOT NULL AND in_cycle AND claim - held_fen >= coalesce((t).minimum_fen, 0) THEN claim - held_fen ELSE 0 END AS payout_fen,
-           CASE WHEN fen < 0 AND merchant_no IS NOT NULL THEN 'NEGATIVE' WHEN fen <= 0 THEN '' WHEN claim = held_fen THEN 'HELD'
+           CASE WHEN fen < 0 AND merchant_no IS NOT NULL THEN 'NEGATIVE' WHEN fen < 0 AND all_held THEN 'HELD' WHEN fen <= 0 THEN '' WHEN claim = held_fen THEN 'HELD'
                 WHEN account_no IS NULL THEN 'NO_ACCOUNT' WHEN NOT in_cycle THEN 'CYCLE' WHEN claim - held_fen < (t).minimum_fen THEN 'MINIMUM'
                 WHEN held_fen > 0 THEN 'HELD' ELSE '' END AS cause,
            CASE WHEN party = 'FUND' THEN 'FUND' WHEN merchant_no IS NULL THEN 'INSTITUTION' ELSE 'MERCHANT' END AS kind

@@ -25,6 +25,7 @@ from switch.clearing.received import Receipt, Terms, take_file
 from switch.clearing.reconcile.blocks import KIND as COMPARED
 from switch.clearing.resends import Resend, read_resends
 from switch.clearing.resends import resend as make_resend
+from switch.clearing.signatures import stored_signatures
 from switch.clearing.taking import kinds
 from switch.domain.errors import DatabaseLost, InputRefused
 from switch.domain.identifiers import mask_pan
@@ -88,11 +89,17 @@ async def _states(url: str, day: date | None, folder: Path) -> tuple[date, list[
 
 
 async def _sent_again(connection: Connection, day: date, originals: dict[str, FileRow]) -> list[FileRow]:
-    rows = []
-    for again in await read_resends(connection, day):
-        row = originals[again.original]
-        rows.append(row._replace(name=again.name, sm3=again.sm3, size_bytes=again.size_bytes, signature=None))
-    return rows
+    resends = await read_resends(connection, day)
+    signed = await stored_signatures(connection, [again.name for again in resends])
+    return [
+        originals[again.original]._replace(
+            name=again.name,
+            sm3=again.sm3,
+            size_bytes=again.size_bytes,
+            signature=signed[again.name].hex() if again.name in signed else None,
+        )
+        for again in resends
+    ]
 
 
 def _as_json(day: date, folder: Path, states: list[FileState]) -> dict[str, Any]:

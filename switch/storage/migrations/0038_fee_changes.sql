@@ -91,7 +91,7 @@ CREATE FUNCTION subsidies_of_day(wanted date)
         SELECT merchant_no, get_byte(raw, 78)::smallint AS industry, upper(encode(substr(raw, 80, 2), 'hex')) AS line,
                CASE WHEN get_byte(raw, 93) & 2 <> 0 THEN 'TRANSFER' ELSE 'OTHER' END AS discount, full_fare(raw) - amount_fen AS fen, count(*) AS rides
           FROM (SELECT merchant_no, raw, amount_fen FROM purse_record
-                 WHERE business_date = wanted AND result IN ('10', '00') AND record_kind <> 2
+                 WHERE business_date = wanted AND result IN ('10', '00') AND record_kind <> 2 AND batch_no >= 0
                 UNION ALL
                 SELECT merchant_no, raw, amount_fen FROM foreign_verdict WHERE business_date = wanted AND result = '00' AND record_kind <> 2) AS paid
          WHERE get_byte(raw, 78) <> 0 AND full_fare(raw) > amount_fen

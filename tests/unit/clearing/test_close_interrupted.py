@@ -101,6 +101,24 @@ async def test_a_database_restored_into_the_middle_of_a_close_writes_what_was_wr
         server.execute("DROP DATABASE backup")
 
 
+async def test_a_database_restored_to_before_a_close_does_not_close_that_day_again_over_its_files(
+    pg: Pg, postgres_url: str, day: date, contents: Contents, tmp_path: Path
+) -> None:
+    await pg.close()
+    folder = tmp_path / "clearing"
+    earlier = make_conninfo(postgres_url, dbname="earlier")
+    with connect_now(make_conninfo(postgres_url, dbname="postgres")) as server:
+        server.execute("DROP DATABASE IF EXISTS earlier")
+        server.execute(f"CREATE DATABASE earlier TEMPLATE {conninfo_to_dict(postgres_url)['dbname']}")
+        assert await close_elsewhere(postgres_url, folder, day) == (0, "")
+        handed_out = contents(folder)
+        status, said = await close_elsewhere(earlier, folder, day)
+        assert status == 7
+        assert "was handed out with other content, and stays" in said
+        assert contents(folder) == handed_out
+        server.execute("DROP DATABASE earlier")
+
+
 @pytest.mark.slow
 async def test_a_close_killed_at_every_point_makes_the_day_that_an_undisturbed_close_makes(
     pg: Pg, postgres_url: str, day: date, contents: Contents, tmp_path: Path

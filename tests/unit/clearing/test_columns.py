@@ -93,6 +93,12 @@ def test_a_column_that_does_not_fit_is_refused_and_never_cut(
         table_lines(LAYOUTS[kind], values | texts | {field: column}, 1)
 
 
+def test_a_member_without_a_row_among_many_has_no_lines() -> None:
+    layout = LAYOUTS["CM"]
+    values = {field.name: np.empty(0, f"S{field.width}") for field in layout.fields}
+    assert table_lines(layout, values, 0).shape == (0, layout.length + 2)
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(ValueError, match="line_no: missing"):
         table_lines(LAYOUTS["NS"], {}, 1)

@@ -20,8 +20,10 @@ from switch.clearing.files import (
     Written,
     check_file,
     digest_of,
+    is_marked,
     mark_complete,
     parse_name,
+    promised_digest,
     render,
 )
 from switch.clearing.layouts import LAYOUTS, write_line
@@ -130,7 +132,29 @@ def test_a_file_gets_its_name_when_it_is_whole_and_its_mark_after_that(tmp_path:
     assert digest_of(tmp_path / "20240315" / str(NAME)) == (written.sm3, written.size)
     mark_complete(tmp_path / "20240315", [written])
     assert names_in(tmp_path / "20240315") == [str(NAME), f"{NAME}.ok"]
-    assert (tmp_path / "20240315" / f"{NAME}.ok").read_text() == f"{written.sm3}  {NAME}\n"
+    mark = tmp_path / "20240315" / f"{NAME}.ok"
+    assert mark.read_text() == f"{written.sm3}  {NAME}\n"
+    path = tmp_path / "20240315" / str(NAME)
+    assert is_marked(path, written.sm3)
+    assert promised_digest(path) == written.sm3
+    for torn in (b"", mark.read_bytes()[:-1], b"0" * 64 + b"  other\n"):
+        mark.write_bytes(torn)
+        assert not is_marked(path, written.sm3)
+        assert promised_digest(path) == ""
+
+
+def test_a_file_does_not_take_the_place_of_one_that_was_handed_out_with_other_content(tmp_path: Path) -> None:
+    written = write(tmp_path)
+    for promised, kept in ((written.sm3, False), ("0" * 64, True)):
+        with FileInMaking(tmp_path, HEAD, promised=promised) as file:
+            for line in LINES:
+                file.add(line.encode())
+            if kept:
+                with pytest.raises(FolderError, match="was handed out with other content"):
+                    file.finish()
+            else:
+                assert file.finish() == written
+    assert names_in(tmp_path) == [str(NAME)]
 
 
 def test_a_file_that_was_given_up_leaves_nothing_behind(tmp_path: Path) -> None:

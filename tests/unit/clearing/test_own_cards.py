@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from switch.clearing import received
+from switch.clearing.resends import resend
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.keys.software_vault import SoftwareVault
+from switch.storage.pool import connect
 from terminal_sim.records import Phase, RecordKind
 from tests.helpers.cities import CENTRE, Installation, city_id, details, issuer_of, ride
 from tests.helpers.depots import record_file
@@ -107,6 +109,16 @@ async def test_a_grey_record_is_answered_again_on_the_day_on_which_it_is_decided
         ("001", [f"D00000001{evidence.hex().upper()}10{second:%Y%m%d}"]),
         ("002", [f"D00000001{grey.hex().upper()}94{second:%Y%m%d}"]),
     ]
+    first_dt, second_dt = sorted(folder.glob("DT*[0-9]"))
+    kept = second_dt.read_bytes()
+    async with await connect(city.url) as pg:
+        again = [
+            (await resend(pg, folder, name, "lost", "li wei")).name
+            for name in (first_dt.name, second_dt.name, f"{first_dt.name[:-3]}003")
+        ]
+    assert [name[-3:] for name in again] == ["003", "004", "005"]
+    assert second_dt.read_bytes() == kept
+    assert details(folder / again[2]) == details(first_dt)
     assert city.audit_faults() == []
 
 

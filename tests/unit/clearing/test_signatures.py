@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
+from switch.clearing import resends
 from switch.clearing.close import CloseTerms, close_day, day_folder
-from switch.clearing.files import FolderError
+from switch.clearing.files import FolderError, is_marked, write_companion
 from switch.clearing.lint import lint_file
-from switch.clearing.signatures import FileSigner, write_companion
+from switch.clearing.resends import resend
+from switch.clearing.signatures import FileSigner
 from switch.keys.ceremony import Custodian
 from switch.keys.opening import create_vault
 from switch.keys.records import LOCAL_OWNER, KeyLevel, KeyMissingError, KeySpec
@@ -68,6 +70,29 @@ async def test_a_day_that_was_closed_unsigned_stays_so(
     next(day_folder(terms.folder, day).glob("NP*1")).unlink()
     await close_day(pg, day, terms._replace(file_signer=FileSigner(vault)), "test")
     assert contents(terms.folder) == first
+
+
+async def test_a_file_that_was_being_sent_again_gets_its_signature_with_the_days_other_files(
+    pg: Pg, day: date, terms: CloseTerms, vault: SoftwareVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = terms._replace(file_signer=FileSigner(vault))
+    await close_day(pg, day, signed, "test")
+    folder = day_folder(terms.folder, day)
+    name = next(folder.glob("NP*1")).name
+    with monkeypatch.context() as patched:
+        patched.setattr(resends, "sign_files", None)
+        with pytest.raises(TypeError):
+            await resend(pg, folder, name, "lost", "li wei", signed.file_signer)
+    await close_day(pg, day, signed, "test")
+    new = folder / f"{name[:-3]}002"
+    assert lint_file(new).faults == ()
+    assert is_marked(new, new_digest("sm3", new.read_bytes()).hexdigest().upper())
+    signature = new.with_name(f"{new.name}.sig")
+    first = signature.read_bytes()
+    for damage in (b"", first[:-1]):
+        signature.write_bytes(damage)
+        ended = await resend(pg, folder, name, "again", "li wei", signed.file_signer)
+        assert (ended.name, ended.finished, signature.read_bytes()) == (new.name, True, first)
 
 
 async def test_openssl_agrees(pg: Pg, day: date, terms: CloseTerms, vault: SoftwareVault) -> None:

@@ -112,6 +112,15 @@ async def test_money_of_a_cancelled_card_goes_to_suspense_and_comes_from_there(t
     assert await town.balance() == 500
 
 
+async def test_what_lies_in_suspense_is_not_collected_again_from_its_holder(town: Disputes) -> None:
+    bought = await town.buy(500)
+    await town.pg.execute("UPDATE card SET state = 8 WHERE card_no = 1")
+    await town.did(bought, "01", 300)
+    again = await town.open(bought, asking("02", 300))
+    await refused(town, Rule.STATE, town.decide(again.case_no))
+    assert await town.balance() == 500
+
+
 async def test_who_asked_does_not_decide(town: Disputes) -> None:
     bought = await town.buy()
     opened = await town.open(bought, asking("01"))

@@ -8,8 +8,10 @@ import pytest
 
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.disputes import incoming
+from switch.clearing.disputes.cases import open_case
 from switch.clearing.disputes.deciding import decide, deny
 from switch.clearing.disputes.incoming import decide_for_members, dispute_kind
+from switch.clearing.disputes.originals import find_transaction
 from switch.clearing.disputes.states import State
 from switch.clearing.received import Receipt, Terms, take_file
 from switch.ledger.days import ensure_days
@@ -244,3 +246,20 @@ async def test_a_purchase_of_unknown_end_is_collected_from_its_bank(bank: Bank) 
     (line,) = details(await bank.close(day) / f"ER{CENTRE}{BANK}{day:%Y%m%d}001")
     (own,) = details(bank.folder / f"{day:%Y%m%d}" / f"CM{CENTRE}{BANK}{day:%Y%m%d}001")
     assert (line[25:27], line[27:326], line[326:342]) == ("02", own[1:], "D000000000000750")
+
+
+async def test_a_merchant_that_has_changed_its_acquirer_keeps_no_day_open(
+    town: Disputes, tmp_path: Path
+) -> None:
+    bank = await Bank(town, tmp_path).begin(1_000)
+    await town.pg.execute("INSERT INTO institution VALUES ('01030000', 'another', 'BANK')")
+    await town.pg.execute("UPDATE merchant SET acquirer_id = '01030000'")
+    ((rrn,),) = await town.rows(
+        f"SELECT rrn FROM journal WHERE effect_fen <> 0 AND business_date = '{bank.first}'"
+    )
+    original = await find_transaction(town.pg, bank.first, OWN, rrn=rrn)
+    assert original.acquirer_id == OWN
+    opened = await open_case(town.pg, original, asking("04", 300))
+    await town.decide(opened.case_no)
+    folder = await bank.close()
+    assert [path.name[10:18] for path in folder.glob("ER*[0-9]")] == [BANK]

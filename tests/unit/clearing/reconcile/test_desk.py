@@ -119,6 +119,24 @@ async def test_what_the_rules_forbid_is_refused_and_says_why(pg: Pg, tmp_path: P
         await pg.execute("UPDATE reconcile_step SET reason = 'other'")
 
 
+async def test_money_of_an_item_is_taken_once_whatever_generation_of_the_file_says_how_much(
+    pg: Pg, tmp_path: Path
+) -> None:
+    _, day, _ = await found_bank(pg)
+    found = []
+    for sequence, fen in enumerate((5, 6), 1):
+        await send(pg, tmp_path, day, [Leg(1, fen).item(day)], sequence=sequence)
+        await compared(pg, day, roll_days=0)
+        ((number,),) = await rows(
+            pg, "SELECT difference_no FROM reconcile_difference WHERE state = 'OPEN' AND theirs_fen = %s", fen
+        )
+        found.append(number)
+        if sequence == 1:
+            await decide(pg, number, by("suspense"))
+    assert f"as difference {found[0]} already" in await refused(pg, found[1], by("suspense"))
+    await decide(pg, found[1], by("accept", reason="see the other"))
+
+
 async def test_what_waits_for_the_next_file_waits_and_a_decision_outlives_a_new_generation(
     pg: Pg, tmp_path: Path
 ) -> None:

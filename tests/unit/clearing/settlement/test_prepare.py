@@ -5,12 +5,13 @@ from datetime import timedelta
 import pytest
 
 from switch.clearing.settlement.payouts import cancel
-from switch.clearing.settlement.prepare import prepare
+from switch.clearing.settlement.prepare import divide, prepare
 from switch.clearing.settlement.terms import Terms, set_terms
 from switch.clearing.settlement.turn import SettlementRefused
 from switch.ledger.bookings import Booking
 from switch.ledger.chart import Event
 from switch.storage.pool import connect
+from tests.helpers.reconciling import pay_city
 from tests.helpers.settling import BUSES, GROCER, HOSPITAL, MERCHANTS, OTHER, Settling
 
 pytestmark = pytest.mark.server
@@ -175,3 +176,24 @@ async def test_a_payout_that_was_cancelled_is_part_of_the_next_date(city: Settli
     assert lines[GROCER] == (0, 0, fen, fen, 0, 0, "")
     assert await city.one("SELECT again_on FROM payout WHERE payout_id = %s", payout) == again.settlement_date
     assert made.settlement_date < again.settlement_date
+
+
+async def test_a_city_that_the_centre_settles_with_is_held_before_anything_is_paid_or_asked_for(
+    city: Settling,
+) -> None:
+    day = await city.trade()
+    await city.pay(Booking(Event.BANK_PURCHASE, 40_000_000, int(OTHER), 1, "a city's cards"))
+    await city.close()
+    await pay_city(city.pg, day, 7, 1, 300, issuer=OTHER)
+    with pytest.raises(SettlementRefused, match=f"party {OTHER} has items that the interop centre settles"):
+        await city.prepare()
+    assert await city.one("SELECT count(*) FROM settlement_run") == 0
+    terms = Terms(held_all=True, held_reason="settled by the centre")
+    await set_terms(city.pg, OTHER, terms, valid_from=day, actor="li wei", reason="agreement")
+    made = await city.prepare()
+    line = {row[0]: row[1:] for row in await city.rows(LINES, made.settlement_date)}[OTHER]
+    due = line[1]
+    assert due < 0
+    assert line[3:] == (0, 0, due, "HELD")
+    assert divide(due, terms, is_merchant=False, has_account=True, in_cycle=True) == line[3:]
+    assert made.figures["collections"] == 0

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from switch.clearing.layouts import LAYOUTS
 from switch.domain.errors import ConfigurationError
 
 PREFIX = "CARDSWITCH_"
@@ -268,6 +269,9 @@ class Interop(_Section):
         return self
 
 
+SENT_TYPES = tuple(kind for kind in LAYOUTS if kind != "XF")  # that one only comes to us
+
+
 class PartnerSettings(_Section):
     """One partner who gets files, or leaves some for us, over SFTP. docs/delivery.md tells his engineers the same."""
 
@@ -275,10 +279,7 @@ class PartnerSettings(_Section):
     parties: tuple[str, ...] = Field(
         min_length=1, description="institutions (8 digits) and merchants (15 characters) whose files he gets"
     )
-    types: tuple[str, ...] = Field(
-        ("CM", "MR", "NP", "NS", "SS", "QS", "TR", "FH", "BF", "BI"),
-        description="types of files that he wants",
-    )
+    types: tuple[str, ...] = Field(SENT_TYPES, description="types of files that he wants; default: all")
     since: date = Field(description="first business date whose files he gets")
     host: str = Field(min_length=1, description="address of his server")
     port: int = Field(22, ge=1, le=65535, description="its port")
@@ -298,6 +299,13 @@ class PartnerSettings(_Section):
     answer_s: float = Field(60.0, gt=0, le=3600, description="for one step; 256 KiB of a file are one")
     pause_s: float = Field(30.0, gt=0, le=3600, description="after a failure; doubled each time")
     pause_max_s: float = Field(900.0, gt=0, le=86_400, description="longest of these pauses")
+
+    @field_validator("types", "sends")
+    @classmethod
+    def _types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= set(LAYOUTS):  # nothing else would ever say so
+            raise ValueError(f"types of files are {', '.join(LAYOUTS)}")
+        return value
 
     @model_validator(mode="after")
     def _known(self) -> "PartnerSettings":

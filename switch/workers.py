@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
+from switch.operations.child import end_child
 from switch.operations.commands.deliver import run_deliverer
 from switch.settings import load_settings
 
 log = structlog.get_logger(__name__)
 
 RESTART_PAUSE_S = 1.0
+DELIVERER_STOP_S = 5.0  # it may be killed at any step: the next one goes on
 _PR_SET_PDEATHSIG = 1
 
 
@@ -45,7 +47,8 @@ async def deliverer(url: str, *, wanted: bool) -> AsyncIterator[None]:
     """The process that delivers files, where it is wanted."""
     tasks = []
     if wanted:
-        tasks = [asyncio.get_running_loop().create_task(_keep(("deliver-beside",), url, worker="deliverer"))]
+        keeping = _keep(("deliver-beside",), url, worker="deliverer", stop_s=DELIVERER_STOP_S)
+        tasks = [asyncio.get_running_loop().create_task(keeping)]
     try:
         yield
     finally:
@@ -58,19 +61,20 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _keep(arguments: tuple[str, ...], url: str, *, worker: str) -> None:
+async def _keep(arguments: tuple[str, ...], url: str, *, worker: str, stop_s: float | None = None) -> None:
+    """stop_s: when told to stop it may take so long, then it is killed; None: as long as it takes, since terminals are answered first."""
     while True:
         command = (sys.executable, "-m", "switch", *arguments)
         process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
         assert process.stdin is not None
-        process.stdin.write(url.encode() + b"\n")  # not in the arguments, where everybody can read them
-        await process.stdin.drain()
         try:
+            # Not in the arguments, where everybody can read them. It may have ended already.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(url.encode() + b"\n")
+                await process.stdin.drain()
             status = await process.wait()
-        except asyncio.CancelledError:
-            process.terminate()
-            await process.wait()
-            raise
+        finally:
+            await end_child(process, stop_s)
         log.error("a worker ended and is started again", worker=worker, status=status)
         await asyncio.sleep(RESTART_PAUSE_S)
 

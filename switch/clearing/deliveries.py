@@ -60,7 +60,7 @@ class PartnerTerms(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The next file of a partner. sm3: upper-case hex. marking: it was there whole, and its mark may be."""
+    """The next file of a partner. sm3: upper-case hex. marking: it was there whole, and its mark may be. signature: None: it has none."""
 
     number: int
     name: str
@@ -69,6 +69,7 @@ class Waiting(NamedTuple):
     size_bytes: int
     attempts: int
     marking: bool
+    signature: bytes | None = None
 
 
 class Receipt(NamedTuple):
@@ -132,6 +133,7 @@ class Deliveries:
         for (day,) in await self.execute("days_to_queue", since=at.since, most=DAYS_AT_ONCE):
             await self.execute("queue_day", day=day, **wanted)
         await self.execute("queue_resends", since=at.since, **wanted)
+        await self.execute("queue_centre", since=at.since, **wanted)
 
     async def next_waiting(self) -> Waiting | None:
         """The file that is sent next. None: nothing waits, or the one that would be next was given up."""

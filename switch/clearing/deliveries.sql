@@ -33,9 +33,20 @@ SELECT %(partner)s, before.last + row_number() OVER (ORDER BY r.resend_no), r.na
  WHERE r.business_date >= %(since)s AND f.party = ANY(%(parties)s) AND left(f.name, 2) = ANY(%(types)s)
    AND NOT EXISTS (SELECT FROM delivery d WHERE d.partner = %(partner)s AND d.name = r.name);
 
+-- name: queue_centre
+-- Files of the interop centre that this installation is; a date has them in two parts, DF first.
+INSERT INTO delivery (partner, number, name, of_date, sm3, size_bytes)
+SELECT %(partner)s, before.last + row_number() OVER (ORDER BY f.clearing_date, f.ordinal), f.name, f.clearing_date, f.sm3, f.size_bytes
+  FROM interop_file f
+ CROSS JOIN (SELECT coalesce(max(number), 0) AS last FROM delivery WHERE partner = %(partner)s) AS before
+ WHERE f.sm3 IS NOT NULL AND f.clearing_date >= %(since)s AND f.party = ANY(%(parties)s) AND left(f.name, 2) = ANY(%(types)s)
+   AND NOT EXISTS (SELECT FROM delivery d WHERE d.partner = %(partner)s AND d.name = f.name);
+
 -- name: next_waiting
-SELECT number, name, of_date, upper(encode(sm3, 'hex')), size_bytes, attempts, marking
-  FROM delivery WHERE partner = %(partner)s AND state = 'WAITING' ORDER BY number LIMIT 1;
+SELECT d.number, d.name, d.of_date, upper(encode(d.sm3, 'hex')), d.size_bytes, d.attempts, d.marking, s.signature
+  FROM delivery d
+  LEFT JOIN file_signature s ON s.name = d.name
+ WHERE d.partner = %(partner)s AND d.state = 'WAITING' ORDER BY d.number LIMIT 1;
 
 -- name: begin_attempt
 -- Before a byte leaves: what an answer or a file found there later means depends on it.

@@ -7,12 +7,13 @@ vanished after that was taken by the partner and is not sent a second time.
 
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import date
 from hashlib import new as new_digest
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from switch.clearing.deliveries import Deliveries, PartnerTerms, Receipt, Waiting, receipt_name
+from switch.clearing.deliveries import Deliveries, PartnerTerms, Receipt, Waiting, plain, receipt_name
 from switch.clearing.delivery_inbox import Inbox, Take
 from switch.clearing.remote import Remote, RemoteFault, whole
 from switch.domain.errors import SwitchError
@@ -24,6 +25,10 @@ SIGNATURE_BYTES_MAX: Final = 1_024
 
 class LocalFault(SwitchError):
     """A file of ours is not on disk as it was written, or the disk refuses."""
+
+
+class NotComplete(LocalFault):
+    """A file of ours is still being written. Waiting for it is no try."""
 
 
 class Visit(NamedTuple):
@@ -100,14 +105,27 @@ class Round:
     async def _send_all(self) -> None:
         deliveries = self._deliveries
         while (waiting := await deliveries.next_waiting()) is not None:
-            await deliveries.execute("begin_attempt", number=waiting.number)
             try:
+                self._check_complete(waiting)
+                await deliveries.execute("begin_attempt", number=waiting.number)
                 await self._send(waiting)
             except (RemoteFault, LocalFault) as fault:
-                await deliveries.execute("note_error", number=waiting.number, error=str(fault))
+                await deliveries.execute("note_error", number=waiting.number, error=plain(str(fault)))
                 raise
             await deliveries.execute("sent", number=waiting.number)
             self._sent.append(waiting.name)
+
+    def _check_complete(self, waiting: Waiting) -> None:
+        """NotComplete unless our own NAME.ok lies there; a partner who may have all of it already needs nothing of ours."""
+        if waiting.marking:
+            return
+        mark = self._folder_of(waiting.of_date) / f"{waiting.name}.ok"
+        try:
+            mark.stat()
+        except FileNotFoundError as error:
+            raise NotComplete(f"{waiting.name} is not marked complete in {mark.parent} yet") from error
+        except OSError as error:
+            raise LocalFault(f"{mark}: {error.strerror}") from error
 
     async def _send(self, waiting: Waiting) -> None:
         target, mark = f"{self._partner.folder}/{waiting.name}", f"{waiting.sm3}  {waiting.name}\n".encode()
@@ -119,9 +137,11 @@ class Round:
         size = await self._remote.size(target)
         if size is None and waiting.marking:
             return  # it was there whole and its mark may have been: the partner has taken it
-        if size != waiting.size_bytes or await self._digest(target) != waiting.sm3:
+        signature = self._signature(waiting)
+        if size != waiting.size_bytes or await self._digest(target, waiting.size_bytes) != waiting.sm3:
             await self._put(waiting, target)
-        await self._put_signature(waiting, target)
+        if signature and await self._remote.read_small(f"{target}.sig", SIGNATURE_BYTES_MAX) != signature:
+            await self._put_small(f"{target}.sig", signature)
         await self._deliveries.execute("begin_marking", number=waiting.number)
         await self._put_small(f"{target}.ok", mark)
 
@@ -132,28 +152,35 @@ class Round:
         size = await self._remote.size(target)
         if size != waiting.size_bytes:
             raise RemoteFault(f"{waiting.name}: {size} bytes lie there, {waiting.size_bytes} were sent")
-        if await self._digest(target) != waiting.sm3:
+        if await self._digest(target, waiting.size_bytes) != waiting.sm3:
             raise RemoteFault(f"{waiting.name}: what lies there is not what was sent")
 
-    async def _put_signature(self, waiting: Waiting, target: str) -> None:
+    def _signature(self, waiting: Waiting) -> bytes | None:
+        """Of a file that was signed: what lies beside it, which must be what was stored. A signed file never goes out without."""
+        if waiting.signature is None:
+            return None
         local = self._folder_of(waiting.of_date) / f"{waiting.name}.sig"
         try:
             signature = local.read_bytes()
-        except FileNotFoundError:
-            return
         except OSError as error:
             raise LocalFault(f"{local}: {error.strerror}") from error
-        if await self._remote.read_small(f"{target}.sig", SIGNATURE_BYTES_MAX) != signature:
-            await self._put_small(f"{target}.sig", signature)
+        if signature != waiting.signature:
+            raise LocalFault(f"{local} is not the signature that was stored")
+        return signature
 
     async def _put_small(self, path: str, content: bytes) -> None:
         await self._remote.write(f"{path}.tmp", whole(content))
         await self._remote.rename(f"{path}.tmp", path)
 
-    async def _digest(self, path: str) -> str:
-        digest = new_digest("sm3")
-        async for block in self._remote.read(path):
-            digest.update(block)
+    async def _digest(self, path: str, size_bytes: int) -> str:
+        """Of a file on the server, which is not read further when it is longer than it should be: it might have no end."""
+        digest, size = new_digest("sm3"), 0
+        async with aclosing(self._remote.read(path)) as blocks:
+            async for block in blocks:
+                digest.update(block)
+                size += len(block)
+                if size > size_bytes:
+                    break
         return digest.hexdigest().upper()
 
 

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ import psycopg
 
 from switch.clearing.close import CloseRunning, Progress, close_day, told
 from switch.domain.errors import DependencyError, SwitchError
+from switch.operations.child import end_child
 from switch.operations.commands.close import actor, close_terms, file_signer, seal_signer
 from switch.settings import load_settings
 from switch.storage.pool import connect
@@ -47,7 +47,7 @@ async def close_elsewhere(url: str, day: date, tell: Callable[[Progress], None])
     except (ValueError, BrokenPipeError, ConnectionResetError) as error:
         raise CloserFailed(f"the process that closes the day: {type(error).__name__}") from error
     finally:
-        await _end(process)
+        await end_child(process, STOP_S)  # what a killed close has not done, the next one does
 
 
 async def _follow(process: asyncio.subprocess.Process, url: str, tell: Callable[[Progress], None]) -> None:
@@ -75,21 +75,6 @@ async def _follow(process: asyncio.subprocess.Process, url: str, tell: Callable[
         raise CloseRunning(end["error"])
     if not end.get("closed"):
         raise CloserFailed(end.get("error") or f"the process that closes the day ended with status {status}")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Whatever happened, nobody is left behind. What a killed close has not done, the next one does."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 class _Teller:

@@ -1,4 +1,4 @@
-"""Visits to partners as the settings say: each over a line of its own, a few at a time, one deliverer for a partner.
+"""Visits to partners as the settings say: each over a line of its own and at his own pace, one deliverer for a partner.
 
 It is a process of its own beside those that serve terminals: digests of gigabytes and files that are taken whole would keep answers waiting.
 """
@@ -20,21 +20,21 @@ from switch.clearing.delivery_round import Round, Visit
 from switch.clearing.files import parse_name
 from switch.clearing.received import Terms, take_file
 from switch.clearing.reconcile.blocks import KIND as COMPARED
-from switch.clearing.remote import HostKeyRefused, RemoteFault
+from switch.clearing.remote import HostKeyRefused
 from switch.clearing.taking import TAKEN, kinds
-from switch.domain.errors import ConfigurationError, DatabaseLost, InputRefused
+from switch.domain.errors import ConfigurationError, DatabaseLost, InputRefused, SwitchError
 from switch.keys.opening import open_vault
 from switch.operations.commands.close import actor
 from switch.operations.commands.interop_terms import centre_terms
 from switch.operations.commands.reconcile import take_all as take_compared
 from switch.purse.intake import DigestAll, inline_tacs
 from switch.settings import PartnerSettings, Settings
-from switch.storage.pool import LOST, connect, connect_writer, plan_once
+from switch.storage.pool import LOST, connect, connect_writer, end_tasks, plan_once
 from switch.transports.sftp_partner import LineTerms, sftp_line
 
 log = structlog.get_logger(__name__)
 
-PARTNERS_AT_ONCE: Final = 4
+PARTNERS_AT_ONCE: Final = 16  # each with a connection to the database or two
 
 Connection = AsyncConnection[Any]
 
@@ -101,26 +101,38 @@ class Deliverer:
         return [visit for visit in visits if visit is not None]
 
     async def keep_on(self, stopping: asyncio.Event) -> None:
-        """Visit until told to stop. A database that is lost is waited for."""
-        self.chosen()
-        while not stopping.is_set():
+        """Visit until told to stop, which ends visits where they are. A database that is lost is waited for."""
+        room = asyncio.Semaphore(PARTNERS_AT_ONCE)
+        loop = asyncio.get_running_loop()
+        visiting = [loop.create_task(self._keep_visiting(partner, room)) for partner in self.chosen()]
+        stopped = loop.create_task(stopping.wait())
+        try:
+            await asyncio.wait((stopped, *visiting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_tasks(stopped, *visiting)  # a visit may be ended at any step; the next one goes on
+        for task in visiting:
+            if not task.cancelled():
+                task.result()  # it works for as long as the process, so whatever ended it before is a fault of ours
+
+    async def _keep_visiting(self, partner: PartnerSettings, room: asyncio.Semaphore) -> None:
+        """Visit one partner until cancelled: one who is slow keeps nobody waiting but himself."""
+        while True:
             try:
-                for visit in await self.once(only_due=True):
-                    if visit.sent or visit.fetched or visit.receipts:
-                        log.info(
-                            "partner visited",
-                            partner=visit.partner,
-                            sent=len(visit.sent),
-                            receipts=visit.receipts,
-                            fetched=len(visit.fetched),
-                        )
+                async with room:
+                    visit = await self._visit(partner, only_due=True)
+                if visit is not None and (visit.sent or visit.fetched or visit.receipts):
+                    log.info(
+                        "partner visited",
+                        partner=visit.partner,
+                        sent=len(visit.sent),
+                        receipts=visit.receipts,
+                        fetched=len(visit.fetched),
+                    )
             except (DatabaseLost, psycopg.Error, OSError) as error:
-                log.warning("partners were not visited; tried again", error=type(error).__name__)
-            try:
-                async with asyncio.timeout(self._settings.delivery.every_s):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+                log.warning(
+                    "a partner was not visited; tried again", partner=partner.name, error=type(error).__name__
+                )
+            await asyncio.sleep(self._settings.delivery.every_s)
 
     async def _visit(self, at: PartnerSettings, *, only_due: bool) -> Visit | None:
         terms = partner_terms(at)
@@ -143,9 +155,9 @@ class Deliverer:
 
     async def _with_lock(self, deliveries: Deliveries, at: PartnerSettings) -> Visit:
         terms = deliveries.partner
-        await deliveries.queue()
-        await deliveries.look_if_behind()
         try:
+            await deliveries.queue()
+            await deliveries.look_if_behind()
             async with sftp_line(line_terms(at)) as remote, self._taking() as take:
                 folder = self._settings.clearing_folder
                 inbox = folder / "inbox" / terms.name
@@ -155,7 +167,11 @@ class Deliverer:
         except HostKeyRefused as fault:
             await deliveries.alarm("HOST_KEY", fault.fingerprint, str(fault))
             visit = Visit(terms.name, fault=str(fault))
-        except (RemoteFault, ConfigurationError) as fault:
+        except (DatabaseLost, *LOST):
+            raise
+        except psycopg.Error as fault:
+            visit = Visit(terms.name, fault=f"the database refused: {type(fault).__name__} {fault.sqlstate}")
+        except SwitchError as fault:
             visit = Visit(terms.name, fault=str(fault))
         if visit.fault:
             error = plain(visit.fault)

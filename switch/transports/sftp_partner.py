@@ -111,8 +111,12 @@ async def sftp_line(terms: LineTerms) -> AsyncIterator["SftpPartner"]:
     try:
         with _translated("sftp"):
             async with asyncio.timeout(terms.connect_s):
-                sftp = await connection.start_sftp_client()
+                # Names of other alphabets and encodings may lie there; they are none of ours.
+                sftp = await connection.start_sftp_client(path_errors="surrogateescape")
         yield SftpPartner(sftp, terms.answer_s)
+    except asyncio.CancelledError:
+        connection.abort()  # whoever ends us does not wait for a partner
+        raise
     finally:
         connection.close()
         try:
@@ -156,15 +160,19 @@ class SftpPartner:
                 yield
 
     async def entries(self, folder: str) -> list[Entry]:
-        """The plain files of a folder."""
+        """The plain files of a folder whose names are printable ASCII, as all of ours are."""
         found: list[Entry] = []
+        seen = 0
         async with self._step(folder):
             async for entry in self._sftp.scandir(folder):
-                if len(found) >= ENTRIES_MAX:
+                seen += 1
+                if seen > ENTRIES_MAX:
                     raise RemoteFault(f"{folder}: more than {ENTRIES_MAX} files")
-                attributes = entry.attrs
+                name, attributes = str(entry.filename), entry.attrs
+                if not (name.isascii() and name.isprintable()):
+                    continue
                 if attributes.permissions is None or stat.S_ISREG(attributes.permissions):
-                    found.append(Entry(str(entry.filename), attributes.size or 0, attributes.mtime or 0))
+                    found.append(Entry(name, attributes.size or 0, attributes.mtime or 0))
         return found
 
     async def size(self, path: str) -> int | None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 from switch.clearing.close import day_folder
 from switch.clearing.deliveries import ATTEMPTS_MAX, Deliveries
 from switch.clearing.delivery_round import Round, Visit
+from switch.clearing.remote import Entry, RemoteFault
 from switch.operations.delivering import Deliverer, line_terms
 from switch.settings import Settings
 from switch.storage.pool import connect
@@ -33,7 +34,7 @@ from tests.helpers.partners import (
     states,
     take_away,
 )
-from tests.helpers.sshd import Sshd, cut_after
+from tests.helpers.sshd import Sshd, cut_after, stalled_after
 
 pytestmark = pytest.mark.server
 
@@ -265,3 +266,169 @@ async def test_what_is_tried_too_often_is_given_up_until_an_operator_says_so(
         assert kinds == ["BEHIND", "GIVEN_UP"]
     await pg.execute("UPDATE delivery SET attempts = 0")
     assert len((await visit(at)).sent) == 3
+
+
+async def test_a_file_is_sent_when_it_is_marked_here_and_waiting_for_that_is_no_try(
+    pg: Pg, server: Sshd, city: Closed
+) -> None:
+    at = settings(server, city)
+    mark = next(day_folder(city.folder, city.day).glob("CM*99993310*1.ok"))
+    content = mark.read_bytes()
+    mark.unlink()
+    try:
+        for _ in range(2):
+            assert "is not marked complete in" in (await visit(at)).fault
+    finally:
+        mark.write_bytes(content)
+    assert [state for _, state in await states(pg)] == ["SENT", "WAITING", "WAITING"]
+    assert not (server.inbox / mark.stem).exists()
+    tried = await (await pg.execute("SELECT attempts FROM delivery ORDER BY number")).fetchall()
+    assert tried == [(1,), (0,), (0,)]
+    assert len((await visit(at)).sent) == 2
+
+
+async def test_a_file_that_was_signed_never_goes_out_without_its_signature(
+    pg: Pg, server: Sshd, city: Closed
+) -> None:
+    at = settings(server, city)
+    path = next(day_folder(city.folder, city.day).glob("CM*99993310*1"))
+    beside = path.with_name(f"{path.name}.sig")
+    beside.write_bytes(b"nobody's")  # of a file that was never signed: it stays here
+    assert len((await visit(at)).sent) == 3
+    assert not list(server.inbox.glob("*.sig"))
+    await forget(pg, server)
+    await pg.execute(
+        "INSERT INTO file_signature (name, sm3, key_name, public_key, signature)"
+        " SELECT name, sm3, 'FSK', %s, %s FROM clearing_file WHERE name = %s",
+        (bytes(65), b"signature", path.name),
+    )
+    try:
+        assert "is not the signature that was stored" in (await visit(at)).fault
+        beside.unlink()
+        assert ".sig: No such file" in (await visit(at)).fault
+        assert not (server.inbox / path.name).exists()
+        beside.write_bytes(b"signature")
+        assert len((await visit(at)).sent) == 2
+        assert (server.inbox / beside.name).read_bytes() == b"signature"
+    finally:
+        beside.unlink(missing_ok=True)
+        async with pg.transaction():
+            await pg.execute("SET LOCAL session_replication_role = replica")
+            await pg.execute("DELETE FROM file_signature")
+
+
+@contextlib.asynccontextmanager
+async def silent_port() -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A server that takes a connection and never says anything; the event: somebody has come."""
+    came, end = asyncio.Event(), asyncio.Event()
+
+    async def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await end.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], came
+    finally:
+        end.set()
+        server.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the lines end
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not what():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_partner_who_says_nothing_holds_up_neither_the_others_nor_the_end(
+    pg: Pg, server: Sshd, city: Closed
+) -> None:
+    async with silent_port() as (port, came):
+        silent = partner_settings(server, city.day, name="silent", port=port, connect_s=300)
+        at = settings_of(city.folder, city.url, silent, partner_settings(server, city.day))
+        at = at.model_copy(update={"delivery": at.delivery.model_copy(update={"every_s": 0.05})})
+        stopping = asyncio.Event()
+        keeping = asyncio.create_task(Deliverer(city.url, at).keep_on(stopping))
+        await came.wait()
+        await until(lambda: len(list(server.inbox.glob("*.ok"))) == 3)
+        (server.inbox / f"{take_away(server)[0]}.ack").write_text("")
+        await until(lambda: not list(server.inbox.iterdir()))  # a later visit, while the other still waits
+        stopping.set()
+        async with asyncio.timeout(5):
+            await keeping
+
+
+async def test_a_visit_that_hangs_in_the_middle_of_a_file_ends_at_once_and_goes_on_later(
+    pg: Pg, server: Sshd, city: Closed
+) -> None:
+    async with stalled_after(server.port, 4_000) as (port, stalled):
+        at = settings(server, city, port=port, answer_s=600, connect_s=300)
+        stopping = asyncio.Event()
+        keeping = asyncio.create_task(Deliverer(city.url, at).keep_on(stopping))
+        await stalled.wait()
+        stopping.set()
+        async with asyncio.timeout(5):
+            await keeping
+    assert (await visit(settings(server, city))).fault == ""
+    assert len(check_whole(server)) == 3
+
+
+async def test_what_a_server_says_cannot_keep_a_failure_from_being_recorded(
+    pg: Pg, server: Sshd, city: Closed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_self: SftpPartner, _path: str, blocks: Any) -> None:
+        await blocks.aclose()
+        raise RemoteFault("disk \x00 full, \udcc4 of 3133500100000001239")
+
+    monkeypatch.setattr(SftpPartner, "write", refuse)
+    at = settings(server, city)
+    said = "disk   full,   of 313350*********1239"
+    assert (await visit(at)).fault == said
+    assert await (await pg.execute("SELECT last_error FROM delivery_partner")).fetchone() == (said,)
+    assert await (await pg.execute("SELECT last_error FROM delivery ORDER BY number LIMIT 1")).fetchone() == (
+        said,
+    )
+
+
+async def test_what_the_database_refuses_is_a_failed_visit_of_that_partner(
+    pg: Pg, server: Sshd, city: Closed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = SftpPartner.entries
+
+    async def spoilt(self: SftpPartner, folder: str) -> list[Entry]:
+        return [entry._replace(written_at=1 << 70) for entry in await entries(self, folder)]
+
+    monkeypatch.setattr(SftpPartner, "entries", spoilt)
+    at = settings(server, city)
+    (server.inbox / f"CM{'9' * 16}20240315001.ack").write_text("")
+    assert (await visit(at)).fault.startswith("the database refused: ")
+    assert await (await pg.execute("SELECT failures FROM delivery_partner")).fetchone() == (1,)
+
+
+async def test_names_that_are_no_text_are_passed_over(pg: Pg, server: Sshd, city: Closed) -> None:
+    at = settings(server, city)
+    name = (await visit(at)).sent[0]
+    for place in (server.inbox, server.outbox):
+        for odd in ("对账".encode("gbk"), "对账.ack".encode("gbk"), "对账.ok".encode(), b"a\nb.ack"):
+            (Path(os.fsdecode(os.fsencode(place) + b"/" + odd))).write_bytes(b"")
+    (server.inbox / f"{name}.ack").write_text("")
+    again = await visit(at)
+    assert (again.fault, again.receipts) == ("", 1)
+    assert await alarms(pg) == []
+
+
+async def test_a_file_without_end_on_the_server_is_not_read_further_than_it_should_be(
+    pg: Pg, server: Sshd, city: Closed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(_self: SftpPartner, _path: str) -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0)
+            yield bytes(1_000)
+
+    monkeypatch.setattr(SftpPartner, "read", endless)
+    async with asyncio.timeout(30):
+        assert "what lies there is not what was sent" in (await visit(settings(server, city))).fault
+    assert not list(server.inbox.glob("*.ok"))

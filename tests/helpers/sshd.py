@@ -147,3 +147,42 @@ async def cut_after(port: int, count: int) -> AsyncIterator[int]:
         server.close()
         cut()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def stalled_after(port: int, count: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A port that leads to another until so many bytes have passed, both ways together; then nothing passes, and the event says so."""
+    left = count
+    stalled = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        try:
+            while data := await reader.read(4096):
+                left -= len(data)
+                if left <= 0:
+                    stalled.set()
+                    await asyncio.Event().wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection("127.0.0.1", port)
+        for one, other in ((reader, to), (there, writer)):
+            task = asyncio.create_task(carry(one, other))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], stalled
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

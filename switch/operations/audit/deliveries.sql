@@ -47,6 +47,7 @@ WITH numbered AS (
 ), file AS (
     SELECT name, business_date AS of_date, sm3, size_bytes FROM clearing_file
     UNION ALL SELECT name, of_date, sm3, size_bytes FROM clearing_resend
+    UNION ALL SELECT name, clearing_date, sm3, size_bytes FROM interop_file WHERE sm3 IS NOT NULL
 )
 SELECT 'delivery', format('%%s no. %%s', d.partner, d.number),
        format('no. %%s, %%s of %%s bytes on %%s, %%s', d.place, encode(f.sm3, 'hex'), f.size_bytes, f.of_date,

@@ -13,9 +13,12 @@ from switch.clearing.interop_desk import fund
 from switch.clearing.received import Receipt
 from switch.domain.errors import InputRefused
 from switch.keys.software_vault import SoftwareVault
+from switch.operations.delivering import Deliverer
 from switch.storage.pool import connect
 from tests.helpers.cities import CENTRE, Centre, city_id, details, issuer_of, ride
 from tests.helpers.depots import answer_file, record_file
+from tests.helpers.partners import check_whole, partner_settings, settings_of
+from tests.helpers.sshd import Sshd
 
 pytestmark = pytest.mark.server
 
@@ -229,6 +232,37 @@ async def test_a_run_that_dies_anywhere_is_done_by_the_next_with_the_same_bytes(
     await centre.rewrite(day)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert centre.audit_faults() == []
+
+
+async def test_what_the_centre_writes_is_delivered_to_members_that_are_partners(
+    centre: Centre, day: date, tmp_path: Path
+) -> None:
+    records = [ride(2, n, 1).pack() for n in (1, 2)]
+    await centre.take(fh(centre, records, day, 1))
+    centre.at(day, 1, 2)
+    await centre.run()
+    with Sshd(tmp_path / "partner") as server:
+        partner = partner_settings(
+            server, day, parties=[city_id(2)], types=["DF", "DT", "NP"], outbox="", sends=[]
+        )
+        at = settings_of(centre.folder, centre.url, partner)
+        (first,) = await Deliverer(centre.url, at).once()
+        assert ([name[:2] for name in first.sent], first.fault) == (["DF"], "")
+        await answered(centre, [(raw, "10") for raw in records], day, 2)
+        await centre.run()
+        (second,) = await Deliverer(centre.url, at).once()
+        assert ([name[:2] for name in second.sent], second.fault) == (["NP"], "")
+        assert {name[10:18] for name in (*first.sent, *second.sent)} == {city_id(2)}
+        assert check_whole(server) == {*first.sent, *second.sent}
+        late = partner_settings(
+            server, day + timedelta(1), name="late", parties=[city_id(1)], types=["DT", "NP"]
+        )
+        (none,) = await Deliverer(centre.url, settings_of(centre.folder, centre.url, late)).once()
+        assert (none.sent, none.fault) == ((), "")
+    assert centre.audit_faults() == []
+    async with await connect(centre.url) as connection:
+        await connection.execute("UPDATE delivery SET size_bytes = size_bytes + 1 WHERE number = 2")
+    assert any("delivery" in str(fault) for fault in centre.audit_faults())
 
 
 async def test_two_runs_at_once_and_two_files_with_the_same_records(centre: Centre, day: date) -> None:

@@ -1,11 +1,18 @@
 """What partners write, made fit to be kept, and which names are receipts. How files travel: tests/scenarios and tests/faults."""
 
+import ast
+import inspect
+import textwrap
 from typing import Any
 
 import pytest
 
+from switch.clearing.day_files import DayFiles
 from switch.clearing.deliveries import plain as made_plain
 from switch.clearing.deliveries import receipt_name
+from switch.clearing.hot_list_files import plan_hot_lists
+from switch.clearing.layouts import LAYOUTS
+from switch.clearing.own_cards import ANSWER
 from switch.domain.errors import ConfigurationError
 from switch.settings import Settings, load_settings
 
@@ -47,6 +54,8 @@ def test_a_partner_whose_server_is_not_known_is_refused_as_a_setting() -> None:
         ({"pause_s": 1000}, "shortest pause"),
         ({"folder": "in"}, "folder"),
         ({"password": "x"}, "Extra inputs"),
+        ({"types": ["CM", "NO"]}, "types of files are XF, FH, DF"),
+        ({"sends": ["xf"]}, "types of files are XF, FH, DF"),
     ):
         with pytest.raises(ValueError, match=words):
             Settings.model_validate({"delivery": {"partners": [{**PARTNER, **changes}]}})
@@ -54,3 +63,15 @@ def test_a_partner_whose_server_is_not_known_is_refused_as_a_setting() -> None:
         Settings.model_validate({"delivery": {"partners": [PARTNER, PARTNER]}})
     with pytest.raises(ConfigurationError, match="CARDSWITCH_DELIVERY__PARTNERS: not JSON"):
         load_settings(environment={"CARDSWITCH_DELIVERY__PARTNERS": "no"})
+
+
+def test_a_partner_gets_every_type_that_a_day_has_unless_his_settings_say_otherwise() -> None:
+    planned = {ANSWER}
+    for planner in (DayFiles.plan, plan_hot_lists):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(planner)))
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        planned |= {word for word in words if word in LAYOUTS}
+    assert planned >= {"NP", "CM", "NS", "QS", "SS", "MR", "TR", "FH", "DT", "ER"}
+    wanted = Settings.model_validate({"delivery": {"partners": [PARTNER]}}).delivery.partners[0].types
+    assert planned <= set(wanted)
+    assert set(LAYOUTS) - set(wanted) == {"XF"}

@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import migrate
 from switch.storage.pool import connect
+from switch.telemetry import logs
 from tests.helpers.town import Town
 
 settings.register_profile("here", deadline=None)  # machines are shared: how long an example took says nothing
@@ -64,6 +65,14 @@ def database_url(url: str, name: str) -> str:
     """The URL of another database of the same server."""
     head, query = url.split("?", 1)
     return f"{head.rsplit('/', 1)[0]}/{name}?{query}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def logging_of_its_own() -> Iterator[None]:
+    """Commands that run inside the tests' process do not set its logging up: it would hold a stream that ends with their test."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(logs, "configure", lambda _="info": None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -337,7 +337,7 @@ CHANGES = [
     Change("purse_record", "credit_code", "2001", "result = '10' AND credit_code = 2101"),
     Change("purse_record", "result", "'01'", "result = '10' AND record_kind = 0", named="purse_atc"),
     Change("purse_record", "result", "'10'", "result = '01'", named="purse_atc"),
-    Change("purse_record", "result", "'94'", "result = '00'", named="purse_waiting"),
+    Change("purse_record", "result", "'94'", "result = '00'"),
     Change("purse_record", "result", "'XX'", "result = '03'"),
     Change("purse_record", "shard", "1 - shard", "result = '10'"),
     Change("purse_record", "happened_at", "happened_at + interval '1 second'", "result = '10'"),
@@ -496,21 +496,36 @@ CHANGES = [
 ]
 
 # Money of rules for risk: changed where there are cases (tests/unit/purse/risk/test_audited.py).
-CHANGED_ELSEWHERE = {("risk_case", "amount_fen"), ("risk_hit", "amount_fen")} | {
-    # and of settlements, where there are some (tests/unit/clearing/settlement/test_audited.py)
-    (table, f"{column}_fen")
-    for table, columns in {
-        "settlement_line": "carried_in net returned payout held carried",
-        "settlement_line_day": "net",
-        "settlement_order": "total",
-        "settlement_file": "net",
-        "payout": "amount",
-        "payout_terms": "minimum held",
-        "bank_statement": "opening closing credit debit",
-        "bank_entry": "amount suspense",
-    }.items()
-    for column in columns.split()
-}
+CHANGED_ELSEWHERE = (
+    {("risk_case", "amount_fen"), ("risk_hit", "amount_fen")}
+    | {
+        # and of settlements, where there are some (tests/unit/clearing/settlement/test_audited.py)
+        (table, f"{column}_fen")
+        for table, columns in {
+            "settlement_line": "carried_in net returned payout held carried",
+            "settlement_line_day": "net",
+            "settlement_order": "total",
+            "settlement_file": "net",
+            "payout": "amount",
+            "payout_terms": "minimum held",
+            "bank_statement": "opening closing credit debit",
+            "bank_entry": "amount suspense",
+        }.items()
+        for column in columns.split()
+    }
+    | {
+        # and of comparisons with partners (tests/unit/operations/test_audit_reconcile.py)
+        (table, f"{column}_fen")
+        for table, columns in {
+            "partner_file": "total effect",
+            "partner_line": "amount effect",
+            "reconcile_run": "ours theirs",
+            "reconcile_total": "ours theirs",
+            "reconcile_difference": "ours theirs",
+        }.items()
+        for column in columns.split()
+    }
+)
 
 # Money that nothing else repeats, so that no recomputation can tell.
 UNSEEN: dict[tuple[str, str], str] = {
@@ -518,4 +533,5 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("binding", "day_limit_fen"): "likewise",
     ("bank_statement", "books_fen"): "what the books came to at an instant that nobody else kept; for people",
     ("dispute_refusal", "amount_fen"): "what was asked for and refused, kept nowhere else",
+    ("reconcile_run", "tolerance_fen"): "the partner's setting when it was compared",
 }

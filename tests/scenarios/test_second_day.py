@@ -25,7 +25,7 @@ def test_the_day_after_everything_of_the_first_day_reaches_whom_it_concerns(tmp_
     assert after["business_date"] > told["business_date"]
     assert after["dispute"]["case"] > 0
     assert after["dispute"]["amount_fen"] > after["dispute"]["fee_fen"] >= 0
-    assert after["foreign_records"]["accepted"] > 0
+    assert after["foreign_records"]["10"] > 0
     assert after["files"]["sent"] == after["files"]["acknowledged"] > 0
     assert after["settlement"]["payouts"] > 0
     assert after["settlement"]["paid_fen"] > 0

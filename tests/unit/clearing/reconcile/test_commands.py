@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from switch.domain.errors import SwitchError
 from switch.operations.commands.reconcile import app
-from switch.settings import PartnerSettings
+from switch.settings import ComparedPartner
 from switch.storage.pool import connect
 from terminal_sim.host.day_file import write_file
 from tests.helpers.clearing_day import CENTRE
@@ -52,8 +52,8 @@ def test_the_settings_of_a_partner_are_documented_with_their_defaults() -> None:
     text = (Path(__file__).parents[4] / "docs" / "reconciliation.md").read_text(encoding="utf-8")
     table = text.split("\n## 2. Settings\n", 1)[1].split("\n## ", 1)[0]
     documented = dict(re.findall(r"^\| `([a-z_]+)` \| (?:`([^`]*)`)? ?\|", table, re.MULTILINE))
-    fields = PartnerSettings.model_fields.items()
-    real = {name: "" if field.is_required() else str(field.default) for name, field in fields}
+    fields = ComparedPartner.model_fields.items()
+    real = {name: "" if field.is_required() else str(field.default).lower() for name, field in fields}
     assert documented == {name: value.removesuffix(":00") for name, value in real.items()}
 
 

@@ -157,7 +157,7 @@ async def test_every_answer_of_an_auditor_is_as_the_document_says(api: Api) -> N
         (day, "closed"),
     ]
     _, steps, _ = await api.get(f"/days/{day}/steps", "auditor")
-    assert [step["step"] for step in steps["steps"]][-1] == "reports"
+    assert [step["step"] for step in steps["steps"]][-1] == "evidence"
     for report in REPORTS:
         status, content, _ = await api.get(f"/days/{day}/reports/{report.name}?limit=1000", "auditor")
         assert (status, content["more"]) == (200, False)

@@ -3,17 +3,24 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from switch.domain.errors import SwitchError
-from switch.operations.commands import COMMAND_GROUPS, COMMANDS
+from switch.operations.commands import Commands
 from switch.settings import FILE_VARIABLE
-from terminal_sim.commands import app as simulator
+
+
+class Everything(Commands):
+    """Those of operators, and the simulator."""
+
+    places: ClassVar = {**Commands.places, "sim": ("terminal_sim.commands", "app")}
+
 
 cli = typer.Typer(
     name="cardswitch",
+    cls=Everything,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -51,13 +58,6 @@ def deliver_beside() -> None:
     from switch.workers import deliver_beside as until_stopped
 
     until_stopped()
-
-
-for _name, _command in COMMANDS.items():
-    cli.command(_name)(_command)
-for _name, _group in COMMAND_GROUPS.items():
-    cli.add_typer(_group, name=_name)
-cli.add_typer(simulator, name="sim")
 
 
 def main() -> None:

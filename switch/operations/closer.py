@@ -20,7 +20,8 @@ import psycopg
 from switch.clearing.close import CloseRunning, Progress, close_day, told
 from switch.domain.errors import DependencyError, SwitchError
 from switch.operations.child import end_child
-from switch.operations.commands.close import actor, close_terms, file_signer, seal_signer
+from switch.operations.commands.asking import actor
+from switch.operations.commands.close import close_terms, file_signer, seal_signer
 from switch.settings import load_settings
 from switch.storage.pool import connect
 

@@ -24,7 +24,7 @@ from switch.clearing.remote import HostKeyRefused
 from switch.clearing.taking import TAKEN, kinds
 from switch.domain.errors import ConfigurationError, DatabaseLost, InputRefused, SwitchError
 from switch.keys.opening import open_vault
-from switch.operations.commands.close import actor
+from switch.operations.commands.asking import actor
 from switch.operations.commands.interop_terms import centre_terms
 from switch.operations.commands.reconcile import take_all as take_compared
 from switch.purse.intake import DigestAll, inline_tacs

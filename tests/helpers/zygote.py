@@ -191,9 +191,9 @@ def _main() -> None:
     import gc
     import importlib
 
-    from switch.__main__ import main
+    from switch.__main__ import Everything, main
 
-    for name in _LATE_IMPORTS:
+    for name in (*(module for module, _ in Everything.places.values()), *_LATE_IMPORTS):
         importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with whoever started it
     gc.collect()

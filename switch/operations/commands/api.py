@@ -8,7 +8,7 @@ import typer
 
 from switch.ledger.card_states import shown
 from switch.operations.api import tokens
-from switch.operations.commands.close import actor
+from switch.operations.commands.asking import actor
 from switch.settings import load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect

@@ -1,6 +1,9 @@
-"""One question to the database, for commands that ask one: the settings, a server where it is embedded, a connection, and the answer."""
+"""What commands share: who runs one, and one question to the database (settings, a server where it is embedded, a connection, the answer)."""
 
 import asyncio
+import getpass
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -12,6 +15,15 @@ from switch.storage.pool import connect
 
 T = TypeVar("T")
 Connection = AsyncConnection[tuple[Any, ...]]
+
+
+def actor() -> str:
+    """Who runs this, as others will read it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
 
 
 def ask(work: Callable[[Connection], Awaitable[T]]) -> T:

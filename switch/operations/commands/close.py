@@ -1,9 +1,6 @@
 """`cardswitch close`: the day's end, while traffic flows."""
 
 import asyncio
-import getpass
-import os
-import socket
 import sys
 from datetime import date, datetime
 from typing import Annotated, Any
@@ -29,6 +26,7 @@ from switch.keys.opening import open_vault
 from switch.keys.stores import DatabaseKeyStore
 from switch.ledger.days import Day, day_of, ensure_days, oldest_not_closed
 from switch.ledger.load_desk import suspend_unconfirmed
+from switch.operations.commands.asking import actor
 from switch.operations.commands.close_status import close_status, show_status
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
@@ -100,15 +98,6 @@ def file_signer(url: str, settings: Settings) -> FileSigner | None:
         return None
     with psycopg.connect(url) as connection:
         return FileSigner(open_vault(connection, settings.unlock))
-
-
-def actor() -> str:
-    """Who closes, as others will read it."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as containers have
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
 
 
 async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool, as_json: bool) -> Figures:

@@ -31,7 +31,8 @@ from switch.domain.errors import DatabaseLost, InputRefused
 from switch.domain.identifiers import mask_pan
 from switch.domain.money import yuan
 from switch.keys.opening import open_vault
-from switch.operations.commands.close import actor, file_signer
+from switch.operations.commands.asking import actor
+from switch.operations.commands.close import file_signer
 from switch.operations.commands.interop_terms import centre_terms
 from switch.operations.commands.reconcile import take_all as take_compared
 from switch.purse.intake import inline_tacs

@@ -4,7 +4,7 @@ from switch.clearing.calendar_cn import WorkdayCalendar
 from switch.clearing.centre import CentreTerms
 from switch.clearing.foreign import Deadline
 from switch.domain.errors import InputRefused
-from switch.operations.commands.close import actor
+from switch.operations.commands.asking import actor
 from switch.settings import Settings
 
 

@@ -31,7 +31,7 @@ from switch.domain.errors import DatabaseLost, InputRefused
 from switch.ledger.load_desk import settle
 from switch.ledger.load_states import LoadState
 from switch.operations.commands import reconcile_text as text
-from switch.operations.commands.close import actor as whoever
+from switch.operations.commands.asking import actor as whoever
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import LOST, connect, connect_writer

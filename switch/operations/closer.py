@@ -24,6 +24,7 @@ from switch.operations.commands.asking import actor
 from switch.operations.commands.close import close_terms, file_signer, seal_signer
 from switch.settings import load_settings
 from switch.storage.pool import connect
+from switch.telemetry import logs
 
 SILENT_S_MAX: Final = 3_600.0  # a step that says nothing for so long hangs
 TOLD_EVERY_S: Final = 1.0
@@ -121,6 +122,7 @@ def main() -> int:
     url = sys.stdin.readline().strip()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.nice(_NICE)
+    logs.configure()  # to stderr: standard output is what its service reads
     try:
         asyncio.run(_close(url, day))
     except (psycopg.Error, SwitchError, OSError, AssertionError) as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 30, 50, 60
+LEFT, RIGHT, TOP, BOTTOM = 70, 50, 50, 60
 LINES: Final = (
-    ("close, all files", "seconds", "#1f5fa8"),
+    ("close, all files and the seal", "seconds", "#1f5fa8"),
     ("least: plain COPY + SM3", "least_s", "#777777"),
 )
 Point = tuple[float, float]
@@ -44,7 +44,7 @@ def picture(documents: Sequence[dict[str, Any]]) -> str:
         parts.append(_line(points, colour, 'stroke-width="2"'))
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points]
         parts += [
-            f'<text x="{x - 8:.1f}" y="{y - 8:.1f}" text-anchor="end" fill="{colour}">{_short(float(one[name]))}</text>'
+            f'<text x="{x + 8:.1f}" y="{y + 18:.1f}" fill="{colour}">{_short(float(one[name]))}</text>'
             for (x, y), one in zip(points, days, strict=True)
         ]
         parts.append(f'<text x="{LEFT + 14}" y="{TOP + 20 + 18 * row}" fill="{colour}">{label}</text>')
@@ -97,7 +97,7 @@ def _line(points: Sequence[Point], colour: str, style: str) -> str:
 
 
 def _short(number: float) -> str:
-    return f"{number:.3g}"
+    return f"{number:.3g}" if number < 1_000 else f"{number:.0f}"
 
 
 def main() -> None:

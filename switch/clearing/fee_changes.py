@@ -6,7 +6,7 @@ the day before, and days that are closed keep the terms that they froze.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Final, NamedTuple
 
 from psycopg.errors import CheckViolation, ExclusionViolation
@@ -190,7 +190,8 @@ async def _check_time(connection: Connection, line: int, values: Record, togethe
         )
     ends = values["valid_to"]
     followed = ends is not None and any(
-        scope_of(other) == scope_of(values) and _day(other["valid_from"]) == _day(ends) + timedelta(days=1)
+        scope_of(other) == scope_of(values)
+        and _day(other["valid_from"]).toordinal() == _day(ends).toordinal() + 1
         for other in together
     )
     collision = await (

@@ -244,9 +244,10 @@ async def _write(connection: Connection, day: date, folder: Path) -> list[str]:
             made = file.finish()
         sync_folder(folder)
         assert row.sm3 in (None, made.sm3), f"{row.name}: the same date has given other bytes"
+        mark_complete(folder, [made])
+        # Last, since by it the next run knows that nothing is left to do here.
         values = {"name": row.name, "sm3": made.sm3, "size": made.size}
         await connection.execute(SQL["store_digest"], values)
-        mark_complete(folder, [made])
         names.append(row.name)
     return names
 

@@ -6,7 +6,7 @@ the day before, and days that are closed keep the terms that they froze.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Final, NamedTuple
 
 from psycopg.errors import CheckViolation, ExclusionViolation
@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from switch.clearing.day_files import Connection
 from switch.clearing.fees import FeeRule, FeeSplit, Weights, fee_split
 from switch.domain.errors import InputRefused
+from switch.domain.people import another, person
 from switch.domain.transactions import AccountKind
 from switch.ledger.card_states import with_reason
 from switch.storage.sql import load
@@ -56,7 +57,7 @@ class Explanation(NamedTuple):
 
 async def propose(connection: Connection, rules: Sequence[Record], *, actor: str, reason: str) -> int:
     """Write a proposal down and return its number. connection: in autocommit mode. Raises InputRefused, with nothing written."""
-    reason, actor = with_reason(reason), _named(actor)
+    reason, actor = with_reason(reason), person("actor", actor)
     if not 0 < len(rules) <= RULES_MAX:
         raise InputRefused(f"fee proposal: 1 to {RULES_MAX} rules")
     async with connection.transaction():
@@ -82,12 +83,10 @@ async def propose(connection: Connection, rules: Sequence[Record], *, actor: str
 
 async def approve(connection: Connection, proposal_no: int, *, actor: str, note: str = "") -> list[int]:
     """Let the rules of a proposal be; their numbers. By another person than the one who proposed. Raises InputRefused."""
-    actor = _named(actor)
     async with connection.transaction():
         await connection.execute(SQL["one_at_a_time"])
         proposer = await _open(connection, proposal_no)
-        if actor.casefold() == proposer.casefold():
-            raise InputRefused("fee proposal: another person than the one who proposed must approve")
+        actor = another("actor", actor, proposer)
         cursor = await connection.execute(SQL["proposed_rules"], {"proposal_no": proposal_no})
         assert cursor.description is not None
         names = [column.name for column in cursor.description]
@@ -101,7 +100,7 @@ async def approve(connection: Connection, proposal_no: int, *, actor: str, note:
 
 async def withdraw(connection: Connection, proposal_no: int, *, actor: str, reason: str) -> None:
     """End a proposal without a change. Anybody may, with a reason. Raises InputRefused."""
-    reason, actor = with_reason(reason), _named(actor)
+    reason, actor = with_reason(reason), person("actor", actor)
     async with connection.transaction():
         await _open(connection, proposal_no)
         await connection.execute(
@@ -191,7 +190,8 @@ async def _check_time(connection: Connection, line: int, values: Record, togethe
         )
     ends = values["valid_to"]
     followed = ends is not None and any(
-        scope_of(other) == scope_of(values) and _day(other["valid_from"]) == _day(ends) + timedelta(days=1)
+        scope_of(other) == scope_of(values)
+        and _day(other["valid_from"]).toordinal() == _day(ends).toordinal() + 1
         for other in together
     )
     collision = await (
@@ -259,13 +259,6 @@ async def _begin(
         SQL["note_change"], {"actor": actor, "subject": f"fee_rule {number}", "change": Jsonb(change)}
     )
     return number
-
-
-def _named(actor: str) -> str:
-    actor = actor.strip()
-    if not actor:
-        raise InputRefused("actor: who answers for it")
-    return actor
 
 
 async def dicts(connection: Connection, query: str, **values: object) -> list[dict[str, Any]]:

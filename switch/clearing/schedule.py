@@ -14,14 +14,12 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final, NamedTuple
 
-import psycopg
 import structlog
 
 from switch.clearing.close import CLOSE_LOCK, CloseRunning, Progress, told
 from switch.clearing.day_files import SQL as CLOSE_SQL
 from switch.clearing.day_files import Connection
 from switch.domain.calendar import SHANGHAI
-from switch.domain.errors import SwitchError
 from switch.ledger.days import DAYS_AT_ONCE_MAX
 from switch.storage.sql import load
 
@@ -163,7 +161,7 @@ class DayCloser:
                 closed = await self.turn()
                 failed = 0
                 pause_s = 0.0 if closed else LOOK_EVERY_S
-            except (psycopg.Error, OSError, SwitchError, AssertionError) as error:
+            except Exception as error:  # noqa: BLE001  also our own fault is no reason to leave days open for ever
                 pause_s = min(PAUSE_FIRST_S * 2**failed, PAUSE_MAX_S)
                 failed = min(failed + 1, 16)
                 self._failed(told(error), pause_s)

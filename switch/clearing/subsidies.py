@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from switch.clearing.day_files import Connection
 from switch.clearing.fee_changes import SQL, dicts, merchant_numbers
 from switch.domain.errors import InputRefused
+from switch.domain.people import another, person
 from switch.ledger.card_states import with_reason
 
 SHOWN_MAX: Final = 100_000
@@ -90,10 +91,8 @@ async def subsidies(connection: Connection, since: date, until: date) -> list[di
 
 
 def _two(actor: str, checker: str) -> str:
-    actor, checker = actor.strip(), checker.strip()
-    if not actor or not checker or actor.casefold() == checker.casefold():
-        raise InputRefused("checker: another person than the one who decides")
-    return f"{actor}, checked by {checker}"
+    actor = person("actor", actor)
+    return f"{actor}, checked by {another('checker', checker, actor)}"
 
 
 def _readable(rule: SubsidyRule) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from switch.domain.errors import InputRefused
+from switch.domain.people import as_seen
 from switch.keys import sm2
 from switch.keys.primitives import algorithm_named, random_key
 from switch.keys.records import (
@@ -111,7 +112,7 @@ class Custodian:
 
     def _operators(self, operators: Sequence[str]) -> tuple[str, ...]:
         names = tuple(name.strip() for name in operators if name.strip())
-        if self._dual_control and len({name.casefold() for name in names}) < OPERATORS_MIN:
+        if self._dual_control and len({as_seen(name) for name in names}) < OPERATORS_MIN:
             raise InputRefused("dual control: two different operators must be named")
         return names or ("unnamed",)
 

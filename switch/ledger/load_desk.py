@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import AsyncConnection
 
 from switch.domain.errors import InputRefused
+from switch.domain.people import another, person
 from switch.domain.transactions import AccountKind
 from switch.ledger import leg_rows, legs, load_rows, loads
 from switch.ledger.batch import Batch
@@ -173,9 +174,8 @@ async def settle(
     """
     if to not in (LoadState.LOADED, LoadState.RETURNED):
         raise InputRefused("as: loaded or returned")
-    reason, actor, checker = with_reason(reason), actor.strip(), checker.strip()
-    if not actor or not checker or actor.casefold() == checker.casefold():
-        raise InputRefused("checker: another person than the one who decides")
+    reason, actor = with_reason(reason), person("actor", actor)
+    checker = another("checker", checker, actor)
     connection = await connect()
     try:
         cursor = await connection.execute(SQL["find_load"], {"entry_no": entry_no})

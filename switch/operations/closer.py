@@ -46,7 +46,8 @@ async def close_elsewhere(url: str, day: date, tell: Callable[[Progress], None])
     )
     try:
         await _follow(process, url, tell)
-    except (ValueError, BrokenPipeError, ConnectionResetError) as error:
+    except (ValueError, TypeError, LookupError, BrokenPipeError, ConnectionResetError) as error:
+        # Something else than we say stood on its standard output, or it has died: either way it is begun again.
         raise CloserFailed(f"the process that closes the day: {type(error).__name__}") from error
     finally:
         await end_child(process, STOP_S)  # what a killed close has not done, the next one does
@@ -119,8 +120,12 @@ async def _close(url: str, day: date) -> None:
 def main() -> int:
     """Close the day that the arguments name; the exit status."""
     day = date.fromisoformat(sys.argv[1])
-    url = sys.stdin.readline().strip()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    url = sys.stdin.readline().strip()
+    if (
+        not url
+    ):  # whoever began this has died already, and an empty URL would be the database of whoever runs it
+        return 1
     os.nice(_NICE)
     logs.configure()  # to stderr: standard output is what its service reads
     try:

@@ -23,6 +23,10 @@ LEAF_BYTES_MAX: Final = 4096
 RECORD_BYTES: Final = 96
 CARD_IN_RECORD: Final = slice(6, 16)  # the ASN, BCD
 _HASH: Final = re.compile("[0-9A-F]{64}")
+_LEAF: Final = re.compile(
+    f"[\t -~]{{0,{LEAF_BYTES_MAX}}}"
+)  # what is shown to people moves no cursor and begins no line
+_FEN: Final = re.compile("(-?[0-9]{1,19})?")
 
 # Fields of a leaf, separated by tabs. E: a journal entry with its first posting, or a posting alone. R: an offline record.
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -53,15 +57,15 @@ class Opening(NamedTuple):
     more: bytes = b""
     record: bytes = b""
 
-    def fits(self, card: CardNumber, commitment: bytes) -> bool:
-        """Whether this card number makes it the commitment."""
+    def fits(self, card: CardNumber, commitment: str) -> bool:
+        """Whether this card number makes it the commitment, in hex as the leaf has it."""
         if self.record:
             record = bytearray(self.record)
             record[CARD_IN_RECORD] = bytes.fromhex(asn_of(card))
             hidden = bytes(record)
         else:
             hidden = self.request + card.reveal().encode() + b"\0" + self.more
-        return sha256(self.salt + hidden).digest() == commitment
+        return sha256(self.salt + hidden).hexdigest() == commitment
 
 
 class ProvenLeaf(NamedTuple):
@@ -78,7 +82,11 @@ class ProvenLeaf(NamedTuple):
         names = FIELDS.get(values[0], ())
         if len(values) != len(names):
             raise ProofRefused("leaf: neither an entry (E) nor a record (R)")
-        return dict(zip(names, values, strict=True))
+        fields = dict(zip(names, values, strict=True))
+        for name in ("amount_fen", "posted_fen"):
+            if not _FEN.fullmatch(fields.get(name, "")):
+                raise ProofRefused(f"leaf: {name} must be a whole number")
+        return fields
 
     def root(self, leaves: int) -> bytes:
         """The root that it leads to in a day of so many leaves."""
@@ -180,8 +188,8 @@ def read_proof(packed: bytes) -> Proof:
 def _read_entry(document: object) -> ProvenLeaf:
     entry = _fields(document, "an entry", {"index", "leaf", "path"}, frozenset({"opening"}))
     leaf, path = entry["leaf"], entry["path"]
-    if not isinstance(leaf, str) or not leaf.isascii() or len(leaf) > LEAF_BYTES_MAX:
-        _fail(f"leaf must be at most {LEAF_BYTES_MAX} ASCII characters")
+    if not isinstance(leaf, str) or not _LEAF.fullmatch(leaf):
+        _fail(f"leaf must be at most {LEAF_BYTES_MAX} characters of printable ASCII, and tabs")
     if not isinstance(path, list) or len(path) > PATH_MAX:
         _fail(f"path must be a list of at most {PATH_MAX}")
     opening = _read_opening(entry["opening"]) if "opening" in entry else None

@@ -199,7 +199,7 @@ def _check_card(proof: Proof, card: CardNumber) -> Iterator[Finding]:
                 None,
                 f"{place}: the proof is not opened, so it tells the first six and last four digits of the card only",
             )
-        elif entry.opening.fits(card, bytes.fromhex(fields["commitment"])):
+        elif entry.opening.fits(card, fields["commitment"]):
             yield Finding(True, f"{place} is of the card {card}, whose whole number you gave")
         else:
             yield Finding(False, f"{place} is not of the card whose number you gave")

@@ -21,6 +21,7 @@ DEPTH_MAX: Final = 40
 TEXT_MAX: Final = 2_048  # characters of one element
 TOKEN_BYTES_MAX: Final = 1 << 20  # a start tag or comment that does not end
 ENTRIES_MAX: Final = 2_000_000
+SUM_MAX_FEN: Final = 10**18 - 1  # of one direction: the database keeps sums in eight bytes
 REMITTANCE_MAX: Final = 140
 _FIRST_BYTES: Final = b"<\xef \t\r\n"  # the parser would take UTF-16 by its mark; \xef begins that of UTF-8
 _AMOUNT: Final = re.compile(r"([0-9]{1,13})(?:\.([0-9]{1,2})0*)?", re.ASCII).fullmatch
@@ -227,7 +228,8 @@ class StatementReader:
             texts.setdefault("RtrInf/Rsn/Cd", "?")  # it came back, and nobody says why
         if place not in wanted:
             return
-        text = "".join(self._text).strip()
+        # A bank may break a line or set a full-width space in a text for people: that is one space, and no reason to take nothing.
+        text = " ".join("".join(self._text).split())
         if not text.isprintable():
             raise self._refusal(f"{place}: printable characters only")
         if place == "RmtInf/Ustrd":
@@ -326,6 +328,8 @@ class StatementReader:
         if status == "BOOK":
             self._credit_fen += fen if credit else 0
             self._debit_fen += 0 if credit else fen
+            if max(self._credit_fen, self._debit_fen) > SUM_MAX_FEN:
+                raise self._refusal("the entries come to more than 18 digits of fen")
 
     def _statement_ended(self) -> None:
         self._head()

@@ -157,7 +157,7 @@ class _Writer:
             await cursor.execute("SET LOCAL jit = off")
             async with cursor.copy(SQL["lines"], values) as rows:
                 async for data in rows:
-                    yield _line(bytes(data).decode().rstrip("\n").split("\t"))
+                    yield _line(bytes(data).decode())
 
     async def _publish(self) -> None:
         """Names forced out, then the digests stored, then the files marked complete."""
@@ -190,7 +190,9 @@ class _Writer:
         return row is None
 
 
-def _line(cells: list[str]) -> Line:
+def _line(row: str) -> Line:
+    """A row as COPY's text format sends it: it doubles backslashes, the only ones of its marks that printable texts need."""
+    cells = row.rstrip("\n").replace("\\\\", "\\").split("\t")
     merchant, day, terminal, batch, time, trace, reference, kind, account, card, amount, fee, what = cells
     word = what or KINDS[int(kind)]
     return Line(

@@ -66,6 +66,7 @@ LEVELS: Final = {"payout": PAYOUT, "batches": BATCHES, "transactions": TRANSACTI
 SHEET_ROWS_MAX: Final = 1_048_575  # what Excel reads, less the header; then another sheet
 ROOM: Final = ".making-"  # folders in which XlsxWriter keeps its rows
 BUFFER_CHARACTERS: Final = 1 << 18
+_COMPUTED: Final = ("=", "+", "-", "@")
 
 
 def clear_rooms(folder: Path) -> None:
@@ -86,6 +87,11 @@ class Sheet(NamedTuple):
     line_count: int
 
 
+def _text(cell: str) -> str:
+    """A text that a spreadsheet would compute gets an apostrophe before it: numbers of merchants and terminals may begin with any character."""
+    return f"'{cell}" if cell.startswith(_COMPUTED) else cell
+
+
 class _Csv:
     def __init__(self, folder: Path, name: str, columns: Row) -> None:
         self.paper = Paper(folder, name)
@@ -95,7 +101,7 @@ class _Csv:
         self._writer.writerow(columns)
 
     def add(self, row: Row) -> None:
-        self._writer.writerow(row)
+        self._writer.writerow([_text(cell) if isinstance(cell, str) else cell for cell in row])
         self.lines += 1
         if self._text.tell() > BUFFER_CHARACTERS:
             self._flush()

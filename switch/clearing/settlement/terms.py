@@ -8,7 +8,8 @@ import re
 from datetime import date
 from typing import Any, Final, NamedTuple, Protocol
 
-from switch.clearing.settlement.turn import ACTOR_MAX, Connection, SettlementRefused
+from switch.clearing.settlement.turn import Connection, SettlementRefused
+from switch.domain.people import another, person
 from switch.ledger.card_states import with_reason
 from switch.storage.sql import load
 
@@ -78,12 +79,6 @@ async def _from(connection: Connection, valid_from: date) -> None:
         raise SettlementRefused(f"valid from: must be after {row[0]}, which is settled already")
 
 
-def _person(actor: str) -> str:
-    if not 0 < len(actor.strip()) <= ACTOR_MAX:
-        raise SettlementRefused(f"actor: 1 to {ACTOR_MAX} characters")
-    return actor.strip()
-
-
 async def propose_account(
     connection: Connection,
     vault: SealNumbers,
@@ -104,7 +99,7 @@ async def propose_account(
         raise SettlementRefused("account number: 5 to 34 letters and digits")  # never echo it
     if not _BANK(bank_code):
         raise SettlementRefused("bank code: a BIC of 8 or 11 characters, or 12 digits (CNAPS)")
-    why, who = with_reason(reason), _person(actor)
+    why, who = with_reason(reason), person("actor", actor)
     await _known(connection, party)
     cursor = await connection.execute(
         SQL["propose_account"],
@@ -127,7 +122,7 @@ async def propose_account(
 
 async def confirm_account(connection: Connection, account_no: int, *, actor: str) -> str:
     """Put a proposed account in force, by another person; whose it is. Confirming it again changes nothing."""
-    who = _person(actor)
+    who = person("actor", actor)
     async with connection.transaction():
         cursor = await connection.execute(SQL["lock_account"], {"account_no": account_no})
         row = await cursor.fetchone()
@@ -135,9 +130,8 @@ async def confirm_account(connection: Connection, account_no: int, *, actor: str
             raise SettlementRefused("account: no such number")
         party: str = row[0]
         if row[2] is None:
-            if row[1].lower() == who.lower():
-                raise SettlementRefused("actor: another person than who proposed must confirm")
-            await connection.execute(SQL["confirm_account"], {"account_no": account_no, "actor": who})
+            confirmed = {"account_no": account_no, "actor": another("actor", who, row[1])}
+            await connection.execute(SQL["confirm_account"], confirmed)
     return party
 
 
@@ -171,7 +165,7 @@ async def set_terms(
         raise SettlementRefused("held: needs its reason")
     if not holds and (terms.held_reason or terms.held_until):
         raise SettlementRefused("held: a reason or an end needs an amount, or all")
-    why, who = with_reason(reason), _person(actor)
+    why, who = with_reason(reason), person("actor", actor)
     if holds:
         terms = terms._replace(held_reason=with_reason(terms.held_reason))
     await _known(connection, party)

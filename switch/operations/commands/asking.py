@@ -5,7 +5,7 @@ import getpass
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from psycopg import AsyncConnection
 
@@ -13,6 +13,7 @@ from switch.settings import load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect
 
+NUMBER_MAX: Final = 2**63 - 1  # of whatever the database numbers or counts
 T = TypeVar("T")
 Connection = AsyncConnection[tuple[Any, ...]]
 

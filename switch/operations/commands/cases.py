@@ -23,6 +23,7 @@ from switch.clearing.disputes.steps import Ask, Done
 from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
 from switch.ledger.card_states import shown
+from switch.operations.commands.asking import NUMBER_MAX
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect_writer
@@ -30,13 +31,15 @@ from switch.storage.pool import connect_writer
 app = typer.Typer(no_args_is_help=True, help="Cases about transactions: adjustments, chargebacks, evidence.")
 
 MEGABYTE = 1 << 20
-Number = Annotated[int, typer.Argument(help="Number of the case, as `list` shows it.")]
+Number = Annotated[int, typer.Argument(min=1, max=NUMBER_MAX, help="Number of the case, as `list` shows it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV with a header line.")]
 Actor = Annotated[str, typer.Option(help="Who does it; default: the login name.")]
 Why = Annotated[str, typer.Option(help="What was seen; kept for ever.")]
 Reason = Annotated[str, typer.Option(help="Reason code of two characters: docs/disputes.md.")]
-Amount = Annotated[int | None, typer.Option("--amount", min=1, help="Fen; default: the whole.")]
+Amount = Annotated[
+    int | None, typer.Option("--amount", min=1, max=NUMBER_MAX, help="Fen; default: the whole.")
+]
 Outcome = Annotated[str, typer.Option("--as", help="Of a load (08): loaded or returned.")]
 What = Annotated[Action, typer.Option("--action", help="01 to 08.")]
 Limit = Annotated[int, typer.Option(min=1, max=views.LISTED_MAX, help="At most so many.")]
@@ -77,9 +80,11 @@ def open_(
     day: Annotated[
         datetime | None, typer.Option("--date", formats=Days, help="Clearing date of the transaction.")
     ] = None,
-    entry: Annotated[int, typer.Option(help="Its entry number.")] = 0,
+    entry: Annotated[int, typer.Option(min=0, max=NUMBER_MAX, help="Its entry number.")] = 0,
     rrn: Annotated[str, typer.Option(help="Or its retrieval reference (field 37), of an online one.")] = "",
-    load: Annotated[int, typer.Option(help="Or the number of a load in suspense.")] = 0,
+    load: Annotated[
+        int, typer.Option(min=0, max=NUMBER_MAX, help="Or the number of a load in suspense.")
+    ] = 0,
     amount: Amount = None,
     outcome: Outcome = "",
     actor: Actor = "",

@@ -20,12 +20,13 @@ from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
 from switch.domain.transactions import AccountKind
 from switch.operations.commands import subsidies
-from switch.operations.commands.asking import ask
+from switch.operations.commands.asking import NUMBER_MAX, ask
 from switch.registry.import_files import Faults, Source, read_files
 
 app = typer.Typer(no_args_is_help=True, help="Fee rules: shown, changed by two people, explained, tried.")
 app.add_typer(subsidies.app, name="subsidies")
 
+AMOUNT_MAX = 10**12  # fen, as terminals send them
 SHOWN = 10  # merchants that gain and lose most
 Reason = Annotated[str, typer.Option(help="Why; kept for ever.")]
 Actor = Annotated[str, typer.Option(help="Who answers for it.")]
@@ -102,7 +103,12 @@ def propose(file: Path, reason: Reason, actor: Actor = "", as_json: Json = False
 
 
 @app.command()
-def approve(proposal_no: int, note: str = "", actor: Actor = "", as_json: Json = False) -> None:
+def approve(
+    proposal_no: Annotated[int, typer.Argument(min=1, max=NUMBER_MAX)],
+    note: str = "",
+    actor: Actor = "",
+    as_json: Json = False,
+) -> None:
     """Let a proposal's rules be. A rule whose place one takes ends on the day before."""
     numbers = ask(
         lambda connection: fee_changes.approve(
@@ -116,7 +122,9 @@ def approve(proposal_no: int, note: str = "", actor: Actor = "", as_json: Json =
 
 
 @app.command()
-def withdraw(proposal_no: int, reason: Reason, actor: Actor = "") -> None:
+def withdraw(
+    proposal_no: Annotated[int, typer.Argument(min=1, max=NUMBER_MAX)], reason: Reason, actor: Actor = ""
+) -> None:
     """End a proposal without a change."""
     ask(
         lambda connection: fee_changes.withdraw(
@@ -130,7 +138,9 @@ def withdraw(proposal_no: int, reason: Reason, actor: Actor = "") -> None:
 def explain(
     merchant: Annotated[str, typer.Option(help="15 characters.")],
     kind: Annotated[str, typer.Option(help="ONLINE, BANK, MEDICAL or PURSE.")],
-    amount_fen: Annotated[int, typer.Option(help="Below zero for what is given back.")],
+    amount_fen: Annotated[
+        int, typer.Option(min=-AMOUNT_MAX, max=AMOUNT_MAX, help="Below zero for what is given back.")
+    ],
     day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Clearing date.")],
     as_json: Json = False,
 ) -> None:

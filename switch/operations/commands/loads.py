@@ -14,13 +14,14 @@ from switch.domain.money import yuan
 from switch.ledger.card_states import shown
 from switch.ledger.load_desk import list_loads, load_history, settle
 from switch.ledger.load_states import LoadState
+from switch.operations.commands.asking import NUMBER_MAX
 from switch.settings import load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect, connect_writer
 
 app = typer.Typer(no_args_is_help=True, help="Loads of purses, and what is in suspense.")
 
-Number = Annotated[int, typer.Argument(help="Number of the load, as `list` shows it.")]
+Number = Annotated[int, typer.Argument(min=1, max=NUMBER_MAX, help="Number of the load, as `list` shows it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 _DECISIONS = {"loaded": LoadState.LOADED, "returned": LoadState.RETURNED}
 
@@ -28,7 +29,7 @@ _DECISIONS = {"loaded": LoadState.LOADED, "returned": LoadState.RETURNED}
 @app.command("list")
 def list_(
     state: Annotated[list[str] | None, typer.Option(help="States; by default SUSPENSE.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=NUMBER_MAX, help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
     """Loads by state, the oldest first."""

@@ -31,6 +31,7 @@ from switch.domain.errors import DatabaseLost, InputRefused
 from switch.ledger.load_desk import settle
 from switch.ledger.load_states import LoadState
 from switch.operations.commands import reconcile_text as text
+from switch.operations.commands.asking import NUMBER_MAX
 from switch.operations.commands.asking import actor as whoever
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
@@ -38,7 +39,9 @@ from switch.storage.pool import LOST, connect, connect_writer
 
 app = typer.Typer(no_args_is_help=True, help="Partners' files against our books, and the differences.")
 
-Number = Annotated[int, typer.Argument(help="Number of the difference, as `list` shows it.")]
+Number = Annotated[
+    int, typer.Argument(min=1, max=NUMBER_MAX, help="Number of the difference, as `list` shows it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Reason = Annotated[str, typer.Option(help="What was seen; kept for ever.")]
 Checker = Annotated[str, typer.Option(help="The second person.")]

@@ -21,6 +21,7 @@ from switch.clearing.settlement.terms import (
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.domain.money import yuan
+from switch.operations.commands.asking import NUMBER_MAX
 from switch.operations.commands.registry import vault_of
 from switch.settings import load_settings
 from switch.storage.embedded import open_database
@@ -44,7 +45,7 @@ Ends = Annotated[
 Reason = Annotated[str, typer.Option(help="Why; kept for ever.")]
 Actor = Annotated[str, typer.Option(help="Who answers for it; by default who runs this.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
-Fen = Annotated[int | None, typer.Option(min=0, help="In fen.")]
+Fen = Annotated[int | None, typer.Option(min=0, max=NUMBER_MAX, help="In fen.")]
 
 
 def _day(chosen: datetime | None) -> date:
@@ -96,7 +97,7 @@ def account(
 
 @app.command("confirm")
 def confirm(
-    account_no: Annotated[int, typer.Argument(help="Its number, as `list` shows it.")],
+    account_no: Annotated[int, typer.Argument(min=1, max=NUMBER_MAX, help="Its number, as `list` shows it.")],
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 from switch.clearing import subsidies
 from switch.clearing.subsidies import SubsidyRule
 from switch.domain.money import yuan
-from switch.operations.commands.asking import ask
+from switch.operations.commands.asking import NUMBER_MAX, ask
 
 app = typer.Typer(no_args_is_help=True, help="Subsidies of fares.")
 
@@ -32,10 +32,14 @@ def set_(
     checker: Checker,
     reason: Reason,
     merchant: Annotated[str | None, typer.Option(help="Default: every merchant.")] = None,
-    industry: Annotated[int | None, typer.Option(help="Code of the record; default: every.")] = None,
+    industry: Annotated[
+        int | None, typer.Option(min=1, max=255, help="Code of the record; default: every.")
+    ] = None,
     line: Annotated[str | None, typer.Option(help="Four hex digits; default: every line.")] = None,
-    ride_cap_fen: Annotated[int | None, typer.Option(min=1, help="Of one ride.")] = None,
-    day_cap_fen: Annotated[int | None, typer.Option(min=1, help="Of a merchant's day.")] = None,
+    ride_cap_fen: Annotated[int | None, typer.Option(min=1, max=NUMBER_MAX, help="Of one ride.")] = None,
+    day_cap_fen: Annotated[
+        int | None, typer.Option(min=1, max=NUMBER_MAX, help="Of a merchant's day.")
+    ] = None,
     ends: Annotated[datetime | None, typer.Option("--to", formats=_FORMATS, help="Last date.")] = None,
     actor: Actor = "",
     as_json: Json = False,
@@ -67,7 +71,7 @@ def set_(
 
 @app.command()
 def end(
-    rule_no: int,
+    rule_no: Annotated[int, typer.Argument(min=1, max=NUMBER_MAX)],
     last: Annotated[datetime, typer.Option("--to", formats=_FORMATS, help="Last clearing date.")],
     checker: Checker,
     reason: Reason,

@@ -234,6 +234,21 @@ async def test_a_run_that_dies_anywhere_is_done_by_the_next_with_the_same_bytes(
     assert centre.audit_faults() == []
 
 
+async def test_a_run_that_dies_before_it_marks_the_last_file_of_a_date_leaves_none_unmarked(
+    centre: Centre, day: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await centre.take(fh(centre, [ride(2, 1, 1).pack()], day, 1))
+    centre.at(day, 1, 2)
+    monkeypatch.setattr(centre_run, "mark_complete", _stop)
+    with pytest.raises(_Stop):
+        await centre.run()  # the only file that the date has so far
+    monkeypatch.undo()
+    await centre.run()
+    (path,) = centre.files("DF", city_id(2))
+    assert path.with_name(f"{path.name}.ok").exists()
+    assert centre.audit_faults() == []
+
+
 async def test_what_the_centre_writes_is_delivered_to_members_that_are_partners(
     centre: Centre, day: date, tmp_path: Path
 ) -> None:

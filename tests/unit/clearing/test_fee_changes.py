@@ -47,8 +47,9 @@ async def test_a_rule_begins_when_another_person_has_approved_it_and_the_old_one
     begins = day + timedelta(days=2)
     number = await asked(pg, rule(begins))
     assert len(await stored_rules(pg, begins)) == 4
-    with pytest.raises(InputRefused, match="another person"):
-        await approve(pg, number, actor=" Li Wei ")
+    for same in (" Li Wei ", "li  wei", "\uff2c\uff29 \uff37\uff25\uff29", "l\u0456 w\u0435i"):
+        with pytest.raises(InputRefused, match="another person"):
+            await approve(pg, number, actor=same)
     (new,) = await approve(pg, number, actor="wang fang", note="as decided")
     general = [
         one
@@ -168,3 +169,11 @@ async def test_the_most_specific_rule_is_the_one_that_counts_and_the_others_say_
     assert [why for _, why in early.candidates] == ["begins on 2020-01-01"] * 2
     with pytest.raises(InputRefused, match="not in the registry"):
         await explain(pg, "993350099999999", AccountKind.ONLINE, day, 1)
+
+
+async def test_a_rule_may_end_with_the_last_day_of_the_calendar(pg: Pg, day: date) -> None:
+    number = await asked(pg, rule(day + timedelta(days=2), category="7999", valid_to="9999-12-31"))
+    (new,) = await approve(pg, number, actor="wang fang")
+    assert [
+        one["valid_to"] for one in await stored_rules(pg, date(9999, 12, 31)) if one["rule_no"] == new
+    ] == [date(9999, 12, 31)]

@@ -280,7 +280,8 @@ async def test_failures_are_told_and_tried_again_with_growing_pauses_until_it_is
     await days_ago(pg, 1)
     await ensure_days(pg)
     driven.fails = [
-        *(DependencyError("away") for _ in range(8)),
+        *(DependencyError("away") for _ in range(7)),
+        KeyError("a fault of ours"),
         FolderError("No space left on device"),
     ]
     await driven.run(9)

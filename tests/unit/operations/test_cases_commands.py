@@ -1,6 +1,7 @@
 """`cardswitch cases` against a real PostgreSQL, as two operators use it."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import date
@@ -12,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from switch.clearing.disputes.steps import ActionRefused
 from switch.domain.decisions import Outcome
-from switch.domain.errors import InputRefused
+from switch.domain.errors import InputRefused, SwitchError
 from switch.operations.commands.cases import app
 from switch.storage.pool import connect
 from tests.helpers.books import a_book, card_of, item, purchase, seed
@@ -153,3 +154,24 @@ def test_what_nobody_can_mean_is_said_so_and_what_is_overdue_ends_with_1(
     assert late.exit_code == 1
     assert "1 overdue" in late.stdout
     assert "OVERDUE" in run("list").stdout
+
+
+def test_numbers_that_no_column_holds_end_in_a_sentence(run: Run, sold: Shop) -> None:
+    for huge in (str(2**63), str(10**30), str(-(10**30)), "0", "-1"):
+        for arguments in (
+            ("show", "--", huge),
+            ("approve", "--actor", "wang fang", "--", huge),
+            ("close", "--why", "enough", "--actor", "wang fang", "--", huge),
+            ("evidence", "--why", "a slip", "--", huge),
+            ("ask", "--action", "03", "--reason", "10", "--why", "x", "--", huge),
+            *(
+                ("open", "--action", "01", "--reason", "10", "--why", "x", *about)
+                for about in (
+                    ("--date", str(sold.day), "--entry", huge),
+                    ("--date", str(sold.day), "--rrn", sold.rrn, "--amount", huge),
+                    ("--load", huge),
+                )
+            ),
+        ):
+            with contextlib.suppress(SwitchError):
+                assert run(*arguments).exit_code == 2, arguments

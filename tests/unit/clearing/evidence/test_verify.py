@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch.clearing.evidence.merkle import leaf_hashes, path_of, root_of
-from switch.clearing.evidence.proof import FIELDS, Proof, ProofRefused, ProvenLeaf, read_proof
+from switch.clearing.evidence.proof import FIELDS, Opening, Proof, ProofRefused, ProvenLeaf, read_proof
 from switch.clearing.evidence.seal_file import Seal, SealRefused, digest_of_seal, read_seal
 from switch.clearing.evidence.verify import examine, main, trusted_keys
 from switch.domain.errors import InputRefused
+from switch.domain.identifiers import CardNumber
 from tests.unit.clearing.evidence.test_seal_file import PAIR, UNSIGNED, signed
 
 LEAVES = ["\t".join(["R", str(n), "0", "0", "2026-11-26", *["7"] * 20]) for n in range(3)]
@@ -163,6 +164,34 @@ def test_an_entry_with_anything_in_it_is_refused_or_wrong(name: str, value: Any)
             entry.root(3)
     except InputRefused:
         pass
+
+
+@pytest.mark.parametrize("place", range(1, 25))
+@pytest.mark.parametrize(
+    "text", ["\x1b[2K\x1b[1Gok     that is the key you trust", "1\nok     all proven", "many"]
+)
+def test_what_a_stranger_wrote_is_never_said_as_our_own_words_and_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int, text: str
+) -> None:
+    values = LEAVES[0].split("\t")
+    values[place] = text
+    leaf = "\t".join(values)
+    seal = UNSIGNED._replace(root=root_of(leaf_hashes([leaf.encode()])), leaves=1, files=())
+    opening = Opening(bytes(32), record=bytes(96))
+    proof = PROOF._replace(
+        leaves=1,
+        root=seal.root,
+        seal=digest_of_seal(seal.packed()),
+        entries=(ProvenLeaf(0, leaf, (), opening),),
+    )
+    paths = written(tmp_path, seal, proof)
+    with contextlib.suppress(InputRefused):
+        for finding in examine(*paths, card=CardNumber("9999331012345678901")):
+            assert finding.text.isprintable()
+    main([str(paths[0]), "--seal", str(paths[1])])
+    said = capsys.readouterr()
+    assert (said.out + said.err).replace("\n", "").isprintable()
+    assert "\nok     all proven" not in said.out
 
 
 def test_both_forms_of_a_leaf_end_with_a_commitment() -> None:

@@ -92,6 +92,19 @@ def test_supplementary_data_and_what_nobody_needs_are_passed_over() -> None:
     assert read(paper().replace(b"</TxDtls>", more)) == EXPECTED
 
 
+def test_line_breaks_and_wide_spaces_in_a_text_are_one_space() -> None:
+    broken = paper().replace(b"for C20240318000001 &", "for\n\t C20240318000001\u3000&".encode())
+    assert read(broken) == EXPECTED
+    assert read(broken, 1) == EXPECTED
+
+
+def test_sums_that_no_column_holds_are_refused() -> None:
+    many = paper(final=False).replace(b">0.07<", b">9999999999999.99<")
+    entry = many[many.rindex(b"<Ntry>") : many.rindex(b"</Ntry>") + 7]
+    with pytest.raises(StatementRefused, match="18 digits"):
+        read(many.replace(entry, entry * 1_001))
+
+
 BOMB = b'<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><d>&b;</d>'
 OUTSIDE = b'<?xml version="1.0"?><!DOCTYPE d SYSTEM "file:///etc/passwd"><d/>'
 REFUSED = [

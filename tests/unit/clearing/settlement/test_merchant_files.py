@@ -136,6 +136,25 @@ async def test_what_no_transaction_says_is_a_line_of_its_own(city: Settling) -> 
     )
 
 
+async def test_a_terminal_of_odd_characters_is_shown_as_it_is_and_computed_by_no_spreadsheet(
+    city: Settling,
+) -> None:
+    await city.trade()
+    await city.pg.execute("UPDATE terminal SET terminal_id = lpad(terminal_no::text, 3, '=') || '+1\\,\"'")
+    await city.close()
+    day = await city.settle()
+    await write_merchant_files(city.pg, day, city.folder, actor="li wei")
+    payout = await city.one("SELECT payout_id FROM payout WHERE party = %s", GROCER)
+    folder = merchant_folder(city.folder, day)
+    lines = table(folder / f"{payout}-transactions.csv")
+    assert lines
+    for row in lines:
+        assert row["terminal"][:2] == "'="
+        assert row["terminal"][-5:] == '+1\\,"'
+    in_book = {row[2] for row in sheet_rows(folder / f"{payout}.xlsx", 3)[1:]}
+    assert in_book == {row["terminal"][1:] for row in lines}
+
+
 def rows_of(made: PayoutSheets, count: int) -> None:
     for number in range(count):
         made.add(

@@ -16,13 +16,13 @@ from switch.clearing.disputes.outgoing import settle_lines
 from switch.clearing.files import (
     BUFFER_BYTES,
     CRLF,
+    UNMARKED,
     FileInMaking,
     FileName,
     FileStatus,
     Head,
     Written,
-    digest_of,
-    is_marked,
+    fault_of,
     mark_complete,
     parse_name,
     promised_digest,
@@ -100,23 +100,13 @@ async def read_rows(connection: Connection, day: date) -> list[FileRow]:
 def inspect(folder: Path, row: FileRow) -> FileState:
     """Compare a file on disk with its stored digest."""
     path = folder / row.name
-    if row.sm3 is None:
-        return FileState(row, "not written yet")
-    try:
-        sm3, size = digest_of(path)
-    except FileNotFoundError:
-        return FileState(row, "missing")
-    except OSError as error:
-        return FileState(row, f"unreadable: {error.strerror}")
-    if (sm3, size) != (row.sm3, row.size_bytes):
-        return FileState(row, "content differs from the stored digest")
-    if row.signature is not None and not _holds(path.with_name(f"{row.name}.sig"), row.signature):
-        return FileState(row, UNSIGNED)
-    return FileState(row, "" if is_marked(path, row.sm3) else UNMARKED)
+    fault = fault_of(path, row.sm3, row.size_bytes)
+    if fault in ("", UNMARKED) and row.signature is not None:
+        fault = fault if _holds(path.with_name(f"{row.name}.sig"), row.signature) else UNSIGNED
+    return FileState(row, fault)
 
 
 UNSIGNED = "its signature is missing or another"
-UNMARKED = "not marked complete"
 
 
 def _holds(path: Path, content: str) -> bool:

@@ -5,22 +5,16 @@ the first run. The files are for the operator, its auditors and the regulator, s
 that partners fetch. Lines are PostgreSQL's, so memory is one block, whatever the number of lines.
 """
 
-import contextlib
-import os
-from collections.abc import Iterator
 from datetime import date
-from hashlib import new as new_digest
-from io import FileIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from switch.clearing.day_files import Connection
-from switch.clearing.files import FolderError, Written, digest_of, is_marked, mark_complete, sync_folder
+from switch.clearing.files import UNMARKED, WholeFile, Written, fault_of, mark_complete, on_disk, sync_folder
 from switch.ledger.chart import COVER_ASSETS, COVER_DEBTS, RULES, Code, Event, Rule
 from switch.storage.sql import load
 
 SQL: Final = load("switch.clearing", "day_reports.sql")
-_BUFFER_BYTES: Final = 1 << 18
 
 
 class Report(NamedTuple):
@@ -180,88 +174,21 @@ async def read_lines(
     return Lines(tuple(column.name for column in cursor.description), lines[:limit], len(lines) > limit)
 
 
-class ReportInMaking:
-    """One CSV on its way to its name; as a context it removes what was not finished."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f"{path.name}.tmp")
-        self._digest = new_digest("sm3")
-        self._size = 0
-        self._finished = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = FileIO(
-            self._temporary, "w", opener=lambda name, flags: os.open(name, flags | os.O_TRUNC, 0o640)
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._finished:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
-
-    def add(self, block: bytes) -> None:
-        """Whole lines, each with its CRLF."""
-        self._digest.update(block)
-        self._size += len(block)
-        view = memoryview(block)
-        while view:  # a full disk may take less than it is given before it refuses
-            view = view[self._file.write(view) :]
-
-    def finish(self) -> Written:
-        """Force the file out and give it its name."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self._path)
-        self._finished = True
-        return Written(self._path.name, self._digest.hexdigest().upper(), self._size)
-
-
-@contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise FolderError(
-            f"cannot write {folder}: {reason}. Nothing half-written was left; run the same command again when it is cured"
-        ) from error
-
-
-def fault_of(folder: Path, row: ReportRow) -> str:
-    """Compare a report on disk with its stored digest; empty when it is whole and marked complete."""
-    path = folder / row.name
-    if row.sm3 is None:
-        return "not written yet"
-    try:
-        if digest_of(path) != (row.sm3, row.size_bytes):
-            return "content differs from the stored digest"
-    except FileNotFoundError:
-        return "missing"
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
-    return "" if is_marked(path, row.sm3) else "not marked complete"
-
-
 async def write_missing(connection: Connection, folder: Path, day: date) -> list[str]:
     """Write the day's reports that are not on disk as they should be; their names. Raises FolderError when the disk refuses."""
     target = report_folder(folder, day)
     written = []
     for row in await read_rows(connection, day):
-        fault = fault_of(target, row)
+        fault = fault_of(target / row.name, row.sm3, row.size_bytes)
         if not fault:
             continue
-        if fault == "not marked complete":
+        if fault == UNMARKED:
             assert row.sm3 is not None
             mark_complete(target, [Written(row.name, row.sm3, 0)])
             continue
-        with _disk(target):
+        with on_disk(target):
             target.joinpath(f"{row.name}.ok").unlink(missing_ok=True)
-            with ReportInMaking(target / row.name) as file:
+            with WholeFile(target / row.name) as file:
                 rows = await _stream(connection, BY_NAME[row.report], day, file)
                 made = file.finish()
             sync_folder(target)
@@ -277,17 +204,12 @@ async def write_missing(connection: Connection, folder: Path, day: date) -> list
     return written
 
 
-async def _stream(connection: Connection, report: Report, day: date, file: ReportInMaking) -> int:
+async def _stream(connection: Connection, report: Report, day: date, file: WholeFile) -> int:
     """Copy a report's lines into a file; how many, without the head."""
     query = f"COPY ({SQL[report.name]}) TO STDOUT (FORMAT csv, HEADER, ENCODING 'UTF8')"
-    pending = bytearray()
     rows = -1
     async with connection.cursor() as cursor, cursor.copy(query.encode(), _asked(day)) as lines:
         async for line in lines:
-            pending += bytes(line).removesuffix(b"\n") + b"\r\n"
+            file.write(bytes(line).removesuffix(b"\n") + b"\r\n")
             rows += 1
-            if len(pending) >= _BUFFER_BYTES:
-                file.add(bytes(pending))
-                pending.clear()
-    file.add(bytes(pending))
     return rows

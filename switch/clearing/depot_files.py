@@ -4,10 +4,10 @@ from typing import Final
 
 from switch.clearing.day_files import Connection
 from switch.clearing.files import FileName
-from switch.clearing.layouts import Value
-from switch.clearing.received import SQL, Block, Kind, Progress, Terms
+from switch.clearing.received import Kind, Terms
+from switch.clearing.record_files import Note, record_kind
 from switch.ledger.serials import Serials
-from switch.purse.depot import Statement, TakenChunk, take_chunk
+from switch.purse.depot import take_chunk
 from switch.purse.intake import DigestAll
 
 DEPOT: Final = "XF"
@@ -17,22 +17,7 @@ def depot_kind(connection: Connection, name: FileName, terms: Terms, digest_all:
     """How such a file is taken. digest_all: reads records and checks their TACs."""
     serials = Serials()
 
-    async def take(progress: Progress, block: Block) -> Progress:
-        records = [bytes.fromhex(str(values["record"])) for values in block.lines]
-        moved = progress
-
-        def note(taken: TakenChunk) -> list[Statement]:
-            nonlocal moved
-            moved = progress.after(len(records), taken.results)
-            chunk = {
-                "file_no": progress.file_no,
-                "first_line": block.first_line,
-                "line_count": len(records),
-                "today": taken.today,
-                "first_entry": taken.first_entry,
-            }
-            return [(SQL["add_chunk"], chunk), moved.statement(taken.today)]
-
+    async def intake(records: list[bytes], note: Note) -> None:
         await take_chunk(
             connection,
             name.sender,
@@ -42,9 +27,5 @@ def depot_kind(connection: Connection, name: FileName, terms: Terms, digest_all:
             serials=serials,
             note=note,
         )
-        return moved
 
-    def check(_number: int, _values: dict[str, Value]) -> None:
-        """The layout says all that a line must be; what a record is worth is for the intake."""
-
-    return Kind(addressee=terms.centre_id, sender="", check=check, take=take)
+    return record_kind(terms.centre_id, "", intake)

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from hashlib import new as new_digest
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Final, NamedTuple, Self
 
 from switch.clearing.layouts import LAYOUTS, LineFault, Total, Value, read_line, share_of_total
 from switch.domain.calendar import SHANGHAI
@@ -259,34 +259,26 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-class FileInMaking:
-    """One file on its way to its name. `add` lines, then `finish`; use it as a context, which removes what was not finished.
+class WholeFile:
+    """A file on its way to its name: written beside it, forced out, renamed. As a context it removes what was not finished.
 
-    Memory is one buffer, whatever the number of lines. Raises FolderError when the disk refuses. buffer_bytes: less where many are made
-    at once, which then do not hold their descriptors either. promised: SM3 that receivers were told under this name before; a file of other
-    content does not take its place, and FolderError says so.
+    Memory is one buffer, whatever the size. Raises FolderError when the disk refuses. buffer_bytes: less where many are made
+    at once, which then do not hold their descriptors either.
     """
 
-    def __init__(
-        self, folder: Path, head: Head, buffer_bytes: int = BUFFER_BYTES, *, promised: str = ""
-    ) -> None:
+    def __init__(self, path: Path, buffer_bytes: int = BUFFER_BYTES) -> None:
         self._buffer_bytes = buffer_bytes
-        self._promised = promised
-        self._head = head
-        self._folder = folder
-        self._path = folder / str(head.name)
-        self._temporary = folder / f"{head.name}.tmp"
+        self._path = path
+        self._temporary = path.with_name(f"{path.name}.tmp")
         self._digest = new_digest("sm3")
         self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
-        self._lines = 0
         self._size = 0
         self._finished = False
-        with on_disk(self._path):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file: FileIO = FileIO(self._temporary, "w", opener=open_private)
+        with on_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: FileIO = FileIO(self._temporary, "w", opener=_open_private)
             self._rest()
-        self._take(head.header())
 
     def __enter__(self) -> Self:
         return self
@@ -298,7 +290,8 @@ class FileInMaking:
             with contextlib.suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
 
-    def _take(self, block: bytes | memoryview) -> None:
+    def write(self, block: bytes | memoryview) -> None:
+        """Take the next bytes."""
         self._pending.append(block)
         self._pending_bytes += len(block)
         if self._pending_bytes >= self._buffer_bytes:
@@ -325,6 +318,33 @@ class FileInMaking:
         if self._file.closed:
             self._file = FileIO(self._temporary, "a")
 
+    def finish(self) -> Written:
+        """Force the file out and give it its name. The name itself is forced out by `sync_folder`."""
+        self._flush()
+        with on_disk(self._path):
+            self._wake()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.replace(self._path)
+            self._finished = True
+        return Written(self._path.name, self._digest.hexdigest().upper(), self._size)
+
+
+class FileInMaking(WholeFile):
+    """A file with header and trailer on its way to its name. `add` lines, then `finish`.
+
+    promised: SM3 that receivers were told under this name before; a file of other content does not take its place, and FolderError says so.
+    """
+
+    def __init__(
+        self, folder: Path, head: Head, buffer_bytes: int = BUFFER_BYTES, *, promised: str = ""
+    ) -> None:
+        super().__init__(folder / str(head.name), buffer_bytes)
+        self._promised = promised
+        self._head = head
+        self._lines = 0
+        self.write(head.header())
+
     def add(self, line: bytes) -> None:
         """Take the next detail line, without CRLF."""
         self.add_block(line + CRLF, 1)
@@ -335,7 +355,7 @@ class FileInMaking:
             f"{self._head.name}: a line of wrong length"
         )
         self._lines += lines
-        self._take(block)
+        self.write(block)
 
     def finish(self) -> Written:
         """Write the trailer, force the file out and give it its name. The name itself is forced out by `sync_folder`."""
@@ -344,20 +364,14 @@ class FileInMaking:
             f"{head.name}: {self._lines} lines where the day's figures say {head.line_count}"
         )
         self._flush()
-        self._take(head.trailer(self._digest.hexdigest()))
+        self.write(head.trailer(self._digest.hexdigest()))
         self._flush()
         if self._promised not in ("", self._digest.hexdigest().upper()):
             raise refused_beside(self._path)
-        with on_disk(self._path):
-            self._wake()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self._path)
-            self._finished = True
-        return Written(str(head.name), self._digest.hexdigest().upper(), self._size)
+        return super().finish()
 
 
-def open_private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     """An opener of new files that only their owner and its group may read."""
     return os.open(path, flags | os.O_TRUNC, 0o640)  # files of members hold card numbers in full
 
@@ -423,3 +437,20 @@ def digest_of(path: Path) -> tuple[str, int]:
             digest.update(block)
             size += len(block)
     return digest.hexdigest().upper(), size
+
+
+UNMARKED: Final = "not marked complete"
+
+
+def fault_of(path: Path, sm3: str | None, size: int | None) -> str:
+    """What is wrong with a file on disk, against its stored digest and size; empty when it is whole and marked complete."""
+    if sm3 is None:
+        return "not written yet"
+    try:
+        if digest_of(path) != (sm3, size):
+            return "content differs from the stored digest"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    return "" if is_marked(path, sm3) else UNMARKED

@@ -12,12 +12,10 @@ from typing import Final, NamedTuple
 
 from switch.clearing.day_files import Connection, PlannedFile
 from switch.clearing.files import FileName
-from switch.clearing.layouts import Value
-from switch.clearing.received import SQL as RECEIVED
-from switch.clearing.received import Block, Kind, Progress, Terms
+from switch.clearing.received import Kind, Terms
+from switch.clearing.record_files import Note, record_kind
 from switch.domain.errors import InputRefused
 from switch.ledger.serials import Serials
-from switch.purse.depot import Statement, TakenChunk
 from switch.purse.intake import DigestAll
 from switch.purse.remote import read_cities, take_remote_chunk
 from switch.storage.sql import load
@@ -34,22 +32,7 @@ def own_cards_kind(connection: Connection, terms: Terms, digest_all: DigestAll) 
         raise InputRefused("DF files are not taken: interop.centre_id is not set")
     serials = Serials()
 
-    async def take(progress: Progress, block: Block) -> Progress:
-        records = [bytes.fromhex(str(values["record"])) for values in block.lines]
-        moved = progress
-
-        def note(taken: TakenChunk) -> list[Statement]:
-            nonlocal moved
-            moved = progress.after(len(records), taken.results)
-            chunk = {
-                "file_no": progress.file_no,
-                "first_line": block.first_line,
-                "line_count": len(records),
-                "today": taken.today,
-                "first_entry": taken.first_entry,
-            }
-            return [(RECEIVED["add_chunk"], chunk), moved.statement(taken.today)]
-
+    async def intake(records: list[bytes], note: Note) -> None:
         await take_remote_chunk(
             connection,
             records,
@@ -59,12 +42,8 @@ def own_cards_kind(connection: Connection, terms: Terms, digest_all: DigestAll) 
             serials=serials,
             note=note,
         )
-        return moved
 
-    def check(_number: int, _values: dict[str, Value]) -> None:
-        """The layout says all that a line must be; what a record is worth is for the intake."""
-
-    return Kind(addressee=terms.own_id, sender=terms.interop_centre, check=check, take=take)
+    return record_kind(terms.own_id, terms.interop_centre, intake)
 
 
 async def plan_answers(connection: Connection, day: date, own_id: str) -> list[PlannedFile]:

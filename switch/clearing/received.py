@@ -259,17 +259,22 @@ def _block(stream: BinaryIO, content: _Content, done: int) -> Block:
     return Block(done + 1, lines[done - first :])
 
 
-async def _check_papers(connection: Connection, name: FileName, kind: Kind) -> None:
-    """Addressee, sequence, date and sender, by what the registry says now."""
-    if name.receiver != kind.addressee:
+async def check_name(connection: Connection, name: FileName, addressee: str, open_date: str) -> None:
+    """Addressee, sequence and date. open_date: the query for the day that is open."""
+    if name.receiver != addressee:
         raise FileRefused(FileStatus.CONTENT, "the receiver in the name is not this switch", line=1)
     if name.sequence == 0:
         raise FileRefused(FileStatus.CONTENT, "sequence 000 names what came without a file", line=1)
-    row = await (await connection.execute(SQL["open_date"])).fetchone()
+    row = await (await connection.execute(open_date)).fetchone()
     if row is None:
         raise InputRefused("no business day covers this instant: run `cardswitch doctor`")
     if name.day > row[0] + timedelta(days=DAYS_AHEAD_MAX):
         raise FileRefused(FileStatus.CONTENT, "clearing date lies ahead", line=1)
+
+
+async def _check_papers(connection: Connection, name: FileName, kind: Kind) -> None:
+    """Addressee, sequence, date and sender, by what the registry says now."""
+    await check_name(connection, name, kind.addressee, SQL["open_date"])
     papers = {"sender": name.sender, "role": kind.role, "own": kind.own_id}
     member = await (await connection.execute(SQL["is_member"], papers)).fetchone()
     assert member is not None

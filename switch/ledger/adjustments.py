@@ -27,7 +27,6 @@ SQL: Final = load("switch.ledger", "adjustments.sql")
 NUMBERS: Final = 1_000_000  # adjustments to a batch number: its trace is the rest
 
 GIVING_BACK: Final = frozenset({Kind.CREDIT_ADJUSTMENT, Kind.CHARGEBACK})
-COLLECTING: Final = frozenset({Kind.DEBIT_ADJUSTMENT, Kind.REPRESENTMENT})
 _REFUNDABLE: Final = frozenset({Kind.PURCHASE, Kind.COMPLETION, Kind.COMPLETION_ADVICE})
 _PURCHASE_AT_HOST: Final = 1  # the service of a leg
 _INTEROP_RECEIVABLE: Final = 1102

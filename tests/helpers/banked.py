@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from switch.domain.identifiers import luhn_digit
+from switch.domain.transactions import AccountKind
 from switch.messages.host_1987 import BCD
 from terminal_sim.frames import CardData
 from terminal_sim.host.book import Account, HostBook
@@ -19,6 +20,7 @@ from terminal_sim.host.script import Script
 from terminal_sim.host.server import SimulatedHost
 from tests.helpers.hosts import SECRETS
 from tests.helpers.switch_process import SwitchProcess
+from tests.helpers.till import Till
 from tests.helpers.town import Town
 from tests.unit.routing.tables import write
 
@@ -170,3 +172,17 @@ def outbox(city: Banked, card: CardData) -> list[tuple[Any, ...]]:
         " WHERE pan = %s ORDER BY outbox_no",
         card.pan,
     )
+
+
+async def buy_and_undo(till: Till, card: CardData) -> None:
+    """Four purchases that the bank approves: one stays, one is voided, one is refunded in part, one is reversed."""
+    bank = AccountKind.BANK
+    for fen, back in ((10_000, 0), (2_000, 2_000), (3_000, 1_234)):
+        await till.ask(till.pos.purchase(card, fen, account=bank))
+        receipt = till.pos.batch.receipts[-1]
+        if back:
+            undo = till.pos.void(receipt) if back == fen else till.pos.refund(receipt, back)
+            assert await till.code(undo) == "00"
+    request = till.pos.purchase(card, 700, account=bank)
+    assert await till.code(request) == "00"
+    assert await till.code(till.pos.reversal(request, "98")) == "00"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from switch.clearing import day_files, day_reports
 from switch.clearing.close import CloseTerms, Progress, close_day
-from switch.clearing.files import FileInMaking, FolderError, Written
+from switch.clearing.files import FileInMaking, FolderError, WholeFile, Written
 from switch.storage.pool import connect
 from tests.helpers.clearing_day import CENTRE, OWN
 
@@ -25,11 +25,17 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class MortalFile(FileInMaking):
+class Mortal(WholeFile):
     """Dies when enough files have got their names, or (half) when one of them is half on the disk."""
 
     left = -1
     half = False
+
+    @classmethod
+    def at(cls, when: str) -> None:
+        """When to die: `N` or `half`."""
+        cls.half = when == "half"
+        cls.left = -1 if cls.half else int(when)
 
     def finish(self) -> Written:
         if self.half:
@@ -43,21 +49,12 @@ class MortalFile(FileInMaking):
         return written
 
 
-class MortalReport(day_reports.ReportInMaking):
-    """Dies when enough reports have got their names, or (half) when one of them is on the disk without its last line."""
+class MortalFile(Mortal, FileInMaking):
+    """A file of the day."""
 
-    left = -1
-    half = False
 
-    def finish(self) -> Written:
-        if self.half:
-            os.truncate(self._temporary, self._size // 2)
-            die()
-        written = super().finish()
-        type(self).left -= 1
-        if type(self).left == 0:
-            die()
-        return written
+class MortalReport(Mortal):
+    """A report of the day."""
 
 
 def killer(at: str) -> Callable[[Progress], None]:
@@ -78,13 +75,11 @@ def terms(folder: Path) -> CloseTerms:
 async def run(url: str, folder: Path, day: date, at: str) -> int:
     """Close the day; the exit status."""
     if at.startswith("files:"):
-        MortalFile.half = at.endswith("half")
-        MortalFile.left = -1 if MortalFile.half else int(at.removeprefix("files:"))
+        MortalFile.at(at.removeprefix("files:"))
         day_files.FileInMaking = MortalFile  # type: ignore[misc]  # the place where a file is made
     if at.startswith("reports:"):
-        MortalReport.half = at.endswith("half")
-        MortalReport.left = -1 if MortalReport.half else int(at.removeprefix("reports:"))
-        day_reports.ReportInMaking = MortalReport  # type: ignore[misc]  # likewise
+        MortalReport.at(at.removeprefix("reports:"))
+        day_reports.WholeFile = MortalReport  # type: ignore[misc]  # likewise
     async with await connect(url) as connection:
         try:
             await close_day(connection, day, terms(folder), f"process {os.getpid()}", killer(at))

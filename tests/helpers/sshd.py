@@ -7,10 +7,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,25 +14,20 @@ from pathlib import Path
 import asyncssh
 
 from tests.helpers.debian import program
-from tests.helpers.mosquitto import free_port
-
-STARTED_S = 20.0
+from tests.helpers.local_server import LocalServer
 
 
-class Sshd:
-    """One server with a folder for our files and one for the partner's. Use as a context, or start and stop."""
+class Sshd(LocalServer):
+    """One server with a folder for our files and one for the partner's. After `stop` connections that are open go on until their client ends them."""
 
     def __init__(self, folder: Path, *, options: str = "") -> None:
         """options: of internal-sftp, such as -R for a server on which nothing can be written."""
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder)
         folder.chmod(0o700)
-        self.folder = folder
-        self.port = free_port()
         self.user = getpass.getuser()
         self.inbox, self.outbox = folder / "files", folder / "outbox"
         for place in (self.inbox, self.outbox):
             place.mkdir(exist_ok=True)
-        self.process: subprocess.Popen[bytes] | None = None
         self.key_file = folder / "client_key"
         if not self.key_file.exists():
             key = asyncssh.generate_private_key("ssh-ed25519")
@@ -55,8 +46,8 @@ class Sshd:
         path.chmod(0o600)
         return key.export_public_key().decode().strip()
 
-    def start(self) -> "Sshd":
-        """Listening when this returns."""
+    def command(self) -> list[str]:
+        """With its configuration written."""
         lines = [
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
@@ -75,39 +66,7 @@ class Sshd:
         (self.folder / "sshd_config").write_text("\n".join([*lines, ""]), encoding="utf-8")
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it gives its privileges up
-        with (self.folder / "log").open("ab") as stream:
-            self.process = subprocess.Popen(
-                [program("sshd", "openssh-server"), "-D", "-e", "-f", str(self.folder / "sshd_config")],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-            )
-        deadline = time.monotonic() + STARTED_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return self
-            said = (self.folder / "log").read_text()[-800:]
-            assert self.process.poll() is None, f"sshd did not start: {said}"
-            assert time.monotonic() < deadline, "sshd did not listen"
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """End it; connections that are open go on until their client ends them."""
-        process, self.process = self.process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-
-    def __enter__(self) -> "Sshd":
-        return self.start()
-
-    def __exit__(self, *_exc: object) -> None:
-        self.stop()
+        return [program("sshd", "openssh-server"), "-D", "-e", "-f", str(self.folder / "sshd_config")]
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from terminal_sim.host.book import Account, HostBook
 from terminal_sim.host.day_file import Item, booked_items, write_file
 from terminal_sim.host.script import read_script
 from terminal_sim.kiosk import From
-from tests.helpers.banked import BANK, OPENING_FEN, Banked, banked, host_of, rows
+from tests.helpers.banked import BANK, OPENING_FEN, Banked, banked, buy_and_undo, host_of, rows
 from tests.helpers.clearing_day import CENTRE
 from tests.helpers.switch_process import cardswitch
 from tests.helpers.till import Seen, Till
@@ -61,15 +61,7 @@ async def live(city: Banked, books: Path, card: CardData) -> int:
     assert await till.code(till.pos.purchase(card, 499, account=OF_BANK)) == "00", "stood in"
     moods = read_script("normal*5,silent,normal*20")
     async with host_of(city, "bank", [card], moods, books=books):
-        for fen, back in ((10_000, 0), (2_000, 2_000), (3_000, 1_234)):
-            await till.ask(till.pos.purchase(card, fen, account=OF_BANK))
-            receipt = till.pos.batch.receipts[-1]
-            if back:
-                undo = till.pos.void(receipt) if back == fen else till.pos.refund(receipt, back)
-                assert await till.code(undo) == "00"
-        request = till.pos.purchase(card, 700, account=OF_BANK)
-        assert await till.code(request) == "00"
-        assert await till.code(till.pos.reversal(request, "98")) == "00"
+        await buy_and_undo(till, card)
         assert await till.code(till.pos.purchase(card, OPENING_FEN, account=OF_BANK)) == "51"
         assert await till.code(till.pos.purchase(card, 800, account=OF_BANK)) == "68"
         await counter.whole(chip, card, 5_000, source=From.BOUND_BANK)

@@ -10,7 +10,7 @@ from switch.clearing.files import check_file
 from switch.clearing.layouts import Value
 from switch.domain.transactions import AccountKind
 from terminal_sim.host.script import read_script
-from tests.helpers.banked import BANK, CITY, REGISTRY, Banked, banked, host_of, neighbour, rows
+from tests.helpers.banked import BANK, CITY, REGISTRY, Banked, banked, buy_and_undo, host_of, neighbour, rows
 from tests.helpers.till import Seen, Till, check_books
 from tests.helpers.town import Town
 
@@ -42,15 +42,7 @@ async def shop(city: Banked, till: Till) -> None:
     card, guest = city.town.new_card(), neighbour(11)
     assert await till.code(till.pos.purchase(card, 499, account=OF_BANK)) == "00", "stood in"
     async with host_of(city, "bank", [card], read_script("normal*4,silent")):
-        for fen, back in ((10_000, 0), (2_000, 2_000), (3_000, 1_234)):
-            await till.ask(till.pos.purchase(card, fen, account=OF_BANK))
-            receipt = till.pos.batch.receipts[-1]
-            if back:
-                undo = till.pos.void(receipt) if back == fen else till.pos.refund(receipt, back)
-                assert await till.code(undo) == "00"
-        request = till.pos.purchase(card, 700, account=OF_BANK)
-        assert await till.code(request) == "00"
-        assert await till.code(till.pos.reversal(request, "98")) == "00"
+        await buy_and_undo(till, card)
         assert await till.code(till.pos.purchase(card, 800, account=OF_BANK)) == "68"
     async with host_of(city, "fund", [card]), host_of(city, "city", [guest]):
         assert await till.code(till.pos.purchase(card, 150, account=OF_FUND)) == "00"

@@ -10,7 +10,6 @@ gives its receipt again. The next sequence number of a date is a new generation:
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
-from datetime import timedelta
 from hashlib import new as new_digest
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -31,7 +30,7 @@ from switch.clearing.files import (
     parse_name,
     read_head,
 )
-from switch.clearing.received import DAYS_AHEAD_MAX, MISSING_MAX, Receipt
+from switch.clearing.received import MISSING_MAX, Receipt, check_name
 from switch.clearing.reconcile.blocks import COLUMNS, COPY_END, COPY_HEAD, KIND, LINE_BYTES, read_block
 from switch.domain.errors import InputRefused
 from switch.storage.sql import load
@@ -134,15 +133,7 @@ async def _take(
 
 
 async def _check_papers(connection: Connection, name: FileName, terms: TakeTerms) -> None:
-    if name.receiver != terms.addressee:
-        raise FileRefused(FileStatus.CONTENT, "the receiver in the name is not this switch", line=1)
-    if name.sequence == 0:
-        raise FileRefused(FileStatus.CONTENT, "sequence 000 names what came without a file", line=1)
-    row = await (await connection.execute(SQL["open_date"])).fetchone()
-    if row is None:
-        raise InputRefused("no business day covers this instant: run `cardswitch doctor`")
-    if name.day > row[0] + timedelta(days=DAYS_AHEAD_MAX):
-        raise FileRefused(FileStatus.CONTENT, "clearing date lies ahead", line=1)
+    await check_name(connection, name, terms.addressee, SQL["open_date"])
     if name.sender not in terms.partners:
         raise FileRefused(
             FileStatus.NOT_A_MEMBER, "the sender is no partner of the reconciliation (reconcile.partners)"

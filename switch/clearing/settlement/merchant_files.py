@@ -10,8 +10,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from switch.clearing.files import mark_complete, sync_folder
-from switch.clearing.settlement.paper import fault_of, settlement_folder
+from switch.clearing.files import fault_of, mark_complete, sync_folder
+from switch.clearing.settlement.paper import settlement_folder
 from switch.clearing.settlement.sheets import PayoutSheets, Sheet, clear_rooms, file_names
 from switch.clearing.settlement.turn import Connection, SettlementRefused, only_one
 from switch.domain.transactions import Kind
@@ -106,7 +106,7 @@ async def write_merchant_files(
 def _faulty(folder: Path, payout: PayoutRow, stored: Mapping[str, FileRow]) -> bool:
     for name in file_names(payout.payout_id):
         row = stored.get(name)
-        if row is None or fault_of(folder, name, row.sm3, row.size_bytes):
+        if row is None or fault_of(folder / name, row.sm3, row.size_bytes):
             return True
     return False
 
@@ -307,7 +307,7 @@ class _Making:
 def inspect_files(folder: Path, day: date, rows: Sequence[FileRow]) -> list[tuple[FileRow, str]]:
     """Each file with what is wrong with it; empty when it is whole and marked complete."""
     place = merchant_folder(folder, day)
-    return [(row, fault_of(place, row.name, row.sm3, row.size_bytes)) for row in rows]
+    return [(row, fault_of(place / row.name, row.sm3, row.size_bytes)) for row in rows]
 
 
 def as_json(found: Sequence[tuple[FileRow, str]]) -> list[dict[str, Any]]:

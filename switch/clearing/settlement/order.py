@@ -10,10 +10,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from switch.clearing.files import Written, mark_complete, sync_folder
+from switch.clearing.files import UNMARKED, WholeFile, Written, fault_of, mark_complete, sync_folder
 from switch.clearing.settlement.legs import Accounts, bookings_of, paid_legs
 from switch.clearing.settlement.pain001 import Order, Side, Transfer, write_order
-from switch.clearing.settlement.paper import Paper, fault_of, settlement_folder
+from switch.clearing.settlement.paper import settlement_folder
 from switch.clearing.settlement.payouts import Awaited, Move, move, not_compared, source_of
 from switch.clearing.settlement.terms import Account, SealNumbers, account_in_force, number_of
 from switch.clearing.settlement.turn import Connection, SettlementRefused, fold_now, only_one
@@ -263,9 +263,7 @@ async def read_orders(connection: Connection, day: date) -> list[OrderRow]:
 
 def inspect_order(folder: Path, row: OrderRow) -> str:
     """What is wrong with an order's file; empty when it is whole and marked complete."""
-    if row.sm3 is None or row.size_bytes is None:
-        return "not written yet"
-    return fault_of(settlement_folder(folder, row.settlement_date), row.name, row.sm3, row.size_bytes)
+    return fault_of(settlement_folder(folder, row.settlement_date) / row.name, row.sm3, row.size_bytes)
 
 
 async def _write_missing(
@@ -275,7 +273,7 @@ async def _write_missing(
     for row in await read_orders(connection, day):
         fault = inspect_order(terms.folder, row)
         folder = settlement_folder(terms.folder, day)
-        if fault == "not marked complete":
+        if fault == UNMARKED:
             assert row.sm3 is not None
             mark_complete(folder, [Written(row.name, row.sm3, row.size_bytes or 0)])
         elif fault:
@@ -299,10 +297,10 @@ async def _write(connection: Connection, row: OrderRow, folder: Path, vault: Sea
         row.payout_count,
         row.total_fen,
     )
-    with Paper(folder, row.name) as paper:
+    with WholeFile(folder / row.name) as file:
         for block in write_order(head, _transfers(vault, rows, row.settlement_date)):
-            paper.write(block)
-        written = paper.finish()
+            file.write(block)
+        written = file.finish()
     sync_folder(folder)
     if row.sm3 is None:
         await connection.execute(

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 import xlsxwriter
 from xlsxwriter.exceptions import XlsxWriterException
 
-from switch.clearing.files import FolderError, Written
-from switch.clearing.settlement.paper import Paper, adopt, on_disk
+from switch.clearing.files import FolderError, WholeFile, Written, on_disk
+from switch.clearing.settlement.paper import adopt
 
 Row = Sequence[str | int]
 
@@ -94,7 +94,7 @@ def _text(cell: str) -> str:
 
 class _Csv:
     def __init__(self, folder: Path, name: str, columns: Row) -> None:
-        self.paper = Paper(folder, name)
+        self.paper = WholeFile(folder / name)
         self.lines = 0
         self._text = io.StringIO()
         self._writer = csv.writer(self._text, lineterminator="\r\n")

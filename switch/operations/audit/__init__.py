@@ -20,6 +20,7 @@ from psycopg import sql
 
 from switch.operations.audit.centre_files import CentreFileAudit
 from switch.operations.audit.checks import Check, read_checks
+from switch.operations.audit.disk import DiskAudit
 from switch.operations.audit.files import FileAudit
 from switch.operations.audit.papers import PaperAudit
 from switch.operations.audit.report_files import ReportAudit
@@ -59,8 +60,7 @@ CHECKS: Final = tuple(
 assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 # What is made again in Python, from the rows of each closed day: name, what holds when nothing is found, and who does it.
-Anew = type[FileAudit] | type[CentreFileAudit] | type[PaperAudit] | type[ReportAudit] | type[SealAudit]
-DAYS_ANEW: Final[tuple[tuple[str, str, Anew], ...]] = (
+DAYS_ANEW: Final[tuple[tuple[str, str, type[DiskAudit]], ...]] = (
     (
         "files",
         "every file of a closed day is on disk as it was stored, and its lines are the day's transactions",

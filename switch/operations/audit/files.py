@@ -4,17 +4,14 @@ Lines are written out here once more, from docs/clearing_files.md and not from t
 and line and never shows a line, for those of members hold card numbers.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from hashlib import new as new_digest
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
-import psycopg
-
-from switch.operations.audit.checks import names
+from switch.operations.audit.disk import DiskAudit, Row
 from switch.operations.audit.generations import listed_lines, on_their_way
 from switch.storage.sql import load
 
@@ -39,9 +36,6 @@ LENGTHS: Final = {
     "BI": 40,
 }
 _BASE36: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-Row = tuple[Any, ...]
-Fault = tuple[str, str, str, str]
 
 
 class Day(NamedTuple):
@@ -252,39 +246,11 @@ def net_line(number: int, row: Row) -> str:
     )
 
 
-class FileAudit:
-    """Compares the files of closed days. faults beyond places_max are counted only; at most two for each file are kept."""
+class FileAudit(DiskAudit):
+    """Compares the files of closed days; at most two faults for each file are kept."""
 
     table = "clearing_file"
     sql = SQL
-
-    def __init__(
-        self,
-        connection: psycopg.Connection[Row],
-        folder: Path,
-        places_max: int,
-        progress: Callable[[str], None],
-    ) -> None:
-        self._connection = connection
-        self._folder = folder
-        self._places_max = places_max
-        self._progress = progress
-        self.rows = 0
-        self.fault_count = 0
-        self.places: list[Fault] = []
-
-    @classmethod
-    def reads(cls, table: str) -> bool:
-        """Whether a change of this table could change what is found; see Check.reads."""
-        return any(names(query, table) for query in cls.sql.values())
-
-    def _fault(self, key: str, expected: str, found: str, table: str = "") -> None:
-        self.fault_count += 1
-        if len(self.places) < self._places_max:
-            self.places.append((table or self.table, key, expected, found))
-
-    def _rows(self, query: str, **values: object) -> list[Row]:
-        return self._connection.execute(self.sql[query], values).fetchall()
 
     def run(self, only: date | None) -> None:
         """Compare all files of the closed days in the connection's snapshot, or of one of them."""

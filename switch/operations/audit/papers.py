@@ -1,15 +1,12 @@
 """Files of settlements on disk against the digests that were stored: orders to the bank, and what merchants got with their payouts."""
 
-from collections.abc import Callable
 from datetime import date
 from hashlib import new as new_digest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-import psycopg
-
-from switch.operations.audit.checks import names
-from switch.operations.audit.files import Fault, Row
+from switch.operations.audit.disk import DiskAudit
 
 _BLOCK_BYTES: Final = 1 << 20
 _WRITTEN: Final = """
@@ -19,42 +16,21 @@ SELECT 'settlement_file', settlement_date, name, 'merchants', upper(encode(sm3, 
 """
 
 
-class PaperAudit:
-    """Finds each file of a settlement that is not as it was written. places beyond places_max are counted only."""
+class PaperAudit(DiskAudit):
+    """Finds each file of a settlement that is not as it was written."""
 
-    def __init__(
-        self,
-        connection: psycopg.Connection[Row],
-        folder: Path,
-        places_max: int,
-        _progress: Callable[[str], None],
-    ) -> None:
-        self._connection = connection
-        self._folder = folder
-        self._places_max = places_max
-        self.rows = 0
-        self.fault_count = 0
-        self.places: list[Fault] = []
-
-    @staticmethod
-    def reads(table: str) -> bool:
-        """Whether a change of this table could change what is found; see Check.reads."""
-        return names(_WRITTEN, table)
+    table = "settlement_file"
+    sql = MappingProxyType({"written": _WRITTEN})
 
     def run(self, only: date | None = None) -> None:
         """Look at all of them; of one business day there is nothing to look at, since a settlement has several."""
         if only is not None:
             return
-        for table, day, name, below, sm3, size in self._connection.execute(_WRITTEN.encode()).fetchall():
+        for table, day, name, below, sm3, size in self._rows("written"):
             self.rows += 1
             found = _found(self._folder / "settlement" / f"{day:%Y%m%d}" / below / name)
             if found != (sm3, size, f"{sm3}  {name}\n"):
-                self._fault(table, name, f"{size} bytes, SM3 {sm3}, marked complete", _words(found))
-
-    def _fault(self, table: str, key: str, expected: str, found: str) -> None:
-        self.fault_count += 1
-        if len(self.places) < self._places_max:
-            self.places.append((table, key, expected, found))
+                self._fault(name, f"{size} bytes, SM3 {sm3}, marked complete", _words(found), table)
 
 
 def _found(path: Path) -> tuple[str, int, str] | None:

@@ -4,18 +4,16 @@ Leaves, tree and document are written out here once more, from docs/evidence.md 
 another library, a tree is folded leaf by leaf, and memory holds a few hashes and the roots of blocks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from hashlib import new as new_digest
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import psycopg
-
 from switch.domain.errors import PeerError
 from switch.keys import sm2
-from switch.operations.audit.checks import names
+from switch.operations.audit.disk import DiskAudit, Row
 from switch.storage.sql import load
 
 SQL: Final = load(__package__ or "", "seals.sql")
@@ -24,9 +22,6 @@ FETCHED_AT_ONCE: Final = 5_000
 TELL_EVERY: Final = 100_000
 CARD_FIELD: Final = {"E": 12, "R": 2}
 ROUNDED: Final = timedelta(seconds=1)  # a seal's instant is cut to whole seconds
-
-Row = tuple[Any, ...]
-Fault = tuple[str, str, str, str]
 
 
 class Day(NamedTuple):
@@ -97,36 +92,12 @@ def leaf_of(row: Row, day: date, secret: bytes) -> str:
     return "\t".join((*said, sha256(salt + hidden).hexdigest()))
 
 
-class SealAudit:
-    """Compares the seals of closed days with the books and the disk. places beyond places_max are counted only."""
+class SealAudit(DiskAudit):
+    """Compares the seals of closed days with the books and the disk."""
 
-    def __init__(
-        self,
-        connection: psycopg.Connection[Row],
-        folder: Path,
-        places_max: int,
-        progress: Callable[[str], None],
-    ) -> None:
-        self._connection = connection
-        self._folder = folder
-        self._places_max = places_max
-        self._progress = progress
-        self.rows = 0
-        self.fault_count = 0
-        self.places: list[Fault] = []
-
-    @staticmethod
-    def reads(table: str) -> bool:
-        """Whether a change of this table could change what is found; see Check.reads."""
-        return any(names(query, table) for query in SQL.values())
-
-    def _fault(self, key: str, expected: object, found: object, table: str = "clearing_seal") -> None:
-        self.fault_count += 1
-        if len(self.places) < self._places_max:
-            self.places.append((table, key, str(expected), str(found)))
-
-    def _rows(self, query: str, **values: object) -> list[Row]:
-        return self._connection.execute(SQL[query], values, binary=True).fetchall()
+    table = "clearing_seal"
+    sql = SQL
+    binary = True
 
     def run(self, only: date | None) -> None:
         """Compare the seals of all closed days in the connection's snapshot, or of one of them."""

@@ -25,6 +25,7 @@ from switch.clearing.evidence.verify import (
 )
 from switch.clearing.whole_files import write_whole
 from switch.domain.errors import InputRefused
+from switch.operations.commands.verify import say_findings
 from switch.settings import load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect
@@ -78,15 +79,7 @@ def check(day: Day, as_json: AsJson = False) -> None:
     settings = load_settings()
     with open_database(settings) as url:
         findings = asyncio.run(_check(url, day.date(), settings.clearing_folder, _progress()))
-    good = not any(finding.good is False for finding in findings)
-    if as_json:
-        document = {"day": day.date(), "holds": good, "findings": [finding._asdict() for finding in findings]}
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
-    else:
-        for finding in findings:
-            typer.echo(f"{finding.mark}  {finding.text}")
-    if not good:
-        raise typer.Exit(1)
+    say_findings(findings, as_json=as_json, day=day.date())
 
 
 def _progress() -> Callable[[int, int], None]:

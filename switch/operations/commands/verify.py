@@ -1,12 +1,13 @@
 """`cardswitch verify`: check a proof, a seal, or a folder of sealed days. Needs no database, no settings and no key of ours."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
 
-from switch.clearing.evidence.verify import ask_card, examine, trusted_keys
+from switch.clearing.evidence.verify import Finding, ask_card, examine, trusted_keys
 
 
 def verify(
@@ -45,9 +46,14 @@ def verify(
         keys=trusted_keys(key or ()),
         card=ask_card() if card else None,
     )
+    say_findings(findings, as_json=as_json)
+
+
+def say_findings(findings: Sequence[Finding], *, as_json: bool, **about: object) -> None:
+    """Print them; exit 1 when something does not hold. about: what the document begins with."""
     good = not any(finding.good is False for finding in findings)
     if as_json:
-        document = {"holds": good, "findings": [finding._asdict() for finding in findings]}
+        document = {**about, "holds": good, "findings": [finding._asdict() for finding in findings]}
         typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
     else:
         for finding in findings:

@@ -10,7 +10,7 @@ import pytest
 from switch.clearing.remote import HostKeyRefused, RemoteFault, whole
 from switch.domain.errors import ConfigurationError
 from switch.transports.sftp_partner import BLOCK_BYTES, LineTerms, SftpPartner, sftp_line
-from tests.helpers.mosquitto import free_port
+from tests.helpers.local_server import free_port
 from tests.helpers.sshd import Sshd, cut_after
 
 pytestmark = pytest.mark.server

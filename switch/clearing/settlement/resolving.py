@@ -71,7 +71,9 @@ class Resolved(NamedTuple):
     again: bool
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """An entry, locked. rest_fen: what of it lay in suspense, less what differences have taken; of one that is resolved that is gone."""
+
     statement_no: int
     line: int
     outcome: str | None
@@ -88,7 +90,7 @@ class _Plan(NamedTuple):
     bookings: list[Booking]
     parts: Sequence[tuple[str, int]] = ()
     payout: Payout | None = None
-    other: _Entry | None = None
+    other: Entry | None = None
 
 
 async def resolve_entry(
@@ -150,23 +152,36 @@ def _check(asked: Resolution) -> None:
 
 async def _lock(
     connection: Connection, name: EntryName, other: EntryName | None
-) -> tuple[_Entry, _Entry | None]:
+) -> tuple[Entry, Entry | None]:
     """The entries of a decision, locked in one order."""
-    found = {one: await _lock_one(connection, one) for one in sorted({name, *([other] if other else [])})}
+    found = {one: await lock_entry(connection, one) for one in sorted({name, *([other] if other else [])})}
     if other == name:
         raise SettlementRefused("entry: an entry is not its own way back")
     return found[name], found[other] if other else None
 
 
-async def _lock_one(connection: Connection, name: EntryName) -> _Entry:
+async def lock_entry(connection: Connection, name: EntryName) -> Entry:
+    """One entry, locked until the end of the transaction. Raises SettlementRefused."""
     row = await (await connection.execute(SQL["lock_entry"], name._asdict())).fetchone()
     if row is None:
         raise SettlementRefused("entry: no statement has such an entry")
-    return _Entry(*row)
+    entry = Entry(*row)
+    claimed = await (await connection.execute(SQL["claimed"], entry._asdict())).fetchone()
+    assert claimed is not None
+    return entry._replace(rest_fen=entry.rest_fen - claimed[0])
+
+
+async def open_fen(connection: Connection, entry: Entry) -> int:
+    """What of a locked entry lies in suspense now, below zero of money that went out. Raises SettlementRefused when nothing does."""
+    if await (await connection.execute(SQL["resolved"], entry._asdict())).fetchone() is not None:
+        raise SettlementRefused(f"entry {entry.line}: was resolved before")
+    if entry.outcome not in _ODD or not entry.rest_fen:
+        raise SettlementRefused(f"entry {entry.line}: nothing of it lies in suspense ({entry.outcome})")
+    return entry.rest_fen
 
 
 async def _before(
-    connection: Connection, entry: _Entry, asked: Resolution, other: _Entry | None
+    connection: Connection, entry: Entry, asked: Resolution, other: Entry | None
 ) -> Resolved | None:
     """What was decided before, if it is what is asked for. Raises SettlementRefused when it is not."""
     row = await (await connection.execute(SQL["resolved"], entry._asdict())).fetchone()
@@ -193,17 +208,15 @@ def _parts(asked: Resolution, fen: int) -> list[tuple[str, int]]:
 
 async def _plan(
     connection: Connection,
-    entry: _Entry,
-    other: _Entry | None,
+    entry: Entry,
+    other: Entry | None,
     asked: Resolution,
     terms: StatementTerms,
     why: str,
 ) -> _Plan:
-    rest_fen = _open(entry)
+    rest_fen = await open_fen(connection, entry)
     if other is not None:
-        if await (await connection.execute(SQL["resolved"], other._asdict())).fetchone() is not None:
-            raise SettlementRefused("entry: the other one was resolved before")
-        if _open(other) + rest_fen:
+        if await open_fen(connection, other) + rest_fen:
             raise SettlementRefused(
                 f"entry: {rest_fen} and {other.rest_fen} fen in suspense do not come to nothing"
             )
@@ -230,12 +243,6 @@ async def _plan(
     for place, (party, fen) in enumerate(parts, 1):
         bookings += await _part(connection, party, fen, f"{entry.source}/{place}", terms.own_id, why)
     return _Plan(bookings, parts)
-
-
-def _open(entry: _Entry) -> int:
-    if entry.outcome not in _ODD or not entry.rest_fen:
-        raise SettlementRefused(f"entry {entry.line}: nothing of it lies in suspense ({entry.outcome})")
-    return entry.rest_fen
 
 
 async def _part(
@@ -286,13 +293,13 @@ def _legs(role: str, accounts: Accounts, fen: int) -> list[Leg]:
 
 async def _keep(
     connection: Connection,
-    entry: _Entry,
+    entry: Entry,
     plan: _Plan,
     action: str,
     booked: Booked,
     said: tuple[str, str, str],
 ) -> None:
-    pairs: list[tuple[_Entry, _Entry | None]] = [(entry, plan.other)]
+    pairs: list[tuple[Entry, Entry | None]] = [(entry, plan.other)]
     if plan.other is not None:
         pairs.append((plan.other, entry))
     for one, other in pairs:

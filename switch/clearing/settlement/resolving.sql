@@ -1,11 +1,15 @@
 -- What becomes of bank entries that nobody could explain.
 
 -- name: lock_entry
--- rest_fen: what of it lies in suspense, less what differences have taken of it. Only statements put money there.
-SELECT e.statement_no, e.line, e.outcome, e.suspense_fen - coalesce((SELECT sum(c.fen) FROM bank_claim c WHERE c.statement_no = e.statement_no AND c.line = e.line), 0)::bigint
+-- Only statements put money into suspense.
+SELECT e.statement_no, e.line, e.outcome, e.suspense_fen
   FROM bank_entry e JOIN bank_statement s USING (statement_no)
  WHERE s.kind = 'camt.053' AND s.statement_id = %(statement_id)s AND e.line = %(line)s
    FOR NO KEY UPDATE OF e
+
+-- name: claimed
+-- A later statement than the lock, so that it sees what whoever had the lock has written.
+SELECT coalesce(sum(fen), 0)::bigint FROM bank_claim WHERE statement_no = %(statement_no)s AND line = %(line)s
 
 -- name: resolved
 SELECT r.action, r.fen, r.payout_id, r.other_statement_no, r.other_line, r.decided_at, r.business_date,

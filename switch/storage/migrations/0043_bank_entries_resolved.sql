@@ -50,5 +50,8 @@ CREATE TABLE bank_claim (
 CREATE INDEX ON bank_claim (statement_no, line);
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bank_claim FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- What may lie in suspense is found among millions of entries.
+CREATE INDEX bank_entry_odd ON bank_entry (statement_no, line) WHERE suspense_fen <> 0;
+
 -- Why money was booked beside the statement although an entry of just that amount lay there.
 ALTER TABLE reconcile_step ADD COLUMN although text NOT NULL DEFAULT '' CHECK (although = '' OR action IN ('suspense', 'sent-back'));

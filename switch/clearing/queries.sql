@@ -55,9 +55,10 @@ SELECT %(day)s, n.entry_no, l.account_kind, CASE WHEN l.debit_owner <> 0 THEN lp
   JOIN host_leg l ON l.shard = n.shard AND l.ended_by = n.ended_by;
 
 -- name: freeze_adjusted_legs
--- What people moved about offline records is of the purse, and of the city that owes it, whatever account it went to.
-INSERT INTO clearing_leg (business_date, entry_no, account_kind, issuer_id, pan)
-SELECT %(day)s, e.entry_no, 50, CASE c.source WHEN 3 THEN c.issuer_id END, j.pan
+-- What people moved about offline records is of the purse, and of the city that owes it, whatever account it went to; by the tariff of its ride.
+INSERT INTO clearing_leg (business_date, entry_no, account_kind, issuer_id, pan, tariff_on)
+SELECT %(day)s, e.entry_no, 50, CASE c.source WHEN 3 THEN c.issuer_id END, j.pan,
+       CASE c.source WHEN 3 THEN (SELECT v.happened_at::date FROM foreign_verdict v WHERE v.entry_no = c.item_entry) END
   FROM dispute_event e
   JOIN dispute_case c USING (case_no)
   JOIN journal j ON j.business_date = %(day)s AND j.shard = c.shard AND j.terminal_no = c.terminal_no AND j.class = 3 AND j.entry_no = e.entry_no

@@ -293,26 +293,11 @@ async def _payers(
     shares: Sequence[_Side],
     accounts: dict[int, tuple[int, bool]],
 ) -> list[_Side]:
-    """Who pays again. What a chargeback had to leave in suspense comes from there; an account must have the money, and not be frozen."""
-    suspended = False
-    if asked.earlier is None:
-        where = {
-            "shard": asked.shard,
-            "entry_no": asked.original_entry,
-            "day": asked.original_date,
-            "terminal_no": asked.terminal_no,
-        }
-        if await _one(connection, "left_in_suspense", where) is not None:
-            raise AdjustmentRefused(
-                Why.STATE, "transaction: what was given back of it is in suspense, its holder never had it"
-            )
-    else:
-        entry_no, day = asked.earlier
-        row = await _one(connection, "credited_to", {"shard": asked.shard, "entry_no": entry_no, "day": day})
-        suspended = row is not None and row[0] == SUSPENSE
+    """Who pays again. What had to be left in suspense comes from there; an account must have the money, and not be frozen."""
+    suspended = await _in_suspense(connection, asked, shares)
     sides = []
     for side in shares:
-        if suspended:
+        if side in suspended:
             sides.append(_Side(SUSPENSE, 0, side.fen))
             continue
         if side.code not in CUSTOMER_CODE.values():
@@ -329,6 +314,40 @@ async def _payers(
             raise AdjustmentRefused(Why.FUNDS, "account: the holder has not that much")
         sides.append(side)
     return sides
+
+
+async def _in_suspense(connection: Connection, asked: Adjustment, shares: Sequence[_Side]) -> list[_Side]:
+    """Which shares the holder never had back: of a chargeback those that it left in suspense, else all or none.
+
+    Raises AdjustmentRefused when part of what is to be collected lies in suspense and the rest does not.
+    """
+    if asked.earlier is not None:
+        entry_no, day = asked.earlier
+        where = {"shard": asked.shard, "entry_no": entry_no, "day": day}
+        credited = await (await connection.execute(SQL["credited_to"], where)).fetchall()
+        return left_by(shares, [(code, owner) for code, owner in credited])
+    where = {
+        "shard": asked.shard,
+        "entry_no": asked.original_entry,
+        "day": asked.original_date,
+        "terminal_no": asked.terminal_no,
+    }
+    row = await _one(connection, "left_in_suspense", where)
+    assert row is not None
+    left_fen = row[0]
+    if 0 < left_fen < asked.amount_fen:
+        raise AdjustmentRefused(
+            Why.STATE,
+            f"transaction: {left_fen} fen given back of it are in suspense, its holder never had them: collect these first",
+        )
+    return list(shares) if left_fen else []
+
+
+def left_by(shares: Sequence[_Side], credited: Sequence[tuple[int, int]]) -> list[_Side]:
+    """The shares that an earlier adjustment left in suspense. credited: code and owner of each of its postings."""
+    if (SUSPENSE, 0) not in credited:
+        return []
+    return [side for side in shares if side.code == SUSPENSE or (side.code, side.owner) not in credited]
 
 
 # ---------------------------------------------------------------------- writing

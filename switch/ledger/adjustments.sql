@@ -52,17 +52,16 @@ SELECT clock.now, d.business_date
 SELECT state = 8 FROM card WHERE shard = %(shard)s AND pan = %(pan)s;
 
 -- name: credited_to
--- Where the money of an earlier adjustment went.
-SELECT credit_code FROM posting WHERE shard = %(shard)s AND entry_no = %(entry_no)s AND business_date = %(day)s AND line = 0;
+-- Where the money of an earlier adjustment went, share by share.
+SELECT credit_code, credit_owner FROM posting WHERE shard = %(shard)s AND entry_no = %(entry_no)s AND business_date = %(day)s ORDER BY line;
 
 -- name: left_in_suspense
--- Whether something that was given back of an original went into 2201, since its card is cancelled or it has no holder.
-SELECT 1
+-- What was given back of an original into 2201, since its card is cancelled or it has no holder, less what was taken out of there again.
+SELECT coalesce(sum(CASE p.credit_code WHEN 2201 THEN p.amount_fen ELSE -p.amount_fen END), 0)::bigint
   FROM journal j
   JOIN posting p ON p.shard = j.shard AND p.business_date = j.business_date AND p.entry_no = j.entry_no
  WHERE j.shard = %(shard)s AND j.business_date >= %(day)s AND j.terminal_no = %(terminal_no)s AND j.original_entry = %(entry_no)s
-   AND p.credit_code = 2201
- LIMIT 1;
+   AND 2201 IN (p.debit_code, p.credit_code);
 
 -- name: numbers
 SELECT nextval('entry_no_block'), nextval('adjustment_no');

@@ -182,3 +182,20 @@ async def pay_city(pg: Pg, day: date, card: int, atc: int, amount_fen: int, *, i
     )
     line = Item("0320", "0315081530", 1, pan, amount_fen, "X00000000000", "005000")
     return line._replace(offline=f"{atc:04X}{4_000 + atc:08X}")
+
+
+async def say(pg: Pg, *moves: int) -> None:
+    """A statement STMT-1 of the custody bank, each of whose entries lies in suspense: above zero what came."""
+    credit, debit = sum(fen for fen in moves if fen > 0), -sum(fen for fen in moves if fen < 0)
+    await pg.execute(
+        "INSERT INTO bank_statement (kind, statement_id, sm3, created_at, opening_fen, closing_fen, entry_count, credit_fen, debit_fen, taken_by)"
+        " VALUES ('camt.053', 'STMT-1', decode(repeat('00', 32), 'hex'), now(), 0, %s, %s, %s, %s, 'a tester')",
+        (credit - debit, len(moves), credit, debit),
+    )
+    for line, fen in enumerate(moves, 1):
+        await pg.execute(
+            "INSERT INTO bank_entry (statement_no, line, bank_ref, end_to_end_id, remittance, amount_fen, is_credit, is_booked, reason_code,"
+            " outcome, suspense_fen) SELECT statement_no, %s, '', '', '', %s, %s, true, '', 'UNEXPLAINED', %s"
+            " FROM bank_statement WHERE statement_id = 'STMT-1'",
+            (line, abs(fen), fen > 0, fen),
+        )

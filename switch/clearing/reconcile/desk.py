@@ -1,8 +1,8 @@
 """What two people decide about a difference. Each decision has its maker, another person who checks, and a reason, and is kept for ever.
 
     OPEN      --accept--> CLOSED                 seen, and nothing is to be done about it
-    OPEN      --suspense--> SUSPENSE             the partner's money came and nobody knows what for: 1001 to 2201
-    SUSPENSE  --sent-back--> CLOSED              it has gone back: 2201 to 1001
+    OPEN      --suspense--> SUSPENSE             the partner's money came and nobody knows what for: 1001 to 2201, or a bank entry that lies there
+    SUSPENSE  --sent-back--> CLOSED              it has gone back: 2201 to 1001, or a bank entry that says so
     SUSPENSE  --settled--> CLOSED                it was what the partner owed us: 2201 to 1001, and 1001 to 1101 or 1102
     of a load --loaded, returned--> CLOSED       its suspense is settled by `load_desk.settle`, with its own rules
     any open  --case--> as it was                a dispute has taken it over
@@ -15,6 +15,7 @@ from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
 from switch.clearing.day_files import Connection
+from switch.clearing.settlement.resolving import Entry, EntryName, lock_entry, open_fen
 from switch.domain.errors import InputRefused
 from switch.ledger.bookings import Booking, book
 from switch.ledger.card_states import with_reason
@@ -41,13 +42,19 @@ SettleLoad = Callable[[int, LoadState], Awaitable[object]]
 
 
 class Decision(NamedTuple):
-    """Who decides what, and why. action: accept, case, one of MONEY_ENDS or of LOAD_ENDS. case_no: of a case."""
+    """Who decides what, and why. action: accept, case, one of MONEY_ENDS or of LOAD_ENDS. case_no: of a case.
+
+    entry: of the bank's statement, which has booked the money that came (suspense) or went back (sent-back). although: why it is
+    booked beside the statement, where an entry of just that amount lies in suspense.
+    """
 
     action: str
     actor: str
     checker: str
     reason: str
     case_no: str | None = None
+    entry: EntryName | None = None
+    although: str = ""
 
 
 class Decided(NamedTuple):
@@ -81,6 +88,10 @@ async def decide(
     if not actor or not checker or actor.casefold() == checker.casefold():
         raise InputRefused("checker: another person than the one who decides")
     decision = decision._replace(actor=actor, checker=checker, reason=with_reason(decision.reason))
+    if decision.although:
+        decision = decision._replace(although=with_reason(decision.although))
+    if decision.entry is not None and decision.although:
+        raise InputRefused("although: goes without --entry")
     if decision.action in LOAD_ENDS:
         assert settle_load is not None, "whoever settles a load brings the desk that does"
         await _settle_load(connection, number, LOAD_ENDS[decision.action], settle_load)
@@ -94,7 +105,8 @@ async def decide(
                 raise InputRefused(
                     f"difference: money of this item was taken as difference {other[0]} already"
                 )
-        bookings = _bookings(number, row, decision)
+        claim = await _claim(connection, row, decision)
+        bookings = _bookings(number, row, decision) if claim is None else []
         if bookings:
             booked = await book(connection, bookings, actor=actor, checker=checker)
             now, today = booked.at, booked.business_date
@@ -114,8 +126,13 @@ async def decide(
             "checker": checker,
             "reason": decision.reason,
             "case_no": decision.case_no,
+            "although": decision.although,
         }
-        await connection.execute(SQL["add_step"], values)
+        step = await (await connection.execute(SQL["add_step"], values)).fetchone()
+        assert step is not None
+        if claim is not None:
+            entry, fen = claim
+            await connection.execute(SQL["add_claim"], {**entry._asdict(), "step_no": step[0], "fen": fen})
         await connection.execute(SQL["set_state"], values)
     return Decided(number, after, now, today)
 
@@ -179,6 +196,32 @@ def _next(row: _Row, decision: Decision) -> str:
     return "CLOSED"
 
 
+async def _claim(connection: Connection, row: _Row, decision: Decision) -> tuple[Entry, int] | None:
+    """What is taken of a bank entry, which was booked when its statement was taken; None where the decision books.
+
+    Raises InputRefused when the entry has not that much, or an entry of just that amount is there and nobody said why it is not this.
+    """
+    amount_fen = row.theirs_fen - row.ours_fen
+    fen = {"suspense": amount_fen, "sent-back": -amount_fen}.get(decision.action)
+    if fen is None:
+        if decision.entry is not None or decision.although:
+            raise InputRefused("entry: goes with --as suspense and sent-back, and with nothing else")
+        return None
+    if decision.entry is not None:
+        entry = await lock_entry(connection, decision.entry)
+        rest_fen = await open_fen(connection, entry)
+        if (rest_fen > 0) != (fen > 0) or abs(rest_fen) < abs(fen):
+            raise InputRefused(f"entry: {rest_fen} fen of it lie in suspense, and {fen} are wanted")
+        return entry, fen
+    found = await (await connection.execute(SQL["entry_of_amount"], {"fen": fen})).fetchone()
+    if found is not None and not decision.although:
+        raise InputRefused(
+            f"entry: {found[0]} of the bank's statement is of just this, and booked: name it by --entry,"
+            " or say by --although why this is other money"
+        )
+    return None
+
+
 def _bookings(number: int, row: _Row, decision: Decision) -> list[Booking]:
     amount_fen = row.theirs_fen - row.ours_fen
     partner = int(row.partner)
@@ -232,7 +275,9 @@ _LEG: Final = (
     *("asked_at", "ended_at", "ended_by", "late_code"),
 )
 _TELL: Final = ("step", "service", "amount_fen", "at", "result", "last_end")
-_STEP: Final = (*("at", "business_date", "action", "from", "to", "actor", "checker", "reason"),)
+_STEP: Final = (
+    *("at", "business_date", "action", "from", "to", "actor", "checker", "reason", "although", "entry"),
+)
 
 
 async def show_difference(connection: Connection, number: int) -> dict[str, Any]:

@@ -49,8 +49,21 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT clock.now, d.business_date FROM clock JOIN business_day d ON d.begins_at <= clock.now AND clock.now < d.ends_at;
 
 -- name: add_step
-INSERT INTO reconcile_step (difference_no, decided_at, business_date, action, from_state, to_state, actor, checker, reason)
-VALUES (%(number)s, %(now)s, %(today)s, %(action)s, %(before)s, %(after)s, %(actor)s, %(checker)s, %(reason)s);
+INSERT INTO reconcile_step (difference_no, decided_at, business_date, action, from_state, to_state, actor, checker, reason, although)
+VALUES (%(number)s, %(now)s, %(today)s, %(action)s, %(before)s, %(after)s, %(actor)s, %(checker)s, %(reason)s, %(although)s)
+RETURNING step_no;
+
+-- name: add_claim
+INSERT INTO bank_claim (step_no, statement_no, line, fen) VALUES (%(step_no)s, %(statement_no)s, %(line)s, %(fen)s);
+
+-- name: entry_of_amount
+-- A bank entry of which just this lies in suspense, below zero of money that went out.
+SELECT s.statement_id || '/' || e.line
+  FROM bank_entry e JOIN bank_statement s USING (statement_no)
+ WHERE e.suspense_fen <> 0
+   AND e.suspense_fen - (SELECT coalesce(sum(c.fen), 0) FROM bank_claim c WHERE c.statement_no = e.statement_no AND c.line = e.line) = %(fen)s
+   AND NOT EXISTS (SELECT FROM bank_resolution r WHERE r.statement_no = e.statement_no AND r.line = e.line)
+ ORDER BY e.statement_no DESC, e.line LIMIT 1;
 
 -- name: set_state
 UPDATE reconcile_difference SET state = %(after)s, case_no = coalesce(%(case_no)s, case_no) WHERE difference_no = %(number)s;
@@ -83,8 +96,9 @@ SELECT r.run_no, r.compared_at, r.actor, f.name
  WHERE n.difference_no = %(number)s ORDER BY r.run_no;
 
 -- name: read_steps
-SELECT decided_at, business_date, action, from_state, to_state, actor, checker, reason
-  FROM reconcile_step WHERE difference_no = %(number)s ORDER BY step_no;
+SELECT decided_at, business_date, action, from_state, to_state, actor, checker, reason, although,
+       (SELECT s.statement_id || '/' || c.line FROM bank_claim c JOIN bank_statement s USING (statement_no) WHERE c.step_no = k.step_no)
+  FROM reconcile_step k WHERE difference_no = %(number)s ORDER BY step_no;
 
 -- name: evidence_of_load
 -- What partners' files say about a load.

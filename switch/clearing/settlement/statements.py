@@ -254,7 +254,7 @@ async def _carry_out(
         if one.verdict.to_state == "RETURNED":
             bookings += back_again(payout, legs[one.payout_id], reason)
         elif one.verdict.to_state == "FUNDED":
-            bookings += await _funding(connection, payout, reason)
+            bookings += await funding(connection, payout, reason)
     booked = await book(connection, bookings, actor=actor)
     assert None not in booked.entries, "what is decided now was never booked before"
     # One after the other where a payout moves twice (paid, then returned).
@@ -290,7 +290,8 @@ def _suspense(one: _Decided, source: str) -> Booking:
     return Booking(event, abs(fen), 0, 0, source, f"{one.verdict.outcome} {one.payout_id or ''}".strip())
 
 
-async def _funding(connection: Connection, payout: Payout, reason: str) -> list[Booking]:
+async def funding(connection: Connection, payout: Payout, reason: str) -> list[Booking]:
+    """What a collection that has come books: the transfer, and what is set off with it."""
     source = source_of(payout.payout_id)
     if payout.kind == "FUND":
         return [Booking(MoneyEvent.FUND_SETTLED, payout.amount_fen, 0, 0, source, reason)]
@@ -315,7 +316,7 @@ async def list_statements(connection: Connection) -> list[dict[str, Any]]:
 
 
 async def list_odd(connection: Connection, *, waiting: bool) -> list[dict[str, Any]]:
-    """Entries that people have to look into; with those that wait for a statement, if asked for."""
+    """Entries of which something lies in suspense still; with those that wait for a statement, if asked for."""
     cursor = await connection.execute(SQL["odd_entries"], {"waiting": waiting, "most": LISTED_MAX})
     assert cursor.description is not None
     names = [column.name for column in cursor.description]

@@ -86,8 +86,12 @@ SELECT statement_no, kind, statement_id, created_at, opening_fen, closing_fen, e
 SELECT statement_no FROM bank_statement ORDER BY statement_no DESC LIMIT %(most)s
 
 -- name: odd_entries
--- What people have to look into.
-SELECT s.kind, s.statement_id, e.line, e.booked_on, e.bank_ref, e.end_to_end_id, e.amount_fen, e.is_credit, e.outcome, e.payout_id, e.suspense_fen
+-- What people have to look into: rest_fen of it lies in suspense, less what people have resolved, or differences have taken of it.
+SELECT s.kind, s.statement_id, e.line, e.booked_on, e.bank_ref, e.end_to_end_id, e.amount_fen, e.is_credit, e.outcome, e.payout_id, e.suspense_fen,
+       e.suspense_fen - c.fen AS rest_fen
   FROM bank_entry e JOIN bank_statement s USING (statement_no)
- WHERE e.outcome IN ('AMOUNT', 'TWICE', 'UNEXPLAINED') OR (e.outcome = 'WAITS' AND %(waiting)s)
+ CROSS JOIN LATERAL (SELECT coalesce(sum(fen), 0)::bigint AS fen FROM bank_claim WHERE bank_claim.statement_no = e.statement_no AND bank_claim.line = e.line) AS c
+ WHERE (e.outcome IN ('AMOUNT', 'TWICE', 'UNEXPLAINED') AND e.suspense_fen <> c.fen
+        AND NOT EXISTS (SELECT FROM bank_resolution r WHERE r.statement_no = e.statement_no AND r.line = e.line))
+    OR (e.outcome = 'WAITS' AND %(waiting)s)
  ORDER BY e.statement_no DESC, e.line LIMIT %(most)s

@@ -138,17 +138,20 @@ terms AS (
       LEFT JOIN terms t
         ON t.business_date = i.business_date AND t.merchant_no = i.merchant_no AND t.account_kind = i.account_kind AND t.rule_date = i.rule_date
 ), by_tariff AS (
-    -- Of another city's card, paid by way of the centre, issuer and centre get what the tariff between cities says on the record's own date;
-    -- of what a case moved of it, on the date of the decision.
+    -- Of another city's card, paid by way of the centre, issuer and centre get what the tariff between cities says on the record's own date,
+    -- also of what a case moved of it.
     SELECT v.business_date, v.entry_no, sign(v.fen::numeric) * coalesce(least(greatest(round(abs(v.fen) * t.rate_ppm::numeric / 1000000),
                   t.minimum_fen), t.cap_fen, abs(v.fen)), 0) AS tariff_fee,
            coalesce(t.weight_issuer, 0)::numeric AS tariff_issuer, coalesce(t.weight_centre, 0)::numeric AS tariff_centre,
            coalesce(t.weight_issuer + t.weight_centre + t.weight_acquirer, 1)::numeric AS tariff_whole
       FROM (SELECT business_date, entry_no, amount_fen AS fen, happened_at::date AS charged_on FROM foreign_verdict
             UNION ALL
-            SELECT j.business_date, j.entry_no, j.effect_fen, (j.decided_at AT TIME ZONE INTERVAL '8 hours')::date
-              FROM journal j JOIN clearing_leg l ON l.business_date = j.business_date AND l.entry_no = j.entry_no
-             WHERE j.kind BETWEEN 14 AND 17 AND l.account_kind = 50 AND l.issuer_id IS NOT NULL) AS v
+            SELECT j.business_date, j.entry_no, j.effect_fen, rode.happened_at::date
+              FROM journal j
+              JOIN dispute_event e ON e.entry_no = j.entry_no AND e.business_date = j.business_date AND e.what = 'DONE'
+              JOIN dispute_case k ON k.case_no = e.case_no AND k.source = 3
+              JOIN foreign_verdict rode ON rode.entry_no = k.item_entry
+             WHERE j.class = 3) AS v
       JOIN closed c ON c.business_date = v.business_date AND c.interop_id IS NOT NULL
       LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= v.charged_on)
 ), shared AS (

@@ -176,7 +176,7 @@ SELECT CASE WHEN j.entry_no IS NULL THEN 'dispute_event' ELSE 'journal' END,
  WHERE fault IS NOT NULL
 
 -- name: adjustment_postings
--- says: an adjustment moves its amount between the merchant and who paid the original: the account, the bank or city, or suspense where nobody can be paid
+-- says: an adjustment moves its amount between the merchant and who paid the original: the account, the bank or city, or suspense where nobody can be paid, and out of there no more than is left of it
 -- rows: journal, posting
 -- Of a divided purchase split_postings says it.
 WITH entry AS (
@@ -202,7 +202,16 @@ SELECT CASE WHEN p.entry_no IS NULL THEN 'journal' ELSE 'posting' END, format('e
                             CASE WHEN e.effect_fen > 0 THEN p.credit_code ELSE p.debit_code END::integer AS other,
                             CASE WHEN e.effect_fen > 0 THEN p.credit_owner ELSE p.debit_owner END AS shop) AS side
  WHERE p.entry_no IS NULL OR p.line <> 0 OR p.amount_fen <> abs(e.effect_fen) OR (side.other, side.shop) IS DISTINCT FROM (2101, e.merchant_no)
-    OR ((side.code, side.owner) IS DISTINCT FROM (e.code, e.owner) AND NOT (e.ours AND e.kind <> 15 AND (side.code, side.owner) = (2201, 0)))
+    OR ((side.code, side.owner) IS DISTINCT FROM (e.code, e.owner) AND NOT (e.ours AND (side.code, side.owner) = (2201, 0)))
+UNION ALL
+SELECT 'posting', format('original %%s of %%s in shard %%s', original_entry, original_date, shard), 'no less than nothing of it in suspense', format('%%s fen', fen)
+  FROM (SELECT e.shard, e.original_entry, e.original_date, sum(CASE p.credit_code WHEN 2201 THEN p.amount_fen ELSE -p.amount_fen END) AS fen
+          FROM (SELECT DISTINCT shard, terminal_no, original_entry, original_date FROM journal
+                 WHERE class = 3 AND effect_fen > 0 AND business_date BETWEEN %(first)s AND %(last)s) AS e
+          JOIN journal j ON j.shard = e.shard AND j.terminal_no = e.terminal_no AND j.original_entry = e.original_entry AND j.business_date >= e.original_date
+          JOIN posting p ON p.shard = j.shard AND p.business_date = j.business_date AND p.entry_no = j.entry_no AND 2201 IN (p.debit_code, p.credit_code)
+         GROUP BY 1, 2, 3) AS held
+ WHERE fen < 0
 
 -- name: dispute_records
 -- says: an offline record that a case accepted is paid by one row of the day of decision, and a load that a case settled moved as decided

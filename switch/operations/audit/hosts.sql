@@ -208,27 +208,28 @@ SELECT 'stand_in', format('host %%s in shard %%s', coalesce(s.host, a.host), coa
  WHERE (coalesce(s.outstanding_fen, 0), coalesce(s.outstanding_count, 0)) <> (coalesce(a.fen, 0), coalesce(a.advices, 0))
 
 -- name: clearing_legs
--- says: who owes an item of a closed day, of which kind of account and card, is what the leg says that it or its original ended
+-- says: who owes an item of a closed day, of which kind of account, card and tariff, is what the leg says that it or its original ended
 -- rows: clearing_leg, host_leg, journal
 WITH @closed,
 want AS (
-    SELECT j.business_date, j.entry_no, l.account_kind, CASE l.debit_code WHEN 1103 THEN NULL ELSE lpad(l.debit_owner::text, 8, '0') END AS issuer_id, l.pan
+    SELECT j.business_date, j.entry_no, l.account_kind, CASE l.debit_code WHEN 1103 THEN NULL ELSE lpad(l.debit_owner::text, 8, '0') END AS issuer_id, l.pan, NULL::date AS tariff_on
       FROM journal j
       JOIN closed ON closed.business_date = j.business_date
       JOIN host_leg l ON l.shard = j.shard AND l.ended_by = coalesce(j.original_entry, j.entry_no)
      WHERE j.effect_fen <> 0
     UNION ALL
     -- What cases moved about offline records is of the purse.
-    SELECT j.business_date, j.entry_no, 50, CASE c.source WHEN 3 THEN c.issuer_id END, j.pan
+    SELECT j.business_date, j.entry_no, 50, CASE c.source WHEN 3 THEN c.issuer_id END, j.pan, v.happened_at::date
       FROM journal j
       JOIN closed ON closed.business_date = j.business_date
       JOIN dispute_event e ON e.entry_no = j.entry_no
       JOIN dispute_case c ON c.case_no = e.case_no AND c.source IN (2, 3)
+      LEFT JOIN foreign_verdict v ON c.source = 3 AND v.entry_no = c.item_entry
      WHERE j.class = 3
 ), kept AS (SELECT k.* FROM clearing_leg k JOIN closed USING (business_date))
 SELECT 'clearing_leg', format('entry %%s of %%s', coalesce(k.entry_no, w.entry_no), coalesce(k.business_date, w.business_date)),
-       CASE WHEN w.entry_no IS NULL THEN 'no row' ELSE format('account kind %%s, owed by %%s, card %%s', w.account_kind, coalesce(w.issuer_id, 'the operator'), right(w.pan, 4)) END,
-       CASE WHEN k.entry_no IS NULL THEN 'no row' ELSE format('account kind %%s, owed by %%s, card %%s', k.account_kind, coalesce(k.issuer_id, 'the operator'), right(k.pan, 4)) END
+       CASE WHEN w.entry_no IS NULL THEN 'no row' ELSE format('account kind %%s, owed by %%s, card %%s, tariff of %%s', w.account_kind, coalesce(w.issuer_id, 'the operator'), right(w.pan, 4), w.tariff_on) END,
+       CASE WHEN k.entry_no IS NULL THEN 'no row' ELSE format('account kind %%s, owed by %%s, card %%s, tariff of %%s', k.account_kind, coalesce(k.issuer_id, 'the operator'), right(k.pan, 4), k.tariff_on) END
   FROM kept k
   FULL JOIN want w ON w.business_date = k.business_date AND w.entry_no = k.entry_no
- WHERE k.entry_no IS NULL OR w.entry_no IS NULL OR (k.account_kind, k.issuer_id, k.pan) IS DISTINCT FROM (w.account_kind, w.issuer_id, w.pan)
+ WHERE k.entry_no IS NULL OR w.entry_no IS NULL OR (k.account_kind, k.issuer_id, k.pan, k.tariff_on) IS DISTINCT FROM (w.account_kind, w.issuer_id, w.pan, w.tariff_on)

@@ -74,20 +74,20 @@ SELECT c.merchant_no, to_char(c.at AT TIME ZONE 'UTC' + interval '8 hours', 'YDD
   LEFT JOIN clearing_rule r
     ON r.business_date = %(day)s AND r.merchant_no = c.merchant_no AND r.account_kind = coalesce(l.account_kind, c.account_kind)
    AND r.rule_date = c.rule_date
-  -- Other cities' cards (kind 50, owed by somebody) since days name their centre: by the tariff on the record's date, or nothing.
-  LEFT JOIN LATERAL (
-       SELECT coalesce(t.rate_ppm, 0) AS rate_ppm, coalesce(t.minimum_fen, 0) AS minimum_fen, t.cap_fen, coalesce(t.weight_issuer, 0) AS weight_issuer,
-              coalesce(t.weight_centre, 0) AS weight_centre, coalesce(t.weight_acquirer, 1) AS weight_acquirer
-         FROM clearing_day d
-         LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= c.local_time::date)
-        WHERE d.business_date = %(day)s AND d.interop_id IS NOT NULL AND l.account_kind = 50 AND l.issuer_id IS NOT NULL) AS a ON true
-  -- What cases moved about offline records: the trace and instant of those.
-  LEFT JOIN (SELECT e.entry_no, coalesce(r.record_serial, v.record_serial) AS record_serial, coalesce(r.received_at, v.decided_at) AS at
+  -- What cases moved about offline records: the trace and instant of those, and the date of another city's ride.
+  LEFT JOIN (SELECT e.entry_no, coalesce(r.record_serial, v.record_serial) AS record_serial, coalesce(r.received_at, v.decided_at) AS at, v.happened_at::date AS rode_on
                FROM dispute_event e
                JOIN dispute_case k USING (case_no)
                LEFT JOIN purse_record r ON k.source = 2 AND r.entry_no = k.item_entry AND r.business_date = k.item_date
                LEFT JOIN foreign_verdict v ON k.source = 3 AND v.entry_no = k.item_entry
               WHERE e.business_date = %(day)s AND e.what = 'DONE' AND k.source IN (2, 3)) AS w ON c.kind BETWEEN 14 AND 17 AND w.entry_no = c.entry_no
+  -- Other cities' cards (kind 50, owed by somebody) since days name their centre: by the tariff on the record's date, or nothing.
+  LEFT JOIN LATERAL (
+       SELECT coalesce(t.rate_ppm, 0) AS rate_ppm, coalesce(t.minimum_fen, 0) AS minimum_fen, t.cap_fen, coalesce(t.weight_issuer, 0) AS weight_issuer,
+              coalesce(t.weight_centre, 0) AS weight_centre, coalesce(t.weight_acquirer, 1) AS weight_acquirer
+         FROM clearing_day d
+         LEFT JOIN interop_tariff t ON t.valid_from = (SELECT max(valid_from) FROM interop_tariff WHERE valid_from <= coalesce(w.rode_on, c.local_time::date))
+        WHERE d.business_date = %(day)s AND d.interop_id IS NOT NULL AND l.account_kind = 50 AND l.issuer_id IS NOT NULL) AS a ON true
  WHERE %(member)s IN ('', m.acquirer_id, coalesce(l.issuer_id, %(own)s)) AND (%(entry)s = 0 OR c.entry_no = %(entry)s)
  ORDER BY CASE WHEN %(member)s = '' THEN c.merchant_no END, c.at, c.entry_no;
 

@@ -78,8 +78,8 @@ SELECT 'posting', format('entry %%s of %%s in shard %%s, line %%s', coalesce(p.e
  WHERE w.entry_no IS NULL OR p.entry_no IS NULL OR p.amount_fen <> w.fen
     OR CASE WHEN w.effect_fen > 0
             THEN (p.credit_code, p.credit_owner) IS DISTINCT FROM (2101, w.merchant_no)
-                 -- What a chargeback of a cancelled card left in suspense comes from there.
-                 OR ((p.debit_code, p.debit_owner) IS DISTINCT FROM (w.code, w.owner) AND NOT (w.kind = 17 AND (p.debit_code, p.debit_owner) = (2201, 0)))
+                 -- What was given back of a cancelled card lies in suspense, and is collected from there.
+                 OR ((p.debit_code, p.debit_owner) IS DISTINCT FROM (w.code, w.owner) AND NOT (w.kind IN (15, 17) AND (p.debit_code, p.debit_owner) = (2201, 0)))
             ELSE (p.debit_code, p.debit_owner) IS DISTINCT FROM (2101, w.merchant_no)
                  OR ((p.credit_code, p.credit_owner) IS DISTINCT FROM (w.code, w.owner) AND (p.credit_code, p.credit_owner) <> (2201, 0)) END
 

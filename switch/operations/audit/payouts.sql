@@ -219,6 +219,72 @@ SELECT 'bank_entry', 'entry ' || coalesce(e.key, substr(b.source, 12)), coalesce
        END AS fault) AS f ON true
  WHERE f.fault IS NOT NULL OR coalesce(b.fen, 0) IS DISTINCT FROM coalesce(e.suspense_fen, -1) OR e.key IS NULL
 
+-- name: bank_resolutions
+-- says: what left suspense of a bank entry is what lay there of it, by two people, once: to its way back, to its collection, or to the parties whose parts come to it
+-- rows: bank_resolution, bank_resolution_part, bank_entry, payout, booking, posting
+WITH moved AS (
+    SELECT split_part(substr(b.source, 15), '/', 1) || '/' || split_part(b.source, '/', 2) AS key, split_part(b.source, '/', 3) AS part,
+           sum(CASE WHEN p.debit_code = 1001 THEN p.amount_fen WHEN p.credit_code = 1001 THEN -p.amount_fen ELSE 0 END) AS custody_fen,
+           sum(CASE WHEN p.credit_code = 2201 THEN p.amount_fen WHEN p.debit_code = 2201 THEN -p.amount_fen ELSE 0 END) AS suspense_fen,
+           bool_or(2101 IN (p.debit_code, p.credit_code)) AS to_merchant, bool_or(1103 IN (p.debit_code, p.credit_code)) AS to_fund,
+           count(*) FILTER (WHERE 1001 NOT IN (p.debit_code, p.credit_code)) AS set_offs,
+           min(CASE WHEN p.debit_code = 1001 THEN p.credit_owner ELSE p.debit_owner END) AS least_owner,
+           max(CASE WHEN p.debit_code = 1001 OR p.credit_code <> 1001 THEN p.credit_owner ELSE p.debit_owner END) AS most_owner,
+           min(format('%%s %%s %%s', b.business_date, b.actor, b.checker)) AS first, max(format('%%s %%s %%s', b.business_date, b.actor, b.checker)) AS last
+      FROM booking b LEFT JOIN posting p ON p.shard = 0 AND p.entry_no = b.entry_no
+     WHERE b.source LIKE 'bank-resolved %%'
+     GROUP BY 1, 2
+), said AS (
+    SELECT r.*, format('%%s/%%s', r.statement_no, r.line) AS key, format('%%s %%s %%s', r.business_date, r.actor, r.checker) AS people
+      FROM bank_resolution r
+), part AS (
+    SELECT s.key, s.people, p.part::text AS part, p.party, p.fen, m.merchant_no, CASE WHEN m.merchant_no IS NOT NULL THEN m.merchant_no::bigint WHEN p.party = 'FUND' THEN 0 ELSE p.party::bigint END AS owner
+      FROM bank_resolution_part p JOIN said s ON s.statement_no = p.statement_no AND s.line = p.line LEFT JOIN merchant m ON m.merchant_id = p.party
+)
+SELECT 'bank_resolution', 'entry ' || r.key, fault,
+       format('%%s of %%s fen by %%s for %%s/%%s%%s; %%s in suspense, booked %%s by %%s', r.action, r.fen, r.people, r.other_statement_no, r.other_line, r.payout_id,
+              e.suspense_fen, m.suspense_fen, m.last)
+  FROM said r
+  LEFT JOIN bank_entry e ON e.statement_no = r.statement_no AND e.line = r.line
+  LEFT JOIN business_day d ON d.business_date = r.business_date
+  LEFT JOIN bank_resolution o ON o.statement_no = r.other_statement_no AND o.line = r.other_line
+  LEFT JOIN payout k ON k.payout_id = r.payout_id
+  LEFT JOIN moved m ON m.key = r.key AND m.part = ''
+ CROSS JOIN LATERAL (SELECT coalesce(sum(c.fen), 0) AS fen FROM bank_claim c WHERE c.statement_no = r.statement_no AND c.line = r.line) AS claimed
+ CROSS JOIN LATERAL (SELECT count(*) AS count, coalesce(max(p.part), 0) AS last, sum(p.fen) AS fen FROM bank_resolution_part p
+                      WHERE p.statement_no = r.statement_no AND p.line = r.line) AS parts
+ CROSS JOIN LATERAL (SELECT CASE
+       WHEN e.outcome IS NULL OR e.outcome NOT IN ('AMOUNT', 'TWICE', 'UNEXPLAINED') THEN 'an entry that nobody could explain'
+       WHEN r.fen <> e.suspense_fen - claimed.fen OR r.fen = 0 THEN format('%%s fen', e.suspense_fen - claimed.fen)
+       WHEN d.business_date IS NULL OR r.decided_at < d.begins_at OR r.decided_at >= d.ends_at THEN 'the day on which it was decided'
+       WHEN lower(r.actor) = lower(r.checker) OR r.actor = '' OR r.checker = '' THEN 'two people'
+       WHEN r.action = 'sent-back' AND (o.action, o.fen, o.other_statement_no, o.other_line) IS DISTINCT FROM (r.action, -r.fen, r.statement_no, r.line) THEN 'a way back that names it'
+       WHEN r.action = 'collection' AND (k.state, k.amount_fen) IS DISTINCT FROM ('FUNDED', r.fen) THEN 'a collection of its amount that has come'
+       WHEN r.action IN ('paid-by', 'paid-to') AND (parts.fen IS DISTINCT FROM r.fen OR parts.last <> parts.count) THEN 'parts that come to it'
+       WHEN r.action NOT IN ('paid-by', 'paid-to') AND parts.count > 0 THEN 'no parts'
+       WHEN (r.action = 'paid-to') <> (r.fen < 0) AND r.action <> 'sent-back' THEN 'money of its direction'
+       WHEN r.action = 'sent-back' AND m.key IS NOT NULL THEN 'nothing booked'
+       WHEN r.action <> 'sent-back' AND (m.suspense_fen, m.custody_fen, m.first, m.last) IS DISTINCT FROM (-r.fen, -r.fen, r.people, r.people) THEN 'its amount out of suspense, by its people'
+       END AS fault) AS f
+ WHERE fault IS NOT NULL
+UNION ALL
+SELECT 'bank_resolution_part', format('entry %%s, part %%s', coalesce(w.key, m.key), coalesce(w.part, m.part)), coalesce(format('%%s fen of %%s by %%s', w.fen, w.owner, w.people), 'nothing'),
+       coalesce(format('%%s fen of %%s to %%s by %%s, %%s set off', m.custody_fen, m.least_owner, m.most_owner, m.last, m.set_offs), 'nothing')
+  FROM part w
+  FULL JOIN (SELECT * FROM moved WHERE part <> '') AS m ON m.key = w.key AND m.part = w.part
+ WHERE (w.fen, w.owner, w.owner, w.people, w.people, w.merchant_no IS NOT NULL, w.party = 'FUND', 0)
+       IS DISTINCT FROM (m.custody_fen, m.least_owner, m.most_owner, m.first, m.last, m.to_merchant, m.to_fund, m.suspense_fen)
+    OR (m.set_offs > 0 AND (m.to_merchant OR m.to_fund))
+UNION ALL
+SELECT 'bank_resolution', 'entry ' || m.key, 'a decision that asked for it', format('%%s fen into suspense', m.suspense_fen)
+  FROM moved m WHERE NOT EXISTS (SELECT FROM said r WHERE r.key = m.key)
+UNION ALL
+SELECT 'payout', k.payout_id, 'money that came for it, once', format('%%s by the entries of statements', came.count)
+  FROM payout k
+ CROSS JOIN LATERAL (SELECT (SELECT count(*) FROM bank_entry e WHERE e.payout_id = k.payout_id AND e.outcome = 'FUNDED')
+                            + (SELECT count(*) FROM bank_resolution r WHERE r.payout_id = k.payout_id) AS count) AS came
+ WHERE k.state = 'FUNDED' AND came.count <> 1
+
 -- name: settlement_files
 -- says: each payout to a merchant has its files or none, with the nets of its line
 -- rows: settlement_file, settlement_line

@@ -116,11 +116,13 @@ SELECT 'reconcile_difference', 'difference ' || difference_no, should, state FRO
 
 -- name: reconcile_steps
 -- says: each decision about a difference is of two people on its day, follows the one before, and has moved the money that it says and no other
--- rows: reconcile_step, booking
+-- rows: reconcile_step, booking, bank_claim
 WITH event (action, name) AS (
     VALUES ('suspense', 'money_unexplained'), ('sent-back', 'money_sent_back'), ('settled', 'money_sent_back'), ('settled', 'bank_settled'), ('settled', 'interop_received')
 ), step AS (
-    SELECT s.*, lag(s.to_state) OVER (PARTITION BY s.difference_no ORDER BY s.step_no) AS came_from FROM reconcile_step s
+    SELECT s.*, lag(s.to_state) OVER (PARTITION BY s.difference_no ORDER BY s.step_no) AS came_from,
+           EXISTS (SELECT FROM bank_claim c WHERE c.step_no = s.step_no) AS claimed
+      FROM reconcile_step s
 )
 SELECT 'reconcile_step', 'difference ' || s.difference_no, fault,
        format('step %%s of %%s on %%s by %%s, checked by %%s, %%s to %%s', s.step_no, s.action, s.business_date, s.actor, s.checker, s.from_state, s.to_state)
@@ -139,7 +141,7 @@ SELECT 'reconcile_step', 'difference ' || s.difference_no, fault,
        WHEN s.to_state <> CASE s.action WHEN 'suspense' THEN 'SUSPENSE' WHEN 'case' THEN s.from_state WHEN 'loaded' THEN s.to_state ELSE 'CLOSED' END THEN 'the state that its action leads to'
        WHEN s.action IN ('sent-back', 'settled') AND s.from_state <> 'SUSPENSE' THEN 'money that waited in suspense'
        WHEN s.action IN ('loaded', 'returned') AND d.load_no IS NULL THEN 'a load'
-       WHEN booked.right_made <> CASE s.action WHEN 'suspense' THEN 1 WHEN 'sent-back' THEN 1 WHEN 'settled' THEN 2 ELSE 0 END OR booked.made <> booked.right_made
+       WHEN booked.right_made <> CASE WHEN s.action = 'settled' THEN 2 WHEN s.action IN ('suspense', 'sent-back') AND NOT claimed THEN 1 ELSE 0 END OR booked.made <> booked.right_made
             THEN 'bookings of its amount, by its people' END AS fault) AS f
  WHERE fault IS NOT NULL
 UNION ALL
@@ -147,3 +149,25 @@ SELECT 'booking', format('entry %%s of %%s', k.entry_no, k.business_date), 'a de
   FROM booking k
  WHERE k.source LIKE 'difference %%'
    AND NOT EXISTS (SELECT FROM reconcile_step s JOIN event e ON e.action = s.action WHERE 'difference ' || s.difference_no = k.source AND e.name = k.event)
+
+-- name: bank_claims
+-- says: what a decision took of a bank entry is the amount of its difference, in the direction of its action, and entries had all that was taken of them
+-- rows: bank_claim, bank_entry, reconcile_step
+WITH taken AS (
+    SELECT c.*, s.action, s.difference_no, d.theirs_fen - d.ours_fen AS amount_fen, e.outcome, e.suspense_fen,
+           sum(c.fen) OVER (PARTITION BY c.statement_no, c.line) AS all_fen
+      FROM bank_claim c
+      LEFT JOIN reconcile_step s ON s.step_no = c.step_no
+      LEFT JOIN reconcile_difference d ON d.difference_no = s.difference_no
+      LEFT JOIN bank_entry e ON e.statement_no = c.statement_no AND e.line = c.line
+)
+SELECT 'bank_claim', 'step ' || step_no, fault,
+       format('%%s of difference %%s: %%s of %%s fen; entry %%s/%%s, %%s, %%s in suspense, %%s taken', action, difference_no, fen, amount_fen, statement_no, line, outcome,
+              suspense_fen, all_fen)
+  FROM taken
+ CROSS JOIN LATERAL (SELECT CASE
+       WHEN action IS NULL OR action NOT IN ('suspense', 'sent-back') THEN 'a decision that takes money'
+       WHEN fen IS DISTINCT FROM CASE action WHEN 'suspense' THEN amount_fen ELSE -amount_fen END THEN 'the amount of its difference'
+       WHEN outcome IS NULL OR outcome NOT IN ('AMOUNT', 'TWICE', 'UNEXPLAINED') THEN 'an entry that nobody could explain'
+       WHEN sign(suspense_fen) <> sign(fen) OR abs(all_fen) > abs(suspense_fen) THEN 'no more than lay in suspense' END AS fault) AS f
+ WHERE fault IS NOT NULL

@@ -26,6 +26,7 @@ from switch.clearing.reconcile.desk import (
 from switch.clearing.reconcile.expected import OVERDUE, Due, expectations
 from switch.clearing.reconcile.run import Partner, compare
 from switch.clearing.reconcile.take import TakeTerms, take_partner_file
+from switch.clearing.settlement.resolving import EntryName
 from switch.domain.calendar import UTC
 from switch.domain.errors import DatabaseLost, InputRefused
 from switch.ledger.load_desk import settle
@@ -282,6 +283,13 @@ def resolve(
     reason: Reason,
     checker: Checker,
     case: Annotated[str, typer.Option(help="Number of the dispute that takes it over.")] = "",
+    entry: Annotated[
+        str,
+        typer.Option(help="STATEMENT/LINE of the bank, of suspense and sent-back: it has booked this money."),
+    ] = "",
+    although: Annotated[
+        str, typer.Option(help="Why it is other money than the bank's entry of just this amount.")
+    ] = "",
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
@@ -291,5 +299,8 @@ def resolve(
         raise InputRefused(f"as: one of {', '.join(allowed)}")
     if bool(case) != (outcome == "case"):
         raise InputRefused("case: a number goes with --as case, and with nothing else")
-    decision = Decision(outcome, actor or getpass.getuser(), checker, reason, case or None)
+    name = EntryName.parse(entry) if entry else None
+    decision = Decision(
+        outcome, actor or getpass.getuser(), checker, reason, case or None, name, although.strip()
+    )
     _decide(difference, decision, as_json)

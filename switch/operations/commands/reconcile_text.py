@@ -99,4 +99,6 @@ def whole(one: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"  decided   {step['action']} at {shown(step['at'])} by {step['actor']}, checked by {step['checker']}:"
             f" {step['reason']} ({step['from']} to {step['to']})"
+            + (f", bank entry {step['entry']}" if step["entry"] else "")
+            + (f", although: {step['although']}" if step["although"] else "")
         )

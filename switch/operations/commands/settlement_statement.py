@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from switch.clearing.settlement.resolving import EntryName, Part, Resolution, Resolved, resolve_entry
 from switch.clearing.settlement.statements import (
     StatementTerms,
     Taken,
@@ -15,9 +16,10 @@ from switch.clearing.settlement.statements import (
     list_statements,
     take_statement,
 )
+from switch.clearing.settlement.turn import SettlementRefused
 from switch.domain.money import yuan
 from switch.operations.commands.registry import vault_of
-from switch.settings import load_settings
+from switch.settings import Settings, load_settings
 from switch.storage.embedded import open_database
 from switch.storage.pool import connect
 
@@ -31,6 +33,14 @@ def _tell(document: object) -> None:
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
+def _terms(settings: Settings) -> StatementTerms:
+    return StatementTerms(
+        settings.institution.own_id,
+        tuple(range(settings.database.shards)),
+        settings.settlement.statement_mb_max << 20,
+    )
+
+
 @app.command("take")
 def take(
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
@@ -39,11 +49,7 @@ def take(
 ) -> None:
     """Take statements in. Again: nothing happens twice. Exit 1 when an entry needs somebody to look into it."""
     settings = load_settings()
-    terms = StatementTerms(
-        settings.institution.own_id,
-        tuple(range(settings.database.shards)),
-        settings.settlement.statement_mb_max << 20,
-    )
+    terms = _terms(settings)
 
     async def doing(url: str) -> list[Taken]:
         vault = vault_of(url, settings)
@@ -106,7 +112,7 @@ def odd(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Entries that nobody can explain, the newest first: wrong amounts, second payments, strangers' money in suspense."""
+    """Entries of which something lies in suspense still, the newest first: wrong amounts, second payments, strangers' money."""
 
     async def doing(url: str) -> list[dict[str, Any]]:
         async with await connect(url) as connection:
@@ -121,6 +127,67 @@ def odd(
         sign = "" if one["is_credit"] else "-"
         typer.echo(
             f"{one['statement_id']}/{one['line']}  {one['booked_on']}  {sign}{yuan(one['amount_fen'])}  {one['outcome']}"
-            f"  {one['payout_id'] or one['end_to_end_id']}  in suspense {yuan(one['suspense_fen'])}"
+            f"  {one['payout_id'] or one['end_to_end_id']}  in suspense {yuan(one['rest_fen'])}"
         )
     typer.echo(f"{len(found)} entries")
+
+
+def _part(text: str) -> Part:
+    party, _, fen = text.partition(":")
+    digits = fen.removeprefix("-")
+    if not party or not (digits.isascii() and digits.isdecimal() and len(digits) <= 15):
+        raise SettlementRefused("part: PARTY:FEN, as 99993310:120000; with a minus what went the other way")
+    return Part(party, int(fen))
+
+
+@app.command("resolve")
+def resolve(
+    statement: Annotated[str, typer.Argument(help="The bank's id of the statement, as `odd` shows it.")],
+    line: Annotated[int, typer.Argument(min=1, help="The entry's place in it.")],
+    action: Annotated[str, typer.Option("--as", help="paid-by, paid-to, collection or sent-back.")],
+    reason: Annotated[str, typer.Option(help="Why; kept for ever.")],
+    checker: Annotated[str, typer.Option(help="The second person.")],
+    party: Annotated[
+        str, typer.Option(help="Whose all of it was: an institution, a merchant, or FUND.")
+    ] = "",
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="PARTY:FEN, again for each; together they are the entry."),
+    ] = None,
+    collection: Annotated[str, typer.Option(help="Number of the open collection that it pays.")] = "",
+    entry: Annotated[str, typer.Option(help="STATEMENT/LINE of its way back.")] = "",
+    actor: Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Two people say whose an entry was that nobody could explain, and its money leaves suspense. Again: nothing happens twice."""
+    settings = load_settings()
+    if party and part:
+        raise SettlementRefused("party: one for all of it, or parts")
+    asked = Resolution(
+        action,
+        (Part(party),) if party else tuple(_part(one) for one in part or ()),
+        collection or None,
+        EntryName.parse(entry) if entry else None,
+    )
+
+    async def doing(url: str) -> Resolved:
+        async with await connect(url) as connection:
+            return await resolve_entry(
+                connection,
+                EntryName(statement, line),
+                asked,
+                _terms(settings),
+                actor=actor or getpass.getuser(),
+                checker=checker,
+                reason=reason,
+            )
+
+    with open_database(settings) as url:
+        done = asyncio.run(doing(url))
+    if as_json:
+        _tell(done._asdict())
+    else:
+        again = " (it was before; nothing was changed)" if done.again else ""
+        typer.echo(
+            f"{statement}/{line} is resolved as {done.action} on {done.business_date}: {yuan(done.fen)} left suspense{again}"
+        )

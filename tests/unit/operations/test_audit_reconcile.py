@@ -10,6 +10,7 @@ import pytest
 from psycopg import sql
 
 from switch.clearing.reconcile.desk import Decision, decide
+from switch.clearing.settlement.resolving import EntryName
 from switch.operations import audit
 from switch.operations.audit.checks import read_checks
 from switch.storage.pool import connect, connect_now
@@ -23,6 +24,7 @@ from tests.helpers.reconciling import (
     found_bank,
     pay_city,
     rows,
+    say,
     send,
     tell,
 )
@@ -34,7 +36,7 @@ _NO_CONSTRAINTS = """
 SELECT format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, conname)
   FROM pg_constraint
  WHERE contype IN ('c', 'f', 'u') AND connamespace = 'public'::regnamespace AND coninhcount = 0
-   AND conrelid::regclass::text ~ '^(reconcile_|partner_|booking|host_|foreign_verdict)'
+   AND conrelid::regclass::text ~ '^(reconcile_|partner_|bank_|booking|host_|foreign_verdict)'
  ORDER BY contype DESC
 """
 
@@ -105,6 +107,19 @@ CHANGES = [
     ("reconcile_step", "from_state", "'OPEN'", "action = 'settled'", "reconcile_step difference"),
     ("reconcile_step", "to_state", "'OPEN'", "action = 'accept'", "reconcile_step difference"),
     ("reconcile_step", "difference_no", "difference_no + 90000", "action = 'suspense'", "booking entry"),
+    (
+        "reconcile_step",
+        "action",
+        "'accept'",
+        "step_no IN (SELECT step_no FROM bank_claim)",
+        "bank_claim step",
+    ),
+    ("bank_claim", "fen", "fen + 1", "fen > 0", "bank_claim step"),
+    ("bank_claim", "fen", "fen + 1", "fen < 0", "bank_claim step"),
+    ("bank_claim", "line", "line + 1", "fen > 0", "bank_claim step"),
+    ("bank_claim", "step_no", "1", "fen > 0", "reconcile_step difference"),
+    ("bank_entry", "suspense_fen", "suspense_fen - 300", "line = 1", "bank_claim step"),
+    ("bank_entry", "outcome", "'PAID'", "line = 2", "bank_claim step"),
     ("booking", "amount_fen", "amount_fen + 1", "true", "reconcile_step difference"),
     ("booking", "actor", "'somebody'", "true", "reconcile_step difference"),
     ("booking", "source", "'difference 90001'", "true", "booking entry"),
@@ -139,6 +154,7 @@ async def live(url: str, folder: Path) -> None:
             legs[7].item(first),
             Leg(30, 777).item(first),
             Leg(31, 778).item(first),
+            Leg(33, 779).item(first),
         ]
         await send(pg, folder, first, [*items, Leg(32, 5).item(first)])
         await compared(pg, first, tolerance_fen=2)
@@ -162,6 +178,9 @@ async def live(url: str, folder: Path) -> None:
         await decide(pg, numbers[777], by)
         await decide(pg, numbers[778], by)
         await decide(pg, numbers[778], by._replace(action="settled"))
+        await say(pg, 1_000, -779)
+        await decide(pg, numbers[779], by._replace(entry=EntryName("STMT-1", 1)))
+        await decide(pg, numbers[779], by._replace(action="sent-back", entry=EntryName("STMT-1", 2)))
         ((amount,),) = await rows(
             pg, "SELECT difference_no FROM reconcile_difference WHERE outcome = 'amount'"
         )

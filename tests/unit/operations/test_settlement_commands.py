@@ -142,6 +142,16 @@ def test_from_a_closed_day_to_a_paid_merchant_by_two_people(run: Run, city: Sett
     strange = run("statement", "take", str(paper))
     assert (strange.exit_code, "1 UNEXPLAINED 0.05" in strange.output) == (1, True)
     assert "in suspense 0.05" in run("statement", "odd").output
+    (odd,) = said(run("statement", "odd", "--json"))
+    resolve = ("statement", "resolve", odd["statement_id"], str(odd["line"]), "--as", "paid-by")
+    resolve += ("--actor", "li wei", "--checker", "wang fang", "--reason", "advice 4711")
+    refused(run(*resolve, "--part", f"{GROCER}:4"), "do not come to 5 fen")
+    refused(run(*resolve, "--part", GROCER), "PARTY:FEN")
+    refused(run(*resolve, "--party", GROCER, "--part", f"{GROCER}:5"), "one for all of it, or parts")
+    refused(run(*resolve, "--entry", "nobody's"), "STATEMENT/LINE")
+    assert "0.05 left suspense" in run(*resolve, "--party", GROCER).output
+    assert said(run(*resolve, "--part", f"{GROCER}:5", "--json"))["again"] is True
+    assert "0 entries" in run("statement", "odd").output
 
 
 def test_terms_keep_what_is_not_named_and_what_cannot_be_done_is_said_in_one_line(

@@ -10,6 +10,7 @@ from switch.clearing.disputes.states import Rule, State
 from switch.clearing.disputes.steps import ActionRefused
 from switch.domain.errors import InputRefused
 from switch.domain.transactions import Kind, Refund, Reversal, Void
+from switch.ledger.adjustments import _Side, left_by
 from switch.storage.pool import connect
 from tests.helpers.disputed import Disputes, asking
 
@@ -112,13 +113,35 @@ async def test_money_of_a_cancelled_card_goes_to_suspense_and_comes_from_there(t
     assert await town.balance() == 500
 
 
-async def test_what_lies_in_suspense_is_not_collected_again_from_its_holder(town: Disputes) -> None:
+async def test_what_lies_in_suspense_is_collected_from_there_and_not_from_its_holder(town: Disputes) -> None:
     bought = await town.buy(500)
+    assert (await town.did(bought, "01", 100)).state == State.CREDITED
     await town.pg.execute("UPDATE card SET state = 8 WHERE card_no = 1")
     await town.did(bought, "01", 300)
-    again = await town.open(bought, asking("02", 300))
+    again = await town.open(bought, asking("02", 301))
     await refused(town, Rule.STATE, town.decide(again.case_no))
+    await deny(town.pg, again.case_no, checker="wang fang", note="300 are in suspense")
+    await town.did(bought, "02", 300)
+    assert await town.balance() == 600
+    await town.did(bought, "02", 100)
     assert await town.balance() == 500
+    assert await town.rows(
+        "SELECT p.debit_code, p.credit_code, p.amount_fen FROM posting p JOIN journal j USING (entry_no) WHERE j.class = 3 ORDER BY j.decided_at"
+    ) == [(2101, 2001, 100), (2101, 2201, 300), (2201, 2101, 300), (2001, 2101, 100)]
+
+
+def test_each_share_of_a_divided_purchase_is_collected_from_where_it_went() -> None:
+    medical, own = _Side(2003, 140, 60), _Side(2001, 110, 40)
+    nobodys = _Side(2201, 0, 100)
+    for shares, credited, left in (
+        ((medical, own), [(2003, 140), (2001, 110)], []),
+        ((medical, own), [(2003, 140), (2201, 0)], [own]),
+        ((medical, own), [(2201, 0), (2001, 110)], [medical]),
+        ((medical, own), [(2201, 0), (2201, 0)], [medical, own]),
+        ((nobodys,), [(2201, 0)], [nobodys]),
+        ((_Side(1101, 1_020_000, 9),), [(1101, 1_020_000)], []),
+    ):
+        assert left_by(shares, credited) == left
 
 
 async def test_who_asked_does_not_decide(town: Disputes) -> None:

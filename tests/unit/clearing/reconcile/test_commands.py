@@ -105,6 +105,11 @@ def test_an_operators_morning(day: date, tmp_path: Path) -> None:
 def test_wrong_use_is_told_by_its_rule(day: date) -> None:
     who = ("--actor", "li wei", "--checker", "wang fang", "--reason", "seen")
     for words, why in (
+        (("resolve", "1", "--as", "suspense", "--entry", "nothing", *who), "STATEMENT/LINE"),
+        (
+            ("resolve", "1", "--as", "suspense", "--entry", "S/1", "--although", "why", *who),
+            "goes without --entry",
+        ),
         (("run", "--partner", "01030000", "--date", str(day)), f"one of reconcile.partners: {BANK}"),
         (("run", "--partner", BANK, "--date", str(day)), "no file of"),
         (("list", "--state", "lost"), "state: one of"),

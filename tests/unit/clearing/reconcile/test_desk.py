@@ -18,10 +18,12 @@ from switch.clearing.reconcile.desk import (
     show_difference,
 )
 from switch.clearing.reconcile.expected import Due, Figures, expectations, figures, keep_expecting, told
+from switch.clearing.settlement.resolving import EntryName
+from switch.clearing.settlement.statements import list_odd
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.storage.pool import end_tasks
-from tests.helpers.reconciling import BANK, Leg, Pg, ask, compared, found_bank, rows, send
+from tests.helpers.reconciling import BANK, Leg, Pg, ask, compared, found_bank, rows, say, send
 
 pytestmark = pytest.mark.server
 
@@ -85,6 +87,54 @@ async def test_money_that_came_waits_in_suspense_and_leaves_it_once(pg: Pg, tmp_
     assert [(step["action"], step["from"], step["to"], step["reason"]) for step in decided] == [
         ("suspense", "OPEN", "SUSPENSE", "statement of the bank"),
         ("settled", "SUSPENSE", "CLOSED", "for item 9"),
+    ]
+
+
+async def test_money_that_the_statement_has_booked_is_linked_and_not_booked_again(
+    pg: Pg, tmp_path: Path
+) -> None:
+    _, numbers = await differing(pg, tmp_path)
+    long, more = numbers["long1"], numbers["amount1"]
+    await say(pg, 777, 150, -100, 50)
+    assert "STMT-1/1 of the bank's statement is of just this" in await refused(pg, long, by("suspense"))
+    for number, line, why in (
+        (long, 2, "150 fen of it lie in suspense, and 777 are wanted"),
+        (more, 3, "-100 fen of it lie in suspense"),
+        (more, 9, "no statement has such an entry"),
+    ):
+        assert why in await refused(pg, number, by("suspense", entry=EntryName("STMT-1", line)))
+    assert "goes with" in await refused(pg, long, by("accept", entry=EntryName("STMT-1", 1)))
+    await decide(pg, long, by("suspense", entry=EntryName("STMT-1", 1)))
+    await decide(pg, more, by("suspense", entry=EntryName("STMT-1", 2)))
+    assert await rows(pg, "SELECT count(*) FROM booking") == [(0,)]
+    odd = [(one["line"], one["rest_fen"]) for one in await list_odd(pg, waiting=False)]
+    assert odd == [(2, 50), (3, -100), (4, 50)]
+    await decide(pg, long, by("settled"))
+    assert "STMT-1/3 of the bank's statement is of just this" in await refused(pg, more, by("sent-back"))
+    await decide(pg, more, by("sent-back", entry=EntryName("STMT-1", 3)))
+    assert await rows(pg, "SELECT event, amount_fen FROM booking ORDER BY 1") == [
+        ("bank_settled", 777),
+        ("money_sent_back", 777),
+    ]
+    assert [one["line"] for one in await list_odd(pg, waiting=False)] == [2, 4]
+    assert [step["entry"] for step in (await show_difference(pg, more))["decisions"]] == [
+        "STMT-1/2",
+        "STMT-1/3",
+    ]
+
+
+async def test_other_money_of_the_same_amount_is_booked_when_somebody_says_why(
+    pg: Pg, tmp_path: Path
+) -> None:
+    _, numbers = await differing(pg, tmp_path)
+    long = numbers["long1"]
+    await say(pg, 777)
+    assert "name it by --entry" in await refused(pg, long, by("suspense"))
+    await decide(pg, long, by("suspense", although="paid in at the counter, receipt 4711"))
+    assert await rows(pg, "SELECT event, amount_fen FROM booking") == [("money_unexplained", 777)]
+    decided = (await show_difference(pg, long))["decisions"]
+    assert [(step["although"], step["entry"]) for step in decided] == [
+        ("paid in at the counter, receipt 4711", None)
     ]
 
 

@@ -8,11 +8,14 @@ import pytest
 
 from switch.clearing.settlement.merchant_files import write_merchant_files
 from switch.clearing.settlement.payouts import cancel, resolve
+from switch.clearing.settlement.resolving import EntryName, Part, Resolution, resolve_entry
+from switch.clearing.settlement.statements import StatementTerms
 from switch.clearing.settlement.terms import Terms, set_terms
 from switch.ledger.bookings import Booking
 from switch.ledger.chart import Event
 from switch.operations.audit.checks import read_checks
 from terminal_sim.custody_bank import CustodyBank, Fate
+from tests.helpers.clearing_day import CENTRE, OWN
 from tests.helpers.settling import BUSES, CUSTODY, GROCER, HOSPITAL, NOODLES, OTHER, Settling
 
 pytestmark = pytest.mark.server
@@ -103,6 +106,42 @@ CHANGES = [
     (first("bank_entry", "payout_id", "NULL", "outcome = 'PAID'"), "bank_entry"),
     (first("booking", "amount_fen", "amount_fen + 1", "event = 'money_unexplained'"), "bank_entry"),
     ("DELETE FROM booking WHERE event = 'money_sent_back'", "bank_entry"),
+    *[
+        (first("bank_resolution", column, change, f"action = '{action}'"), "bank_resolution")
+        for column, change, action in (
+            ("fen", "fen + 1", "paid-by"),
+            ("fen", "fen - 1", "paid-to"),
+            ("fen", "fen + 1", "collection"),
+            ("fen", "fen + 1", "sent-back"),
+            ("action", "'paid-to'", "paid-by"),
+            ("action", "'collection'", "paid-by"),
+            ("payout_id", "'P20240318000001'", "collection"),
+            ("other_line", "other_line + 1", "sent-back"),
+            ("actor", "'wang fang'", "paid-by"),
+            ("actor", "'zhao min'", "paid-by"),
+            ("checker", "'zhao min'", "collection"),
+            ("business_date", "business_date - 1", "paid-by"),
+            ("decided_at", "decided_at + interval '3 days'", "sent-back"),
+            ("line", "line + 100", "paid-by"),
+        )
+    ],
+    ("DELETE FROM bank_resolution WHERE action = 'paid-by'", "bank_resolution"),
+    ("DELETE FROM bank_resolution WHERE action = 'collection'", "bank_resolution"),
+    ("DELETE FROM bank_resolution WHERE action = 'sent-back' AND fen < 0", "bank_resolution"),
+    (first("bank_resolution_part", "fen", "fen + 1", "part = 1"), "bank_resolution_part"),
+    (first("bank_resolution_part", "party", "'99993350'", "part = 2"), "bank_resolution_part"),
+    (first("bank_resolution_part", "part", "part + 1", "part = 2"), "bank_resolution_part"),
+    ("DELETE FROM bank_resolution_part WHERE part = 2", "bank_resolution"),
+    (
+        first("posting", "credit_owner", "credit_owner + 1", "(debit_code, credit_code) = (1001, 1102)"),
+        "bank_resolution_part",
+    ),
+    (
+        first("booking", "actor", "'sun lei'", "event = 'money_sent_back' AND source LIKE 'bank-resolved %'"),
+        "bank_resolution",
+    ),
+    (first("booking", "source", "'bank-resolved 1/999'", "source LIKE 'bank-resolved %'"), "bank_resolution"),
+    (first("bank_entry", "outcome", "'SEEN'", "outcome = 'FUNDED'"), "payout"),
     (first("settlement_file", "net_fen", "net_fen + 1"), "settlement_file"),
     (first("settlement_file", "payout_id", "'P20240318000001'"), "settlement_file"),
 ]
@@ -141,6 +180,7 @@ async def settled(city: Settling) -> None:
     paper = city.folder / "paper.xml"
     paper.write_bytes(bank.statement(NOW))
     await city.take(paper)
+    await resolve_odd(city, bank, ids["FUND"])
     await city.trade(10)
     await city.pay(Booking(Event.MEDICAL_PURCHASE_FUND, 300, 0, 4, "case 3"))
     await city.close()
@@ -149,8 +189,33 @@ async def settled(city: Settling) -> None:
     again = await city.one("SELECT payout_id FROM payout WHERE party = %s AND state = 'APPROVED'", GROCER)
     await city.order(made.settlement_date)
     await resolve(city.pg, again, "REJECTED", actor="li wei", checker="wang fang", reason="AC04")
-    await cancel(city.pg, ids["FUND"], actor="li wei", reason="it pays by the month")
+    fund = await city.one("SELECT payout_id FROM payout WHERE party = 'FUND' AND state = 'EXPECTED'")
+    await cancel(city.pg, fund, actor="li wei", reason="it pays by the month")
     assert made.settlement_date == day + timedelta(days=1)
+
+
+async def resolve_odd(city: Settling, bank: CustodyBank, collection: str) -> None:
+    """Each way in which an entry leaves suspense."""
+    fund = await city.one("SELECT amount_fen FROM payout WHERE payout_id = %s", collection)
+    bank.move("", 90, "NP of the centre")
+    bank.move("", -70, "to a city")
+    bank.move("", fund, "the fund, without its number")
+    bank.move("", 55, "a mistake")
+    bank.move("", -55, "the mistake goes back")
+    bank.move("", 33, "a stranger, for ever")
+    paper = city.folder / "paper.xml"
+    paper.write_bytes(bank.statement(NOW))
+    await city.take(paper)
+    name = await city.one("SELECT statement_id FROM bank_statement ORDER BY statement_no DESC LIMIT 1")
+    for line, asked in (
+        (1, Resolution("paid-by", (Part(OTHER, 100), Part(CENTRE, -10)))),
+        (2, Resolution("paid-to", (Part(CENTRE),))),
+        (3, Resolution("collection", payout_id=collection)),
+        (4, Resolution("sent-back", other=EntryName(name, 5))),
+    ):
+        terms = StatementTerms(OWN, (0, 1), 1 << 24)
+        two = {"actor": "li wei", "checker": "wang fang", "reason": "advice 4711"}
+        await resolve_entry(city.pg, EntryName(name, line), asked, terms, **two)
 
 
 async def test_one_value_changed_is_found_and_named(city: Settling, postgres_url: str) -> None:

@@ -58,7 +58,7 @@ def city(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document at the end.")] = False,
 ) -> None:
-    """One business day of a virtual city on the real wire, closed, audited and counted. Exit 1 when anything differs.
+    """Two business days of a virtual city on the real wire, with --hold one, closed, audited and counted. Exit 1 when anything differs.
 
     A real switch with a real database, run and killed as an operator would; keys and PINs are a rehearsal's.
     """

@@ -46,7 +46,7 @@ def close(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an open day is ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document at the end.")] = False,
 ) -> None:
-    """Close a business day: cut over, seal, fees, netting, postings, files, evidence. Run again after a stop, it goes on.
+    """Close a business day: cut over, seal, fees, netting, postings, files, reports, evidence. Run again after a stop, it goes on.
 
     Of a closed day it checks the files and writes missing ones, byte for byte as they were.
     """

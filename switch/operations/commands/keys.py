@@ -48,7 +48,7 @@ Operators = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="Name of a key, e.g. DTK/SM4/v1/national.")]
 KeyType = Annotated[str, typer.Option("--type", help=f"One of {', '.join(KEY_TYPES)}.")]
-AlgorithmName = Annotated[str, typer.Option("--algorithm", help="3DES or SM4.")]
+AlgorithmName = Annotated[str, typer.Option("--algorithm", help="3DES or SM4; SM2 for keys that sign.")]
 Version = Annotated[int, typer.Option("--version", min=1, max=255)]
 Owner = Annotated[str, typer.Option("--owner", help="Issuer id or partner; national for roots.")]
 Level = Annotated[KeyLevel | None, typer.Option("--level", help="The type's first when left out.")]

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from switch.clearing.day_files import Connection
 from switch.clearing.settlement.resolving import Entry, EntryName, lock_entry, open_fen
 from switch.domain.errors import InputRefused
+from switch.domain.people import another, person
 from switch.ledger.bookings import Booking, book
 from switch.ledger.card_states import with_reason
 from switch.ledger.chart import Event
@@ -84,9 +85,8 @@ async def decide(
 
     Raises InputRefused with the rule that forbids it; nothing is changed then.
     """
-    actor, checker = decision.actor.strip(), decision.checker.strip()
-    if not actor or not checker or actor.casefold() == checker.casefold():
-        raise InputRefused("checker: another person than the one who decides")
+    actor = person("actor", decision.actor)
+    checker = another("checker", decision.checker, actor)
     decision = decision._replace(actor=actor, checker=checker, reason=with_reason(decision.reason))
     if decision.although:
         decision = decision._replace(although=with_reason(decision.although))

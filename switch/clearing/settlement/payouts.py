@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from switch.clearing.settlement.legs import Leg, bookings_of, returned_legs
 from switch.clearing.settlement.turn import Connection, SettlementRefused, only_one
+from switch.domain.people import another, person
 from switch.ledger.bookings import Booking, book
 from switch.ledger.card_states import with_reason
 from switch.ledger.chart import Event
@@ -150,8 +151,8 @@ async def approve(
         missing = sorted(set(payout_ids or ()) - {row[0] for row in rows})
         if missing:
             raise SettlementRefused(f"payout {missing[0]}: no such payout on {day}")
-        if any(row[2].lower() == actor.lower() for row in rows):
-            raise SettlementRefused("actor: another person than who prepared must approve")
+        for prepared_by in {row[2] for row in rows}:
+            another("actor", actor, prepared_by)
         ended = [row[0] for row in rows if row[1] == "CANCELLED"]
         if ended:
             raise SettlementRefused(f"payout {ended[0]} is CANCELLED: its money comes with a later date")
@@ -186,8 +187,8 @@ async def resolve(
     why = with_reason(reason)
     if to_state not in ("PAID", "REJECTED"):
         raise SettlementRefused("as: PAID or REJECTED")
-    if not checker.strip() or checker.lower() == actor.lower():
-        raise SettlementRefused("checker: another person than the actor")
+    actor = person("actor", actor)
+    checker = another("checker", checker, actor)
     async with only_one(connection, actor), connection.transaction():
         payout = await lock_payout(connection, payout_id)
         if payout.state == to_state:

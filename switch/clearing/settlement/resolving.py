@@ -18,6 +18,7 @@ from switch.clearing.settlement.payouts import Move, Payout, lock_payout, move
 from switch.clearing.settlement.statements import SQL as STATEMENTS
 from switch.clearing.settlement.statements import StatementTerms, funding
 from switch.clearing.settlement.turn import Connection, SettlementRefused, fold_now, only_one
+from switch.domain.people import another, person
 from switch.ledger.bookings import Booked, Booking, book
 from switch.ledger.card_states import with_reason
 from switch.ledger.chart import Event
@@ -108,9 +109,8 @@ async def resolve_entry(
     connection: its own, in autocommit mode. Raises SettlementRefused with the rule that forbids it.
     """
     why = with_reason(reason)
-    actor, checker = actor.strip(), checker.strip()
-    if not checker or checker.casefold() == actor.casefold():
-        raise SettlementRefused("checker: another person than the actor")
+    actor = person("actor", actor)
+    checker = another("checker", checker, actor)
     _check(asked)
     async with only_one(connection, actor):
         # What a party is paid by is set off against what it owes now.

@@ -1,5 +1,6 @@
 """Real servers for tests: one PostgreSQL for each worker, a fresh migrated database for each test that asks."""
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -7,6 +8,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -18,6 +20,7 @@ from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import migrate
 from switch.storage.pool import connect
 from switch.telemetry import logs
+from tests.helpers.switch_process import process_gone
 from tests.helpers.town import Town
 
 settings.register_profile("here", deadline=None)  # machines are shared: how long an example took says nothing
@@ -33,6 +36,9 @@ TEMPLATE = "migrated"
 # hundred tests have a database of their own.
 AS_MIGRATED = f"TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"
 _numbers = itertools.count(1)
+MEMORY = Path("/dev/shm")
+MEMORY_EACH = 3 << 30  # bytes; what a worker's databases and their log take at most is half of it
+UNSAFE = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "512MB"}
 
 # Files that take longest, the longest first: a worker that begins one of them when the others are nearly done works alone at the end.
 # Only the order of beginning depends on this list; `--durations` says when it is out of date.
@@ -75,13 +81,39 @@ def logging_of_its_own() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def quick_folder(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where there is plenty of it, else on the disk."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if memory_left() < workers * MEMORY_EACH:
+        yield factory.mktemp("postgres")
+        return
+    for left in MEMORY.glob("cardswitch-tests-*"):  # by workers that were killed
+        if process_gone(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=f"cardswitch-tests-{os.getpid()}-", dir=MEMORY) as folder:
+        yield Path(folder)
+
+
+def memory_left() -> int:
+    """Bytes that a file system in memory can still take; 0 where there is none."""
+    try:
+        found = os.statvfs(MEMORY)
+        known = Path("/proc/meminfo").read_text(encoding="ascii").split()
+        return min(found.f_bavail * found.f_frsize, int(known[known.index("MemAvailable:") + 1]) * 1024)
+    except (OSError, ValueError):
+        return 0
+
+
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of this session, with a migrated template database."""
-    folder: Path = tmp_path_factory.mktemp("postgres")
-    # A new database for each test is mostly waiting for the disk, and fsync matters only where the power fails. Tests that kill
-    # servers or switches start their own, as it is delivered.
-    with EmbeddedPostgres(folder, memory_mb=128, settings={"fsync": "off", "full_page_writes": "off"}) as url:
+    # A new database for each test is a thousand files, and most of its time waiting for the disk; fsync matters only where the power
+    # fails. Tests that kill servers or switches start their own, as it is delivered.
+    with (
+        quick_folder(tmp_path_factory) as folder,
+        EmbeddedPostgres(folder, memory_mb=128, settings=UNSAFE) as url,
+    ):
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
         migrate(database_url(url, TEMPLATE))

@@ -159,12 +159,15 @@ class SwitchProcess:
 
 
 def process_gone(pid: int) -> bool:
-    """Whether a process of that id no longer runs (a zombie does not)."""
+    """Whether a process of that id no longer runs.
+
+    A zombie does not, once the last of its threads is one: until then its sockets are open, and take lines that nobody serves.
+    """
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+        threads = [path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
+        return False  # one has just ended
+    return all(thread.rsplit(")", 1)[1].split()[0] == "Z" for thread in threads)
 
 
 def postgres_pids(data_dir: Path) -> list[int]:

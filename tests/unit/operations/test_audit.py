@@ -39,6 +39,7 @@ ELSEWHERE = {
         "reconcile_outcomes",
         "reconcile_findings",
         "reconcile_states",
+        "bank_claims",
     },
     "test_audit_deliveries": {
         "file_signatures",

@@ -147,7 +147,7 @@ async def test_what_the_rules_forbid_is_refused_and_says_why(pg: Pg, tmp_path: P
         (short, by("loaded"), "is not of a load"),
         (short, by("case"), "case: a number"),
         (short, by("accept")._replace(checker="Li Wei"), "another person"),
-        (short, by("accept")._replace(checker=" "), "another person"),
+        (short, by("accept")._replace(checker=" "), "checker: a name of 1 to 100 characters"),
         (short, by("accept", reason="  "), "reason"),
         (short, by("forgiven"), "as: one of"),
         (99, by("accept"), "no such difference"),

@@ -12,6 +12,7 @@ from switch.clearing.reconcile.take import TakeTerms, take_partner_file
 from switch.clearing.settlement.camt import StatementRefused
 from switch.clearing.settlement.payouts import Awaited, approve, resolve, show_payout
 from switch.clearing.settlement.turn import SettlementRefused
+from switch.domain.errors import InputRefused
 from switch.ledger.bookings import Booking
 from switch.ledger.chart import Event
 from terminal_sim.custody_bank import CustodyBank, Fate, OrderRefused
@@ -94,7 +95,7 @@ async def ordered(city: Settling, **fates: Fate) -> tuple[date, Bank]:
 
 async def test_an_order_is_what_the_official_schema_says_and_what_the_books_say(traded: Settling) -> None:
     day = (await traded.prepare()).settlement_date
-    with pytest.raises(SettlementRefused, match="another person"):
+    with pytest.raises(InputRefused, match="another person"):
         await approve(traded.pg, day, None, actor="Li Wei")
     assert len(await traded.approve(day)) == 5
     assert await traded.approve(day) == []
@@ -286,7 +287,7 @@ async def test_whoever_knows_a_payouts_number_cannot_make_it_come_back_but_two_o
     assert (await states(traded))[GROCER] == "PAID"
     # What the bank refuses without an entry two people note, once.
     buses = (await numbers(traded))[BUSES]
-    with pytest.raises(SettlementRefused, match="checker"):
+    with pytest.raises(InputRefused, match="checker"):
         await resolve(traded.pg, buses, "REJECTED", actor="li wei", checker="Li Wei", reason="AC04")
     for _ in range(2):
         await resolve(traded.pg, buses, "REJECTED", actor="li wei", checker="wang fang", reason="AC04")

@@ -9,7 +9,8 @@ import pytest
 from switch.clearing.settlement.resolving import EntryName, Part, Resolution, Resolved, resolve_entry
 from switch.clearing.settlement.statements import StatementTerms, list_odd
 from switch.clearing.settlement.terms import Terms, set_terms
-from switch.clearing.settlement.turn import SettlementRefused, only_one
+from switch.clearing.settlement.turn import only_one
+from switch.domain.errors import InputRefused
 from switch.ledger.bookings import Booking
 from switch.ledger.chart import Event
 from switch.operations.audit.checks import read_checks
@@ -51,7 +52,7 @@ async def resolved(city: Settling, line: int, asked: Resolution, checker: str = 
 
 async def refused(city: Settling, line: int, asked: Resolution, checker: str = "wang fang") -> str:
     before = await city.rows("SELECT count(*) FROM booking")
-    with pytest.raises(SettlementRefused) as error:
+    with pytest.raises(InputRefused) as error:
         await resolved(city, line, asked, checker)
     assert await city.rows("SELECT count(*) FROM booking") == before
     return str(error.value)

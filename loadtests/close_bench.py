@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -233,7 +234,14 @@ class _Clock:
 
 async def _run(url: str, folder: Path, day: date) -> dict[str, Any]:
     terms = CloseTerms(
-        "99993350", CENTRE, "49993350", SHARDS, folder, lambda one: one.weekday() < 5, interop_centre=CENTRE
+        own_id="99993350",
+        centre_id=CENTRE,
+        acquirer_code="49993350",
+        shards=SHARDS,
+        folder=folder,
+        is_workday=lambda one: one.weekday() < 5,
+        interop_centre=CENTRE,
+        connect=partial(connect, url),
     )
     started = time.perf_counter()
     async with await connect(url) as connection:

@@ -21,7 +21,13 @@ import psycopg
 
 from switch.clearing import day_reports
 from switch.clearing.day_files import SQL, Connection, DayFiles, DayTerms
-from switch.clearing.evidence.sealing import SealSigner, draw_secret, seal_day_and_files, write_seal
+from switch.clearing.evidence.sealing import (
+    SealSigner,
+    TreeAhead,
+    draw_secret,
+    seal_day_and_files,
+    write_seal,
+)
 from switch.clearing.fee_changes import SQL as FEES_SQL
 from switch.clearing.foreign import SQL as FOREIGN_SQL
 from switch.clearing.foreign import Deadline, accept_unanswered
@@ -64,6 +70,7 @@ class CloseTerms(NamedTuple):
     may_end: whether a day that is still open is ended by closing it; without that it is refused.
     parallel_workers: processes that PostgreSQL may take beside the first for a query; terminals go on paying meanwhile.
     hot_list_for: acquirers that get the hot list with a day's files.
+    connect: opens a second connection, on which the day's tree is read while its files are written; None: it is read after them.
     """
 
     own_id: str
@@ -82,6 +89,7 @@ class CloseTerms(NamedTuple):
     may_end: bool = True
     parallel_workers: int = 1
     hot_list_for: Sequence[str] = ()
+    connect: Callable[[], Awaitable[Connection]] | None = None
 
 
 class Closed(NamedTuple):
@@ -225,9 +233,17 @@ class _Run:
         self.folder = day_folder(terms.folder, day.day)
         self.written: list[str] = []
         self.reported: list[str] = []
+        self.tree_ahead: TreeAhead | None = None
 
     async def steps(self) -> None:
         """Do what is not done yet, in order."""
+        try:
+            await self._steps()
+        finally:
+            if self.tree_ahead is not None:
+                await self.tree_ahead.end()
+
+    async def _steps(self) -> None:
         cursor = await self.connection.execute(SQL["steps"], {"day": self.day.day})
         done = {row[0] for row in await cursor.fetchall() if row[1] == "DONE"}
         for ordinal, step in enumerate(STEPS, 1):
@@ -390,6 +406,8 @@ class _Run:
         await self.connection.execute(
             "SET enable_nestloop = off"
         )  # millions of rows, whatever the estimates say
+        if self.terms.connect is not None:
+            self.tree_ahead = TreeAhead(self.terms.connect, self.day.day)
         files = self._files("files", self.terms.file_signer)
         cursor = await self.connection.execute(SQL["files"], {"day": self.day.day})
         if not await cursor.fetchall():
@@ -409,6 +427,7 @@ class _Run:
             self.folder,
             self.terms.signer,
             lambda done, total: self.tell(Progress("evidence", done, total)),
+            self.tree_ahead,
         )
 
     async def reports(self) -> Outcome:

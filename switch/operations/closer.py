@@ -111,7 +111,7 @@ def say(document: dict[str, Any]) -> None:
 async def _close(url: str, day: date) -> None:
     settings = load_settings()
     # A day that a clock set back has made open again is not ended by us.
-    terms = close_terms(settings, seal_signer(url, settings))
+    terms = close_terms(settings, url, seal_signer(url, settings))
     terms = terms._replace(may_end=False, file_signer=file_signer(url, settings))
     async with await connect(url) as connection:
         await close_day(connection, day, terms, f"the service, {actor()}", _Teller().tell)

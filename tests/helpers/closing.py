@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from switch.clearing import day_files, day_reports
@@ -67,9 +68,18 @@ def killer(at: str) -> Callable[[Progress], None]:
     return tell
 
 
-def terms(folder: Path) -> CloseTerms:
+def terms(url: str, folder: Path) -> CloseTerms:
     """Terms of the test city."""
-    return CloseTerms(OWN, CENTRE, "49993350", (0, 1), folder, lambda day: day.weekday() < 5, lead_s=0.05)
+    return CloseTerms(
+        own_id=OWN,
+        centre_id=CENTRE,
+        acquirer_code="49993350",
+        shards=(0, 1),
+        folder=folder,
+        is_workday=lambda day: day.weekday() < 5,
+        lead_s=0.05,
+        connect=partial(connect, url),
+    )
 
 
 async def run(url: str, folder: Path, day: date, at: str) -> int:
@@ -82,7 +92,7 @@ async def run(url: str, folder: Path, day: date, at: str) -> int:
         day_reports.WholeFile = MortalReport  # type: ignore[misc]  # likewise
     async with await connect(url) as connection:
         try:
-            await close_day(connection, day, terms(folder), f"process {os.getpid()}", killer(at))
+            await close_day(connection, day, terms(url, folder), f"process {os.getpid()}", killer(at))
         except FolderError as error:
             sys.stderr.write(str(error))
             return 7

@@ -6,8 +6,9 @@ vault without a key for it is sealed and not signed, and says so. There is never
 same, is taken over.
 """
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from switch.clearing.whole_files import write_whole
 from switch.domain.errors import InputRefused
 from switch.keys.records import KeyState
 from switch.keys.vault import Vault
+from switch.storage.pool import end_tasks
 
 SECRET_BYTES: Final = 32
 
@@ -102,6 +104,32 @@ async def stored_tree(connection: Connection, day: date) -> DayTree:
     return DayTree(blocks, sealed.last_entry or None, sealed.shards)
 
 
+class TreeAhead:
+    """A day's tree, read on a connection of its own while the day's files are written: nothing that is in it changes any more.
+
+    One processor of two would otherwise wait, first while the files are written and then while leaves are hashed.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], day: date) -> None:
+        self._reading = asyncio.create_task(self._read(connect, day))
+        self._tell: Callable[[int, int], None] = lambda _done, _total: None
+
+    async def _read(self, connect: Callable[[], Awaitable[Connection]], day: date) -> DayTree:
+        async with await connect() as connection:
+            return await _tree(connection, day, lambda done, total: self._tell(done, total))
+
+    async def tree(self, tell: Callable[[int, int], None]) -> DayTree:
+        """The tree, when it is read. Raises what the reading raised."""
+        self._tell = tell
+        return await self._reading
+
+    async def end(self) -> None:
+        """Stop reading, if somebody still does. Whatever became of it is nobody's business now."""
+        await end_tasks(self._reading)
+        if not self._reading.cancelled():
+            self._reading.exception()
+
+
 async def draw_secret(connection: Connection, day: date) -> None:
     """Draw the secret of a day, once."""
     await connection.execute(SQL["begin_seal"], {"day": day, "secret": secrets.token_bytes(SECRET_BYTES)})
@@ -114,15 +142,18 @@ async def seal_day_and_files(
     folder: Path,
     signer: SealSigner | None,
     tell: Callable[[int, int], None],
+    ahead: TreeAhead | None = None,
 ) -> dict[str, Any]:
     """Seal a day whose files are all written, unless it is sealed, and write the `.seal` file. Idempotent; returns figures.
 
-    connection: in autocommit mode and not in a transaction. Raises FolderError when the disk refuses.
+    connection: in autocommit mode and not in a transaction. ahead: reads the tree already; None: it is read now. Raises FolderError when
+    the disk refuses.
     """
     found = await stored_seal(connection, day)
     if found is None:
         await draw_secret(connection, day)
-        await _make_seal(connection, day, institution, folder, signer, tell)
+        tree = await (_tree(connection, day, tell) if ahead is None else ahead.tree(tell))
+        await _make_seal(connection, day, institution, folder, signer, tree)
         found = await needed_seal(connection, day)
     await write_seal(connection, day, folder)
     seal = found.seal
@@ -134,18 +165,21 @@ async def seal_day_and_files(
     }
 
 
+async def _tree(connection: Connection, day: date, tell: Callable[[int, int], None]) -> DayTree:
+    cursor = await connection.execute(SQL["seal"], {"day": day})
+    row = await cursor.fetchone()
+    assert row is not None, "the secret is drawn when the close begins"
+    return await read_tree(connection, day, bytes(row[0]), tell)
+
+
 async def _make_seal(
     connection: Connection,
     day: date,
     institution: str,
     folder: Path,
     signer: SealSigner | None,
-    tell: Callable[[int, int], None],
+    tree: DayTree,
 ) -> None:
-    cursor = await connection.execute(SQL["seal"], {"day": day})
-    row = await cursor.fetchone()
-    assert row is not None
-    tree = await read_tree(connection, day, bytes(row[0]), tell)
     async with connection.transaction():
         cursor = await connection.execute(SQL["before"], {"day": day})
         last = await cursor.fetchone()

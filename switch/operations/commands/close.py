@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from datetime import date, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -66,8 +67,8 @@ def close(
         typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
 
 
-def close_terms(settings: Settings, signer: SealSigner | None = None) -> CloseTerms:
-    """What these settings say about closing. signer: who signs the day's seal."""
+def close_terms(settings: Settings, url: str, signer: SealSigner | None = None) -> CloseTerms:
+    """What these settings say about closing. url: of the database; signer: who signs the day's seal."""
     return CloseTerms(
         own_id=settings.institution.own_id,
         centre_id=settings.institution.centre_id,
@@ -81,6 +82,7 @@ def close_terms(settings: Settings, signer: SealSigner | None = None) -> CloseTe
         signer=signer,
         parallel_workers=settings.clearing.parallel_workers,
         hot_list_for=settings.clearing.hot_list_for,
+        connect=partial(connect, url) if settings.clearing.parallel_workers else None,
     )
 
 
@@ -109,7 +111,7 @@ async def _close(url: str, settings: Settings, chosen: date | None, *, yes: bool
         if row is None:
             raise InputRefused(f"there is no business day {chosen}" if chosen else "there is no day to close")
         _warn_if_open(row, console, ask=not yes and sys.stdin.isatty() and sys.stdout.isatty())
-        terms = close_terms(settings, seal_signer(url, settings) if row.state < 2 else None)
+        terms = close_terms(settings, url, seal_signer(url, settings) if row.state < 2 else None)
         terms = terms._replace(file_signer=file_signer(url, settings))
         with _Display(console) as display:
             closed = await close_day(connection, row.day, terms, actor(), display.tell)

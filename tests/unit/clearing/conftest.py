@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from psycopg import AsyncConnection
 from switch.clearing.close import CloseTerms
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.days import ensure_days
+from switch.storage.pool import connect
 from tests.helpers.clearing_day import CENTRE, OWN, add_journal, add_participants
 from tests.helpers.offline import tac_vault as made_vault
 
@@ -24,7 +26,7 @@ def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
 
 
 @pytest.fixture
-def terms(tmp_path: Path) -> CloseTerms:
+def terms(tmp_path: Path, postgres_url: str) -> CloseTerms:
     return CloseTerms(
         own_id=OWN,
         centre_id=CENTRE,
@@ -33,6 +35,7 @@ def terms(tmp_path: Path) -> CloseTerms:
         folder=tmp_path / "clearing",
         is_workday=lambda day: day.weekday() < 5,
         lead_s=0.05,
+        connect=partial(connect, postgres_url),
     )
 
 

@@ -1,5 +1,6 @@
 """A day is sealed once, its transactions can be proven from one block, and what is changed afterwards is named."""
 
+import errno
 import itertools
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -7,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 
@@ -19,6 +21,7 @@ from switch.clearing.evidence.proving import compare, find_reference, prove
 from switch.clearing.evidence.seal_file import read_seal, seal_name
 from switch.clearing.evidence.sealing import SealSigner, needed_seal, stored_seal
 from switch.clearing.evidence.verify import examine, main, read_sealed
+from switch.clearing.files import FileInMaking
 from switch.domain.errors import InputRefused
 from switch.domain.identifiers import CardNumber
 from switch.keys.software_vault import SoftwareVault
@@ -312,6 +315,37 @@ async def test_a_broken_chain_a_changed_file_and_a_file_that_is_gone_are_named(
     assert wrong() == [f"{file.name}: No such file or directory"]
     alone = examine(None, seal_path(signing, days[1]), folder=day_folder(signing.folder, days[1]))
     assert all(finding.good is not False for finding in alone)
+
+
+async def test_the_tree_is_read_while_files_are_written_and_is_the_one_that_is_read_after_them(
+    pg: Pg, day: date, signing: CloseTerms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert signing.connect is not None
+    links: list[Pg] = []
+
+    async def linked() -> Pg:
+        links.append(await signing.connect())
+        return links[-1]
+
+    async def refused() -> Pg:
+        raise psycopg.OperationalError("too many connections")
+
+    def full(_file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileInMaking, "finish", full)
+        with pytest.raises(OSError, match="No space left"):
+            await close_day(pg, day, signing._replace(connect=linked), "a tester")
+    assert [link.closed for link in links] == [True], "whoever fails leaves nobody reading"
+    with pytest.raises(psycopg.OperationalError):
+        await close_day(pg, day, signing._replace(connect=refused), "a tester")
+    cursor = await pg.execute("SELECT step FROM clearing_step WHERE state <> 'DONE'")
+    assert await cursor.fetchall() == [("evidence",)], "its files are written"
+    await close_day(pg, day, signing._replace(connect=linked), "a tester")
+    sealed = await needed_seal(pg, day)
+    assert (await read_tree(pg, day, sealed.secret)).root == sealed.root
+    assert await compare(pg, day, sealed, lambda *_: None) == []
 
 
 async def test_a_seal_that_was_begun_keeps_its_secret_and_is_finished_by_the_next_run(

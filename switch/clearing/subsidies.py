@@ -39,6 +39,8 @@ async def set_subsidy(
 ) -> int:
     """Store a rule that begins after the open day; its number. Two people. Raises InputRefused. connection: in autocommit mode."""
     reason, who = with_reason(reason), _two(actor, checker)
+    if rule.valid_to is not None and rule.valid_to < rule.valid_from:
+        raise InputRefused("subsidy: valid_to: it must not end before it begins")
     async with connection.transaction():
         if rule.valid_from <= await _today(connection):
             raise InputRefused("subsidy: it must begin after the open business day")

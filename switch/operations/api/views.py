@@ -203,7 +203,10 @@ class _Api:
         _for_all_seeing(request)
         async with reading(self._connect) as connection:
             day = (await self._reported(connection, request))[0]
-            row = next(row for row in await read_rows(connection, day) if row.report == report.name)
+            rows = [row for row in await read_rows(connection, day) if row.report == report.name]
+        if not rows:  # the day was closed by a version that had no such report
+            raise Refused(404, "not found")
+        row = rows[0]
         assert row.sm3 is not None
         assert row.size_bytes is not None
         path = report_folder(self._folder, day) / row.name

@@ -97,6 +97,7 @@ async def test_rules_begin_later_end_later_and_take_two_people(pg: Pg, day: date
         (rule._replace(discount="TRANSFER", valid_from=day), two, "after the open business day"),
         (rule._replace(discount="STUDENT"), two, "TRANSFER or OTHER"),
         (rule._replace(line="7"), two, "four hex digits"),
+        (rule._replace(line="0007", valid_to=day), two, "must not end before it begins"),
         (rule._replace(line="0007", sponsor_id="12345678"), two, "not an institution"),
         (rule._replace(merchant_id="993350099999999"), two, "not in the registry"),
         (rule._replace(line="0007"), two | {"checker": "LI WEI"}, "another person"),

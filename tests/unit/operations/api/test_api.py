@@ -170,6 +170,20 @@ async def test_every_answer_of_an_auditor_is_as_the_document_says(api: Api) -> N
         assert headers["X-Content-SM3"] == new_digest("sm3", lines).hexdigest().upper()
 
 
+async def test_a_report_that_a_day_was_closed_without_is_not_there(api: Api) -> None:
+    day = api.city.day
+    with psycopg.connect(api.city.url, autocommit=True) as link:
+        link.execute("SET session_replication_role = replica")
+        link.execute("CREATE TABLE kept AS SELECT * FROM clearing_report WHERE report = 'kinds'")
+        link.execute("DELETE FROM clearing_report WHERE report = 'kinds'")
+        try:
+            assert (await api.get(f"/days/{day}/reports/kinds.csv", "auditor"))[0] == 404
+        finally:
+            link.execute("INSERT INTO clearing_report SELECT * FROM kept")
+            link.execute("DROP TABLE kept")
+    assert (await api.get(f"/days/{day}/reports/kinds.csv", "auditor"))[0] == 200
+
+
 async def test_pages_join_and_what_breaks_a_rule_is_told_by_name(api: Api) -> None:
     day = api.city.day.isoformat()
     whole = (await api.get(f"/days/{day}/reports/merchants", "operator"))[1]["lines"]

@@ -57,7 +57,12 @@ def measure(
         audited = (
             ("clean" if town.audit() else "FAILED") if transactions <= AUDITED_MAX else "left out: too large"
         )
-    found = {"before": _shown(before), "during": _shown(during), "after": _shown(after)}
+    found = {
+        "before": _shown(before),
+        "cut_over": _shown(during[:1]),
+        "during": _shown(during),
+        "after": _shown(after),
+    }
     return {
         "transactions": transactions,
         "payments_per_second": rate,
@@ -65,6 +70,7 @@ def measure(
         "close_s": round(closing.seconds, 1),
         "steps_s": report,
         **found,
+        "cut_over_p99_ratio": round(found["cut_over"]["p99_ms"] / found["before"]["p99_ms"], 2),
         "p50_ratio": round(found["during"]["p50_ms"] / found["before"]["p50_ms"], 2),
         "p99_ratio": round(found["during"]["p99_ms"] / found["before"]["p99_ms"], 2),
         "audit": audited,

@@ -360,11 +360,11 @@ async def test_a_file_that_was_changed_on_disk_never_arrives_whole(api: Api) -> 
 
 
 async def test_whoever_asks_too_often_is_told_when_to_come_again_and_others_do_not_notice(city: City) -> None:
-    async with serving(city, rate=Rate(per_s=0.1, burst=2.0)) as api:
+    async with serving(city, rate=Rate(per_s=0.01, burst=2.0)) as api:
         assert [(await api.get("/days", "operator"))[0] for _ in range(3)] == [200, 200, 429]
         status, content, headers = await api.get("/close", "operator")
         assert (status, content) == (429, {"error": "too many requests"})
-        assert 1 <= int(headers["Retry-After"]) <= 10
+        assert 1 <= int(headers["Retry-After"]) <= 100
         assert (await api.get("/days", "auditor"))[0] == 200
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from switch.domain.hosts import HostDown, HostKey, HostRequest, Refusal
+from switch.routing import forwarding as forwarding_module
 from switch.routing.advices import KEY_IN_USE_S
 from switch.routing.forwarding import FIRST_WINDOW, HOST_DOWN_PAUSE_S
 from terminal_sim.host.script import Behaviour, Script, Step
@@ -266,7 +267,10 @@ async def test_what_a_link_refuses_counts_as_no_try_and_is_not_asked_in_a_tight_
     assert await one(pg, "SELECT count(*) FROM host_outbox WHERE tries > 0 OR result IS NOT NULL") == 0
 
 
-async def test_a_stop_waits_for_what_is_on_its_way_and_writes_it_down(postgres_url, pg, tmp_path):
+async def test_a_stop_waits_for_what_is_on_its_way_and_writes_it_down(
+    postgres_url, pg, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(forwarding_module, "STOP_S", 60.0)  # writing it down takes a new connection
     script = Script(habit=Step(Behaviour.SLOW, 0.2))
     async with linked(tmp_path, script) as (link, host, _):
         await put_reversals(pg, 2)

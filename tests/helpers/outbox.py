@@ -109,7 +109,7 @@ async def counted(pg: AsyncConnection[Any], host: str = "bank") -> dict[int | No
     return dict(await cursor.fetchall())
 
 
-async def until_none_open(pg: AsyncConnection[Any], host: str = "bank", within_s: float = 60.0) -> None:
+async def until_none_open(pg: AsyncConnection[Any], host: str = "bank", within_s: float = 300.0) -> None:
     """Return when a host has been told everything."""
     async with asyncio.timeout(within_s):
         while None in await counted(pg, host):

@@ -21,10 +21,10 @@ async def test_a_deliverer_that_does_not_end_when_told_is_killed(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(workers, "DELIVERER_STOP_S", 0.2)
-    async with workers.deliverer("postgresql://nowhere", wanted=True):
-        async with asyncio.timeout(20):
+    async with asyncio.timeout(120):  # by itself it never ends
+        async with workers.deliverer("postgresql://nowhere", wanted=True):
             while not told.exists():
                 await asyncio.sleep(0.01)
-        begun_s = time.monotonic()
-    assert 0.2 <= time.monotonic() - begun_s < 10
+            begun_s = time.monotonic()
+    assert time.monotonic() - begun_s >= 0.2
     assert process_gone(int(told.read_text()))

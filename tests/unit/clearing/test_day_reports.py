@@ -29,8 +29,10 @@ async def closed_day(pg: Pg, day: date, terms: CloseTerms) -> Closed:
     """A day with records of every kind, a hole, an alarm, a batch that nobody settled and a load in suspense."""
     await add_records(pg, day, 900_000, 2, [("10", 200), ("10", 300), ("01", 50), ("04", 70)])
     await pg.execute(
-        "INSERT INTO purse_gap (kind, owner, missing, opened_at) VALUES (3, 1, '[5,9)', clock_timestamp() - interval '3 days'),"
-        " (2, 335000000025, '[7,8)', clock_timestamp()), (1, 3133500100009999991, '[2,5)', clock_timestamp())"
+        "INSERT INTO purse_gap (kind, owner, missing, opened_at)"
+        " VALUES (3, 1, '[5,9)', (%s::date - 3)::timestamp AT TIME ZONE 'Asia/Shanghai'),"
+        " (2, 335000000025, '[7,8)', clock_timestamp()), (1, 3133500100009999991, '[2,5)', clock_timestamp())",
+        (day,),
     )
     await pg.execute(
         "INSERT INTO purse_alarm (kind, entry_no, business_date, card, detail)"

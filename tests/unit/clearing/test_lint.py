@@ -267,7 +267,8 @@ def test_public_keys_are_read_as_pem_and_hex_and_nothing_else() -> None:
     pem = b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(spki) + b"-----END PUBLIC KEY-----\n"
     for form in (pem, spki, pair.public.hex().encode() + b"\n", pair.public):
         assert read_public_key(form) == pair.public
-    for wrong in (b"", b"04", pem[:60], pair.public[:-1] + b"\0", b"05" + pair.public.hex().encode()[2:]):
+    beside = pair.public[:-1] + bytes([pair.public[-1] ^ 1])
+    for wrong in (b"", b"04", pem[:60], beside, b"05" + pair.public.hex().encode()[2:]):
         with pytest.raises(ValueError, match="key"):
             read_public_key(wrong)
 

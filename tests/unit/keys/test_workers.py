@@ -10,6 +10,7 @@ import pytest
 from switch.keys import workers
 from switch.keys.records import KeyState
 from switch.keys.workers import TacWorkers, VaultSnapshot, tac_records, tac_snapshot, verify_columns_in_worker
+from tests.helpers.switch_process import process_gone, until
 from tests.unit.keys.helpers import UNLOCK, set_state, vector_vault
 from tests.unit.keys.test_vault import columns_of, tac_items
 
@@ -27,6 +28,9 @@ def test_workers_begin_when_needed_with_vaults_of_their_own_and_anew_after_a_cer
         columns = columns_of([*items, items[0]._replace(tac=b"0000")])
         return pool.submit(verify_columns_in_worker, columns).result(timeout=60).tolist()
 
+    monkeypatch.setattr(
+        workers, "BROKEN_FOR_S", 3600.0
+    )  # counts from the worker's birth: the machine may be slow
     with pool:
         assert pool._pool is None
         assert check() == [True] * 12 + [False]
@@ -74,8 +78,5 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(tmp_path):
         check=False,
     )
     assert found.returncode == -signal.SIGKILL
-    assert not Path(f"/proc/{int(found.stdout)}").exists() or _is_dead(int(found.stdout))
-
-
-def _is_dead(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    # A process that ends closes its files a moment before it is a zombie.
+    until(lambda: process_gone(int(found.stdout)), 60, "the worker's end")

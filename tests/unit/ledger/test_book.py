@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ async def test_one_bad_request_is_alone_with_its_96(pg: Pg, postgres_url: str) -
         " answer, rrn, decided_at, digest) VALUES (0, %s, %s, 1, %s, 0, 1, 1, 1, 0, '51', '000000000000', now(), %s)",
         (day, bad.key.terminal_no, bad.key.stan, b"x" * 32),
     )
-    bad = bad._replace(since=day.replace(year=day.year + 1))
+    bad = bad._replace(since=day + timedelta(days=365))
     requests = [item(purchase(10, holder_id=n), since=day, holder_id=n) for n in (1, 3, 4, 5)]
     requests.insert(2, bad)
     async with a_book(postgres_url) as book:

@@ -83,14 +83,17 @@ async def test_the_purse_of_a_guest_is_asked_of_nobody_and_fails_no_batch(pg: Pg
         assert await answer(book, asked(day, account=AccountKind.PURSE, holder_id=0)) == "40"
 
 
-async def settled_behind(url: str, first: Item, second: Item) -> tuple[Any, Any]:
-    """What two books tell, of which the second comes while the first is about to commit."""
+async def settled_behind(url: str, first: Item, second: Item, *, patience_s: float = 1) -> tuple[Any, Any]:
+    """What two books tell, of which the second comes while the first is about to commit.
+
+    patience_s: how long the first leaves the second time to overtake it.
+    """
     committing, seen = asyncio.Event(), asyncio.Event()
 
     class Slow(ShardBook):
         async def _write_and_commit(self, link: Pipeline, batch: Batch) -> None:
             committing.set()
-            await asyncio.wait([asyncio.create_task(seen.wait())], timeout=1)
+            await asyncio.wait([asyncio.create_task(seen.wait())], timeout=patience_s)
             await super()._write_and_commit(link, batch)
 
     slow = Slow(0, lambda: connect(url), DE39)
@@ -150,9 +153,8 @@ async def test_a_question_whose_key_another_request_has_taken_is_undone(pg: Pg, 
     day = await seed(pg)
     async with a_book(postgres_url) as book:
         bought = asked(day)
-        question, plain = await settled_behind(
-            postgres_url, bought, item(purchase(100), since=day, stan=bought.key.stan, content=b"another")
-        )
+        another = item(purchase(100), since=day, stan=bought.key.stan, content=b"another")
+        question, plain = await settled_behind(postgres_url, bought, another, patience_s=60)  # it must
         assert isinstance(question, Asked)
         assert plain.answer == "00"
         assert await answer(book, approval(bought, question)) == "94"

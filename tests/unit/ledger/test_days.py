@@ -165,17 +165,27 @@ async def book(url: str, shard: int, stop: asyncio.Event) -> int:
     return count
 
 
+async def until_booked(pg: Pg, day: date) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            cursor = await pg.execute("SELECT 1 FROM journal WHERE business_date = %s LIMIT 1", (day,))
+            if await cursor.fetchone():
+                return
+            await asyncio.sleep(0.02)
+
+
 async def test_each_row_is_in_exactly_one_day_and_none_comes_after_the_seal_while_writers_run(
     pg: Pg, postgres_url: str
 ) -> None:
     first, second, *_ = await ensure_days(pg, 1)
     stop = asyncio.Event()
     writers = [asyncio.create_task(book(postgres_url, shard, stop)) for shard in (0, 1)]
-    await asyncio.sleep(0.3)
+    await until_booked(pg, first)
     await cut_over(pg, first, lead_s=0.2)
     sealed = await seal_day(pg, first, (0, 1))
     cursor = await pg.execute("SELECT count(*) FROM journal WHERE business_date = %s", (first,))
     at_seal = await cursor.fetchone()
+    await until_booked(pg, second)
     await asyncio.sleep(0.3)
     stop.set()
     booked = sum([await writer for writer in writers])

@@ -269,7 +269,8 @@ async def test_there_is_no_false_alarm_while_the_switch_books_folds_and_closes(
                 workers.append(asyncio.create_task(city.close()))
             await asyncio.sleep(0.05)
             reports.append(await asyncio.to_thread(report_of, postgres_url, folder))
-        while not workers[-1].done():
+        sellers = workers[:4]
+        while not workers[-1].done() or (booked <= 20 and not any(seller.done() for seller in sellers)):
             reports.append(await asyncio.to_thread(report_of, postgres_url, folder))
         stop.set()
         await asyncio.gather(*workers)

@@ -142,7 +142,7 @@ def test_a_generation_or_signature_that_was_changed_on_disk_is_named(delivered: 
     ):
         (path,) = folder.rglob(pattern)
         before = path.read_bytes()
-        path.write_bytes(before[:-4] + b"X" + before[-3:])
+        path.write_bytes(before[:-4] + bytes([before[-4] ^ 1]) + before[-3:])  # a signature may hold any byte
         named = {place.table for verdict in report_of(delivered, table).verdicts for place in verdict.places}
         path.write_bytes(before)
         assert table in named

@@ -147,7 +147,8 @@ ADDED = [
     ),  # a payout that nobody ordered
     (
         "INSERT INTO posting SELECT shard, business_date, entry_no, 1::smallint, debit_code, debit_owner, credit_code, credit_owner, amount_fen"
-        " FROM posting WHERE debit_code = 2001 LIMIT 1"
+        " FROM posting p WHERE debit_code = 2001 AND line = 0"
+        " AND NOT EXISTS (SELECT FROM posting o WHERE (o.shard, o.entry_no, o.line) = (p.shard, p.entry_no, 1)) LIMIT 1"
     ),
     "INSERT INTO original_use SELECT shard, entry_no, business_date, amount_fen, 0, NULL FROM journal WHERE kind = 1 AND answer = '51' LIMIT 1",
     "INSERT INTO account SELECT shard, account_id + 100000, holder_id + 1000, kind, 0 FROM account LIMIT 1",

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from switch.clearing.disputes.steps import ActionRefused
+from switch.domain.calendar import SHANGHAI
 from switch.domain.decisions import Outcome
 from switch.domain.errors import InputRefused, SwitchError
 from switch.operations.commands.cases import app
@@ -83,9 +84,11 @@ def test_a_case_goes_from_its_opening_to_its_end_and_everybody_sees_it(
     (line,) = document("list", "--merchant", "993350054110001")
     assert (line["charged_fen"], line["asked_action"], line["overdue"]) == (300, "", False)
     assert document("list", "--member", "01020000") == []
-    (due,) = document("due", "--days", "30")
+    # Thirty days count from the business day, which is tomorrow's from 23:00 on.
+    days = 30 + (sold.day - datetime.now(SHANGHAI).date()).days
+    (due,) = document("due", "--days", f"{days}")
     assert (due["what"], due["amount_fen"], due["overdue"]) == ("answer 05", 300, False)
-    assert document("due", "--days", "29") == []
+    assert document("due", "--days", f"{days - 1}") == []
     run("ask", "1", "--action", "05", "--reason", "50", "--why", "delivered", "--actor", "sun li")
     assert "deny" not in run("deny", "1", "--why", "no slip", "--actor", "wang fang").stdout
     assert document("close", "1", "--why", "the merchant accepts")["state"] == "CLOSED"

@@ -295,6 +295,6 @@ def test_thousands_of_bindings_are_told_with_one_word_and_a_few_card_by_card(
         run_import(
             db, write(tmp_path, bound(*({**one, "state": "ENDED"} for one in records[:2]), cards=many))
         )
-        payloads = [notice.payload for notice in listener.notifies(timeout=5, stop_after=3)]
+        payloads = [notice.payload for notice in listener.notifies(timeout=60, stop_after=3)]
     homes = db.execute("SELECT shard, card_no FROM card_route WHERE pan = ANY(%s)", [[pan_of(1), pan_of(2)]])
     assert payloads == ["bindings", *sorted(f"binding:{shard}:{card_no}" for shard, card_no in homes)]

@@ -128,7 +128,7 @@ async def test_a_change_in_another_process_is_seen_through_its_notice_and_others
     assert await directory.load(first) is not None
     assert await directory.load(third) is None
     bind(binding(1, state="ENDED"), binding(3))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while directory.get(first) is not None or await directory.load(third) is None:
             await asyncio.sleep(0.02)
     assert await directory.load(first) is None

@@ -106,8 +106,9 @@ async def test_a_parameter_that_is_missing_is_noticed_before_anything_is_sent(pi
 
 
 async def test_a_server_that_does_not_answer_in_time_counts_as_lost(postgres_url: str) -> None:
-    pipeline = Pipeline(await connect(postgres_url), round_trip_max_s=0.2)
+    pipeline = Pipeline(await connect(postgres_url))
     await pipeline.prepare({"sleep": STATEMENTS["sleep"]})
+    pipeline._round_trip_max_s = 0.2  # not before: to prepare is a round trip too
     pipeline.queue("sleep")
 
     with pytest.raises(psycopg.OperationalError, match="in time"):

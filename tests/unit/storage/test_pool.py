@@ -20,7 +20,7 @@ NOWHERE = "postgresql:///nothing?host=/nonexistent"
 @pytest.fixture
 async def pool(postgres_url: str) -> AsyncIterator[AsyncConnectionPool[AsyncConnection[Any]]]:
     made = make_pool(postgres_url, size_max=1, waiting_max=1, wait_s=0.5)
-    await made.open()
+    await made.open(wait=True, timeout=60)  # or the first connection would have to stand within wait_s
     yield made
     await made.close()
 
@@ -52,7 +52,7 @@ async def test_a_broken_connection_of_the_pool_costs_nobody_a_request(
         first = await backend(connection)
     await pg.execute("SELECT pg_terminate_backend(%s)", (first,))
 
-    async with pool.connection() as connection:
+    async with pool.connection(timeout=60) as connection:  # a new one has to be made
         assert await backend(connection) != first
 
 

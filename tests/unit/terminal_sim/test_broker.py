@@ -42,7 +42,7 @@ async def test_it_deals_the_messages_of_a_group_out_and_takes_the_largest_batch(
         sender = await MqttConnection.open(Broker("127.0.0.1", broker.port, "sender"), taking(0))
         for _ in range(6):
             await sender.publish("ccs/v1/33600001/purse/up", bytes(192_042))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await done.wait()
         assert {number for number, _ in came} == {1, 2}
         for connection in (sender, *members):
@@ -61,7 +61,7 @@ async def test_it_deals_out_frames_and_batches_of_the_switch_and_keeps_none_back
         switch = await MqttConnection.open(Broker("127.0.0.1", broker.port, "switch"), take)
         await switch.subscribe(shared_subscriptions("cardswitch"))
         bus = await MqttConnection.open(Broker("127.0.0.1", broker.port, "bus"), take)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for number in range(6):
                 await bus.publish(f"ccs/v1/33600001/{('iso', 'purse')[number % 2]}/up", bytes((number,)))
                 assert await came.get() == bytes((number,))

@@ -10,7 +10,7 @@ from switch.messages.message import Message
 from terminal_sim.faults import FaultProxy, Faults
 from terminal_sim.frames import CardData, Totals
 from terminal_sim.pos import Pos
-from terminal_sim.pos_answers import Balanced
+from terminal_sim.pos_answers import Answer, Balanced, Request
 from terminal_sim.pos_batch import NotNowError
 from terminal_sim.pos_client import Line, NoAnswerError, PosClient, RefusedError, answer_key
 from tests.unit.terminal_sim.false_switch import FalseSwitch, changed, lost_times
@@ -40,8 +40,22 @@ async def client(switch: FalseSwitch, port: int) -> AsyncIterator[PosClient]:
     made.close()
 
 
-def impatient(client: PosClient) -> PosClient:
-    return PosClient(client.pos, client.line, timeout_s=IMPATIENT_S)
+class Impatient(PosClient):
+    """Waits in vain for a moment only, so many times for each kind of message; what is answered may take its time."""
+
+    def __init__(self, client: PosClient, lost: dict[str, int]) -> None:
+        super().__init__(client.pos, client.line, timeout_s=PATIENT_S)
+        self.lost = lost
+
+    async def exchange(self, request: Request) -> Answer:
+        await self.connect()
+        lost = self.lost.get(request.mti, 0)
+        self.lost[request.mti] = lost - 1
+        self._timeout_s = IMPATIENT_S if lost > 0 else PATIENT_S
+        try:
+            return await super().exchange(request)
+        finally:
+            self._timeout_s = PATIENT_S
 
 
 async def test_a_working_day(client: PosClient, switch: FalseSwitch) -> None:
@@ -82,7 +96,7 @@ async def test_an_unbalanced_settlement_sends_the_details_and_the_records_again(
 async def test_a_lost_answer_is_reversed_before_anything_else(client: PosClient, switch: FalseSwitch) -> None:
     await client.ready()
     switch.answers["0200"] = lost_times(1)
-    outcome = await impatient(client).purchase(CARD, 1000)
+    outcome = await Impatient(client, {"0200": 1}).purchase(CARD, 1000)
     assert (outcome.approved, outcome.reversal) == (False, "00")
     reversal = switch.seen("0400")[0]
     assert reversal.fields[39] == "98"
@@ -95,7 +109,7 @@ async def test_an_unanswered_reversal_is_tried_three_times_and_then_before_the_n
     client: PosClient, switch: FalseSwitch
 ) -> None:
     await client.ready()
-    hurried = impatient(client)
+    hurried = Impatient(client, {"0200": 1, "0400": 6})
     switch.answers["0200"] = lost_times(1)
     switch.answers["0400"] = lost_times(6)
     outcome = await hurried.purchase(CARD, 1000)
@@ -134,7 +148,7 @@ async def test_a_refund_and_an_upload_are_sent_again_as_they_were(
 ) -> None:
     receipt = (await client.purchase(CARD, 1000)).receipt
     assert receipt is not None
-    hurried = impatient(client)
+    hurried = Impatient(client, {"0220": 2, "0320": 2})
     switch.answers = {"0220": lost_times(2), "0320": lost_times(2)}
     assert (await hurried.refund(receipt, 300)).approved
     assert len({m.body for m in switch.seen("0220")}) == 1

@@ -58,7 +58,7 @@ async def joined(tmp_path, algorithm="SM4", script=None, *, activate=None, rotat
 
     secrets = SECRETS[algorithm]
     async with SimulatedHost(BCD, secrets, book(10**9, pin="864209"), script) as host:
-        terms = replace(QUICK, port=host.port, connections=connections, answer_s=5.0)
+        terms = replace(QUICK, port=host.port, connections=connections)
         other = replace(terms, name="nobody", parties=PARTIES._replace(receiver="09990000"))
         watched = Seen()
         hosts = HostLinks(

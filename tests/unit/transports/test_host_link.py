@@ -85,13 +85,12 @@ SCRIPTED = [
 async def test_what_a_host_does_is_told_apart_and_its_reversal_restores_the_account(
     tmp_path, step, told, booked
 ):
-    answer_s = SHORT_S if told is Unknown.SILENT else 20.0
-    async with linked(tmp_path, Script(step), answer_s=answer_s) as (link, host, _):
+    async with linked(tmp_path, Script(step)) as (link, host, _):
         bought = request()
-        outcome = await ask(link, bought)
+        outcome = await ask(link, bought, within_s=SHORT_S if told is Unknown.SILENT else 600.0)
         assert (outcome.code if isinstance(told, str) else outcome.why) == told
         assert isinstance(outcome, HostAnswer if isinstance(told, str) else HostTimeout)
-        assert balances(host) == [OPENING_FEN - (PRICE if booked else 0)]
+        await until(lambda: balances(host) == [OPENING_FEN - (PRICE if booked else 0)])
         if step.behaviour is Behaviour.HALF_OPEN:
             return  # nothing more comes through this connection; the next test is about that
         await until(lambda: link.usable)
@@ -101,14 +100,10 @@ async def test_what_a_host_does_is_told_apart_and_its_reversal_restores_the_acco
 
 
 async def test_a_half_open_connection_is_found_by_an_echo_and_replaced(tmp_path):
-    async with linked(
-        tmp_path, Script(Step(Behaviour.HALF_OPEN)), quiet_s=0.3, network_answer_s=0.5, answer_s=SHORT_S
-    ) as (
-        link,
-        host,
-        watched,
-    ):
-        assert (await ask(link, request())).why is Unknown.SILENT
+    async with linked(tmp_path, Script(Step(Behaviour.HALF_OPEN)), quiet_s=0.3) as (link, host, watched):
+        # Of this connection only, since the next one must be answered; and longer than the request waits.
+        link._lines[0].session._answer_s = 2.0
+        assert (await ask(link, request(), within_s=SHORT_S)).why is Unknown.SILENT
         await until(lambda: watched.closed["session"] == 1)
         await until(lambda: link.usable)
         assert (await ask(link, request(2))).code == "00"
@@ -179,9 +174,9 @@ async def test_a_host_that_comes_back_with_an_old_sequence_deceives_nobody(tmp_p
 
 
 async def test_the_same_message_again_moves_nothing_and_gets_the_same_answer(tmp_path):
-    async with linked(tmp_path, Script(Step(Behaviour.SILENT)), answer_s=SHORT_S) as (link, host, _):
+    async with linked(tmp_path, Script(Step(Behaviour.SILENT))) as (link, host, _):
         asked = request(step=HostStep.ADVICE)
-        assert (await ask(link, asked)).why is Unknown.SILENT
+        assert (await ask(link, asked, within_s=SHORT_S)).why is Unknown.SILENT
         answers = [await ask(link, asked, repeat=True) for _ in range(3)]
         assert len(set(answers)) == 1
         assert answers[0].code == "00"
@@ -299,19 +294,19 @@ async def test_a_request_that_leaves_no_time_for_an_answer_is_not_sent(tmp_path)
 
 
 async def test_the_breaker_opens_refuses_at_once_probes_and_closes(tmp_path):
-    terms = BreakerTerms(failures=3, open_s=0.3, open_max_s=0.6, probes=2)
-    async with linked(tmp_path, Script(*[Step(Behaviour.SILENT)] * 5), breaker=terms, answer_s=SHORT_S) as (
+    terms = BreakerTerms(failures=3, open_s=2.0, open_max_s=2.0, probes=2)
+    async with linked(tmp_path, Script(*[Step(Behaviour.SILENT)] * 5), breaker=terms) as (
         link,
         host,
         watched,
     ):
-        first = await asyncio.gather(*(ask(link, request(trace)) for trace in range(1, 4)))
+        first = await asyncio.gather(*(ask(link, request(trace), within_s=SHORT_S) for trace in range(1, 4)))
         assert {outcome.why for outcome in first} == {Unknown.SILENT}
         assert link.figures().breaker is BreakerState.OPEN
         assert (await ask(link, request(4))).why is Refusal.BREAKER
-        assert host.counts["0200"] == 3
         await until(lambda: link.figures().breaker is BreakerState.HALF_OPEN)
-        probes = await asyncio.gather(*(ask(link, request(trace)) for trace in range(5, 9)))
+        assert host.counts["0200"] == 3
+        probes = await asyncio.gather(*(ask(link, request(trace), within_s=SHORT_S) for trace in range(5, 9)))
         assert sorted(str(outcome.why) for outcome in probes) == sorted(
             map(str, [Unknown.SILENT, Unknown.SILENT, Refusal.BREAKER, Refusal.BREAKER])
         )
@@ -324,7 +319,7 @@ async def test_the_breaker_opens_refuses_at_once_probes_and_closes(tmp_path):
 async def test_a_connection_that_breaks_under_many_requests_counts_once_against_the_host(tmp_path):
     terms = BreakerTerms(failures=3, open_s=5.0, open_max_s=5.0, probes=1)
     script = Script(*[Step(Behaviour.DEAF)] * 10, Step(Behaviour.DIES, 0.05))
-    async with linked(tmp_path, script, breaker=terms, answer_s=5.0) as (link, _, _):
+    async with linked(tmp_path, script, breaker=terms) as (link, _, _):
         outcomes = await asyncio.gather(*(ask(link, request(trace)) for trace in range(1, 12)))
         assert {outcome.why for outcome in outcomes} == {Unknown.LINE_LOST}
         await until(lambda: link.usable)
@@ -346,7 +341,7 @@ async def test_stopping_lets_what_is_in_flight_be_answered_and_signs_off(tmp_pat
     async with linked(tmp_path, Script(Step(Behaviour.SLOW, 0.2))) as (link, host, watched):
         task = asyncio.ensure_future(ask(link, request()))
         await until(lambda: host.counts["slow"])
-        await link.stop(5.0)
+        await link.stop(60.0)
         assert (await task).code == "00"
         assert (await ask(link, request(2))).why is Refusal.NO_LINE
         assert host.counts["0800 002"] == 1

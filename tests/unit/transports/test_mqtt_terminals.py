@@ -16,7 +16,7 @@ from tests.helpers.mqtt import Station
 
 pytestmark = pytest.mark.server  # a broker
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 TERMINAL = "33600001"
 
 

@@ -62,7 +62,7 @@ async def listening(
     port = await listener.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield listener, watch, reader, writer
     finally:
         writer.close()

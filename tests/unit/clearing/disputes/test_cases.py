@@ -194,7 +194,11 @@ async def test_a_chargeback_is_final_when_nobody_answers_in_time(town: Disputes)
     bought = await town.buy()
     case_no = (await town.did(bought, "04")).case_no
     assert await lapse(town.pg) == 0
-    await town.pg.execute("UPDATE dispute_case SET charged_on = charged_on - 31, due_on = due_on - 31")
+    # From the calendar's today, which the business day is ahead of from 23:00 on.
+    await town.pg.execute(
+        "UPDATE dispute_case SET charged_on = n.today - 31, due_on = n.today - 1"
+        "  FROM (SELECT (clock_timestamp() AT TIME ZONE INTERVAL '8 hours')::date AS today) AS n"
+    )
     await refused(town, Rule.LIMIT, town.ask(case_no, asking("05")))
     assert await lapse(town.pg) == 1
     assert await town.rows("SELECT state FROM dispute_case") == [("CLOSED",)]

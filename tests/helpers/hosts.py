@@ -126,7 +126,7 @@ class Watched:
         self.closed[reason] += 1
 
 
-# As quick as a test can be. Tests of time-outs ask for SHORT_S; the others must not meet one on a busy machine.
+# As quick as a test can be. Tests of time-outs ask for their own, such as SHORT_S; the others must not meet one on a busy machine.
 SHORT_S = 0.8
 QUICK = LinkTerms(
     name="bank",
@@ -136,8 +136,8 @@ QUICK = LinkTerms(
     parties=PARTIES,
     connections=1,
     answer_s=20.0,
-    connect_s=2.0,
-    network_answer_s=1.0,
+    connect_s=20.0,
+    network_answer_s=20.0,
     quiet_s=30.0,
     reconnect_min_s=0.02,
     reconnect_max_s=0.1,

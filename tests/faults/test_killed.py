@@ -14,7 +14,7 @@ from tests.helpers.town import Town
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 TILLS = 24
-BACK_S = 60.0
+BACK_S = 180.0
 
 
 class Served:

@@ -23,10 +23,6 @@ WITHIN_S = 120.0
 
 @pytest.fixture(scope="module")
 def switch(town: Town) -> SwitchProcess:
-    calendar = town.folder / "calendar.json"
-    first = date.today().year  # noqa: DTZ011  only to name years that have a calendar
-    calendar.write_text(json.dumps({"years": [first, first + 1]}))
-    town.environment["CARDSWITCH_CLEARING__CALENDAR_FILE"] = str(calendar)
     town.serve()  # has the database, and closes nothing
     return beside(town)
 

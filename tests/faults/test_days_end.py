@@ -22,10 +22,6 @@ TILLS = 32
 
 @pytest.fixture(scope="module")
 def both(town: Town) -> tuple[SwitchProcess, SwitchProcess]:
-    calendar = town.folder / "calendar.json"
-    first = date.today().year  # noqa: DTZ011  only to name years that have a calendar
-    calendar.write_text(json.dumps({"years": [first, first + 1]}))
-    town.environment["CARDSWITCH_CLEARING__CALENDAR_FILE"] = str(calendar)
     return town.serve(), town.serve_beside()
 
 

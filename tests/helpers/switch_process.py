@@ -16,8 +16,8 @@ from pathlib import Path
 from terminal_sim.pos_client import Line
 from tests.helpers.zygote import Forked, fork
 
-READY_S = 60.0
-END_S = 60.0
+READY_S = 300.0
+END_S = 300.0
 COMMAND_S = 600.0
 
 

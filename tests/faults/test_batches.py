@@ -167,7 +167,8 @@ async def test_a_batch_that_loses_a_deadlock_is_run_again_and_all_of_it_approved
                 pair_wire = await send_all(till, pair)
                 await queued(process, 2)
             assert await answers(till, [first], wire) == {int(first.fields[11]): "00"}
-            # Both wait for `low`, the batch before the other. It looks for a deadlock once, so there must be one as soon as it waits for `high`.
+            # Both wait for `low`, the batch before the other: it looks for a deadlock but once, so there must
+            # be one as soon as it waits for `high`.
             await waiting_for_locks(town)
             crossing = asyncio.create_task(other.execute(LOCK, [low.pan]))
             await waiting_for_locks(town, 2)

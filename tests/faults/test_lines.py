@@ -201,7 +201,8 @@ async def test_what_cannot_be_answered_closes_the_line_after_the_answers_before_
 ) -> None:
     seen = Seen()
     till = await Till(town.new_terminal(), seen, process.line).sign_on()
-    # Of a terminal that never signs on: after the word of a sign-on it would be looked up once more, and what waits when a line ends is lost.
+    # Of a terminal that never signs on: after the word of a sign-on it would be looked up once more, and
+    # what waits when a line ends is lost.
     other = Till(town.new_terminal(), seen, process.line).pos
     good = other.pack(other.echo())
     purchase = bytearray(till.pos.pack(till.pos.purchase(town.new_card("rich"), 1)))

@@ -126,7 +126,8 @@ class Watched:
         self.closed[reason] += 1
 
 
-# As quick as a test can be. Tests of time-outs ask for their own, such as SHORT_S; the others must not meet one on a busy machine.
+# As quick as a test can be. Tests of time-outs ask for their own, such as SHORT_S; the others must not
+# meet one on a busy machine.
 SHORT_S = 0.8
 QUICK = LinkTerms(
     name="bank",

@@ -14,7 +14,7 @@ _kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port on which nobody listens, and that nobody else is given: it stays ours until this process ends. Whoever shares addresses may listen."""
+    """A port that nobody else is given until this process ends. Whoever shares addresses may listen on it."""
     kept = socket.socket()
     kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     kept.bind(("127.0.0.1", 0))

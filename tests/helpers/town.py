@@ -71,7 +71,7 @@ CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
 
 
 def years_around() -> list[int]:
-    """Years for a calendar, in which a day of now can be settled: next year's is published late in this one."""
+    """Years of a calendar by which a day of now is settled: next year's is published late in this one."""
     first = date.today().year  # noqa: DTZ011  either year does
     return [first, first + 1]
 

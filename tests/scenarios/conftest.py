@@ -24,7 +24,7 @@ class Two(NamedTuple):
 
 
 async def asked(client: PosClient, card: CardData) -> Processing:
-    """What a terminal is asked to do, by balance inquiries: word of a change takes its time to a process that knows the terminal."""
+    """What a terminal is asked to do, once word of a change has come to a process that knows it."""
     async with asyncio.timeout(60):
         while (found := (await client.balance(card)).processing) == Processing.NONE:
             await asyncio.sleep(0.02)

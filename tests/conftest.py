@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from psycopg import AsyncConnection
 
 from switch.storage.embedded import EmbeddedPostgres
@@ -23,7 +23,8 @@ from switch.telemetry import logs
 from tests.helpers.switch_process import process_gone
 from tests.helpers.town import Town
 
-settings.register_profile("here", deadline=None)  # machines are shared: how long an example took says nothing
+# Machines are shared: how long an example took, or its making, says nothing.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")
 
 # Tests start some hundred processes of the switch. Where Python must not keep what it compiled, each of them compiles the whole

@@ -16,8 +16,8 @@ from terminal_sim.host.ledger_file import replay
 
 ACCOUNTS, BOOKS = "bank-accounts.json", "bank-books.jsonl"
 HABIT = "slow:0.02"  # it books at once, and its answer is 20 ms on the way
-LINES_TIMEOUT_S = 60.0
-TOLD_TIMEOUT_S = 60.0
+LINES_TIMEOUT_S = 300.0
+TOLD_TIMEOUT_S = 300.0
 POLL_S = 0.05
 ASKED_MAX = 40
 

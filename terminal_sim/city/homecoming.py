@@ -26,7 +26,7 @@ from terminal_sim.records import Phase
 DUPLICATE = "03"
 UPLOADS_AT_ONCE = 10
 BATCH_RECORDS = 50
-BROKER_S = 10.0
+BROKER_S = 60.0
 RECEIPT_S = 3.0  # then a batch is sent again: one device loses its first receipt
 COPIES = 20
 RECORD_SERIAL, PSAM_SERIAL = "record_serial", "psam_serial"  # as `cardswitch purse missing` calls them

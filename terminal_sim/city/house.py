@@ -23,7 +23,7 @@ from terminal_sim.city.process import ERROR_LINES_MAX, HouseError, Resident, end
 MARKER = "city.json"  # what makes a folder ours to clear
 LOCK = "city.lock"
 COMMAND_TIMEOUT_S = 300.0
-METRICS_TIMEOUT_S = 10.0
+METRICS_TIMEOUT_S = 60.0
 METRICS_BYTES_MAX = 1 << 24
 
 

@@ -23,7 +23,7 @@ from terminal_sim.city.tally import CountedClient, CountedKiosk
 
 TILLS = 16  # every second one takes bank cards
 UNTIL_SILENCE_S = 0.6
-UNTIL_DEATH_MAX_S = 5.0
+UNTIL_DEATH_MAX_S = 20.0  # below the time-out of a question
 AWAY_S = 2.5
 PAUSE_S = 0.1
 BIG_FEN = (bank.STAND_IN_FEN + 1, 4 * bank.STAND_IN_FEN)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from switch.domain.errors import SwitchError
 
-READY_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 40.0
+READY_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 120.0
 LINE_BYTES_MAX = 1 << 22
 ERROR_LINES_MAX = 12
 _PR_SET_PDEATHSIG = 1

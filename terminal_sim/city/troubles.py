@@ -39,7 +39,7 @@ async def strangers(street: Street, client: CountedClient, random: Random) -> No
     await client.ready()
     for _ in range(STRANGERS):
         false = Terminal(real.terminal_id, real.merchant_id, random.randbytes(16), real.mac_id)
-        stranger = PosClient(Pos(false), street.line, tries=1, timeout_s=10.0)
+        stranger = PosClient(Pos(false), street.line, tries=1, timeout_s=60.0)
         try:
             await stranger.sign_on()
             street.books.fault("a stranger could read working keys")
@@ -50,7 +50,7 @@ async def strangers(street: Street, client: CountedClient, random: Random) -> No
         finally:
             stranger.close()
     unknown = Terminal("NOBODY00", real.merchant_id, random.randbytes(16), 1)
-    stranger = PosClient(Pos(unknown), street.line, tries=1, timeout_s=10.0)
+    stranger = PosClient(Pos(unknown), street.line, tries=1, timeout_s=60.0)
     try:
         await stranger.sign_on()
         street.books.fault("an unknown terminal could sign on")
@@ -74,7 +74,7 @@ async def _noise(street: Street, random: Random) -> None:
     with suppress(OSError):
         writer.write(random.randbytes(NOISE_BYTES))
         await writer.drain()
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             while await reader.read(4_096):
                 pass
         street.happened("lines full of noise, closed")

@@ -159,15 +159,20 @@ async def test_a_batch_that_loses_a_deadlock_is_run_again_and_all_of_it_approved
     first = till.pos.purchase(gate, 1)
     pair = [till.pos.purchase(card, 1) for card in (low, high)]
     async with holding(town, high) as other:
-        await other.execute("SET LOCAL deadlock_timeout = '60s'")  # so that the batch finds it, and loses
-        async with holding(town, gate):
-            wire = await send_all(till, [first])
+        await other.execute("SET LOCAL deadlock_timeout = '600s'")  # so that the batch finds it, and loses
+        async with holding(town, low):
+            async with holding(town, gate):
+                wire = await send_all(till, [first])
+                await waiting_for_locks(town)
+                pair_wire = await send_all(till, pair)
+                await queued(process, 2)
+            assert await answers(till, [first], wire) == {int(first.fields[11]): "00"}
+            # Both wait for `low`, the batch before the other: it looks for a deadlock but once, so there must
+            # be one as soon as it waits for `high`.
             await waiting_for_locks(town)
-            pair_wire = await send_all(till, pair)
-            await queued(process, 2)
-        assert await answers(till, [first], wire) == {int(first.fields[11]): "00"}
-        await waiting_for_locks(town)  # the batch has `low` and waits for `high`
-        await other.execute(LOCK, [low.pan])
+            crossing = asyncio.create_task(other.execute(LOCK, [low.pan]))
+            await waiting_for_locks(town, 2)
+        await crossing
     assert set((await answers(till, pair, pair_wire)).values()) == {"00"}
     async with asyncio.timeout(60):
         while await deadlocks(town) == before:  # counted when the loser's connection next rests

@@ -338,7 +338,7 @@ async def silent_port() -> AsyncIterator[tuple[int, asyncio.Event]]:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not what():
             await asyncio.sleep(0.02)
 
@@ -357,7 +357,7 @@ async def test_a_partner_who_says_nothing_holds_up_neither_the_others_nor_the_en
         (server.inbox / f"{take_away(server)[0]}.ack").write_text("")
         await until(lambda: not list(server.inbox.iterdir()))  # a later visit, while the other still waits
         stopping.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await keeping
 
 
@@ -370,7 +370,7 @@ async def test_a_visit_that_hangs_in_the_middle_of_a_file_ends_at_once_and_goes_
         keeping = asyncio.create_task(Deliverer(city.url, at).keep_on(stopping))
         await stalled.wait()
         stopping.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await keeping
     assert (await visit(settings(server, city))).fault == ""
     assert len(check_whole(server)) == 3
@@ -429,6 +429,6 @@ async def test_a_file_without_end_on_the_server_is_not_read_further_than_it_shou
             yield bytes(1_000)
 
     monkeypatch.setattr(SftpPartner, "read", endless)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         assert "what lies there is not what was sent" in (await visit(settings(server, city))).fault
     assert not list(server.inbox.glob("*.ok"))

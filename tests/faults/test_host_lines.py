@@ -27,7 +27,7 @@ async def test_a_connection_cut_at_any_byte_leaves_an_unknown_end_that_a_reversa
     async with (
         linked(tmp_path, accounts=book(10**9)) as (direct, host, _),
         FaultProxy("127.0.0.1", host.port) as proxy,
-        linked(tmp_path / "behind", port=proxy.port, answer_s=5.0, reconnect_min_s=0.002) as (link, _, _),
+        linked(tmp_path / "behind", port=proxy.port, reconnect_min_s=0.002) as (link, _, _),
     ):
         opening = host.book.balance_fen(request().card.reveal())
         cut = 1
@@ -100,7 +100,7 @@ async def test_a_host_that_asks_and_does_not_read_is_closed_before_memory_grows(
 
 async def test_a_host_that_dies_in_the_middle_of_many_leaves_each_with_one_end(tmp_path):
     script = Script(*[Step(Behaviour.NORMAL)] * 50, Step(Behaviour.DIES, 0.05))
-    async with linked(tmp_path, script, accounts=book(10**9), answer_s=2.0) as (link, host, watched):
+    async with linked(tmp_path, script, accounts=book(10**9)) as (link, host, watched):
         asked = [request(trace) for trace in range(1, 201)]
         outcomes = await asyncio.gather(*(ask(link, one) for one in asked))
         answered = [outcome for outcome in outcomes if isinstance(outcome, HostAnswer)]
@@ -120,7 +120,7 @@ async def test_frames_that_arrive_byte_by_byte_are_frames(tmp_path):
         drip = Faults(drip_bytes=1)
         async with (
             FaultProxy("127.0.0.1", host.port, up=drip, down=drip) as proxy,
-            linked(tmp_path, port=proxy.port, answer_s=10.0) as (link, _, _),
+            linked(tmp_path, port=proxy.port) as (link, _, _),
         ):
             assert (await ask(link, request())).code == "00"
             assert balances(host) == [OPENING_FEN - PRICE]

@@ -1,6 +1,7 @@
 """kill -9 of the switch and of PostgreSQL under load: what a terminal was told is booked, and service comes back by itself."""
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -14,7 +15,7 @@ from tests.helpers.town import Town
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 TILLS = 24
-BACK_S = 60.0
+BACK_S = 180.0
 
 
 class Served:
@@ -77,7 +78,13 @@ async def test_a_backend_of_postgresql_killed_under_load_is_survived_too(served:
     data_dir = served.town.data_dir
     async with served.load(8) as load:
         await load.more(100)
-        os.kill(max(postgres_pids(data_dir)), signal.SIGKILL)  # the postmaster then restarts all of them
+        killed = False
+        while not killed:  # one may have ended by itself meanwhile
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(
+                    max(postgres_pids(data_dir)), signal.SIGKILL
+                )  # the postmaster then restarts all of them
+                killed = True
         await load.more(8 + 200)
     check_books(served.town.database_url, [served.seen])
 

@@ -1,6 +1,7 @@
 """Bad lines: frames cut at every byte, noise, strangers, limits. The line ends, and nobody else notices."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from random import Random
 
@@ -29,9 +30,10 @@ def strict(town: Town, process: SwitchProcess) -> SwitchProcess:
     return town.serve_beside(
         terminals__connections_max=12,
         terminals__connections_per_address_max=8,
-        terminals__idle_s=2,
+        # Not less: a busy machine must keep within them where a test does not mean to pass them.
+        terminals__idle_s=8,
         terminals__partial_frame_s=1,
-        terminals__stranger_s=3,
+        terminals__stranger_s=10,
         terminals__stranger_frames_max=32,
         terminals__in_flight_max=4,
     )
@@ -169,7 +171,8 @@ async def test_noise_closes_its_own_line_and_never_the_switch(
         for data in _noise():
             wire = await Wire.open(process.line)
             wire.send(data)
-            wire.writer.write_eof()
+            with contextlib.suppress(OSError):  # it may have been closed already
+                wire.writer.write_eof()
             assert await wire.closed_by_switch() == []
             wire.close()
     assert process.private_kb() - before_kb < 16_384
@@ -198,7 +201,10 @@ async def test_what_cannot_be_answered_closes_the_line_after_the_answers_before_
 ) -> None:
     seen = Seen()
     till = await Till(town.new_terminal(), seen, process.line).sign_on()
-    good = till.pos.pack(till.pos.echo())
+    # Of a terminal that never signs on: after the word of a sign-on it would be looked up once more, and
+    # what waits when a line ends is lost.
+    other = Till(town.new_terminal(), seen, process.line).pos
+    good = other.pack(other.echo())
     purchase = bytearray(till.pos.pack(till.pos.purchase(town.new_card("rich"), 1)))
     bitmap = int.from_bytes(purchase[15:23])
     if kind == "unknown MTI":
@@ -213,11 +219,7 @@ async def test_what_cannot_be_answered_closes_the_line_after_the_answers_before_
         purchase[15:23] = bytes([0x80, *bytes(7)])
     wire = await Wire.open(process.line)
     wire.send(good)
-    assert decode(await wire.body()).fields[39] == "00"
-    # Word of the sign-on has gone round by then. Before, an echo may have to look its terminal up, and what waits when a line ends is lost.
-    await asyncio.sleep(0.5)
-    wire.send(good)
-    assert decode(await wire.body()).fields[39] == "00"
+    assert decode(await wire.body()).fields[39] == "00"  # looked up, and known from now on
     wire.send(good + bytes(purchase) + good)
     assert [decode(body).fields[39] for body in await wire.closed_by_switch()] == ["00"]
 
@@ -288,7 +290,7 @@ async def test_a_terminal_that_only_echoes_after_a_good_mac_keeps_its_line(
     wire = await Wire.open(strict.line)
     assert (await wire.answer(till.pos.pack(till.pos.purchase(town.new_card(), 1)))).fields[39] == "00"
     echo = till.pos.pack(till.pos.echo())
-    for _ in range(50):  # more than strangers may send, for longer than strangers may stay
+    for _ in range(130):  # more than strangers may send, for longer than strangers may stay
         assert (await wire.answer(echo)).fields[39] == "00"
         await asyncio.sleep(0.1)
 

@@ -58,13 +58,13 @@ def grow_old(url: str) -> None:
 
 def move(source: str, target: str) -> None:
     """pg_dump | psql, as docs/operations.md says."""
-    dump = subprocess.run([binaries() / "pg_dump", source], stdout=subprocess.PIPE, check=True, timeout=120)
+    dump = subprocess.run([binaries() / "pg_dump", source], stdout=subprocess.PIPE, check=True, timeout=600)
     subprocess.run(
         [binaries() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target],
         input=dump.stdout,
         stdout=subprocess.DEVNULL,
         check=True,
-        timeout=120,
+        timeout=600,
     )
 
 

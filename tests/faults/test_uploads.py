@@ -149,7 +149,7 @@ async def test_uploads_while_postgresql_and_a_switch_are_killed_count_every_reco
         both[1].kill()
         town.processes.remove(both[1])
         # A switch that starts without a database ends at once, and a supervisor starts it again.
-        await asyncio.to_thread(until, both[0].ready, 60, "PostgreSQL's return")
+        await asyncio.to_thread(until, both[0].ready, 180, "PostgreSQL's return")
         both[1] = await asyncio.to_thread(town.serve_beside)
     for till, _ in buses:
         assert accepted(town, till.terminal.terminal_id) == list(range(1, 41))

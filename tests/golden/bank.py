@@ -16,7 +16,7 @@ from tests.golden.requests import root_key
 BANK: Final = "01020000"
 MAC_ID: Final = 5
 OPENING_FEN: Final = 1_000_000
-SIGN_ON_S: Final = 60.0  # the switch tries to connect every 30 s at the latest
+SIGN_ON_S: Final = 180.0  # the switch tries to connect every 30 s at the latest
 ACCOUNTS: Final = (
     Account("6228480123456789007", OPENING_FEN, "123456"),  # bound to the card of ISO-09 by the seed
     Account("622848012345678900", OPENING_FEN, "123456"),

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from terminal_sim.host.ledger_file import LedgerFile
 from terminal_sim.host.script import Script
 from terminal_sim.host.server import SimulatedHost
 from tests.helpers.hosts import SECRETS
+from tests.helpers.local_server import free_port
 from tests.helpers.switch_process import SwitchProcess
 from tests.helpers.till import Till
 from tests.helpers.town import Town
@@ -26,7 +26,7 @@ from tests.unit.routing.tables import write
 
 BANK, FUND, CITY = "01020000", "09350000", "99993310"
 HOSTS = {"bank": BANK, "fund": FUND, "city": CITY}
-ANSWER_S = 2.0
+ANSWER_S = 5.0  # some tests wait for it; the others must not meet it on a busy machine
 OPENING_FEN = 100_000
 
 REGISTRY: dict[str, Any] = {
@@ -55,14 +55,6 @@ def neighbour(number: int) -> CardData:
     """A card of the next city."""
     payload = f"313310{number:012d}"
     return CardData(payload + luhn_digit(payload), "001")
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def keys_file(folder: Path) -> Path:
@@ -148,7 +140,7 @@ async def host_of(
 async def signed_on(city: Banked, name: str, *processes: SwitchProcess) -> None:
     """Wait until processes (both, if none is named) have a line to a host."""
     for process in processes or (city.one, city.other):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await asyncio.to_thread(process.metric, "cardswitch_host_lines", host=name) < 1:
                 await asyncio.sleep(0.02)
 
@@ -157,6 +149,13 @@ def rows(city: Banked, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """What the database says."""
     with psycopg.connect(city.town.database_url) as connection:
         return connection.execute(query.encode(), parameters).fetchall()
+
+
+async def being_asked(city: Banked, card: CardData) -> None:
+    """Wait until there is a question about a card that has not ended."""
+    async with asyncio.timeout(60):
+        while all(state for state, _ in await asyncio.to_thread(legs, city, card)):
+            await asyncio.sleep(0.02)
 
 
 def legs(city: Banked, card: CardData) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from terminal_sim.pos_answers import Request, UnusableAnswerError
 from terminal_sim.pos_client import Line
 from tests.helpers.till import LineClosedError, Till
 
-RECOVER_S = 60.0  # how long a till tries before the test has failed
+RECOVER_S = 300.0  # how long a till tries before the test has failed
 TRY_S = 5.0  # a switch that cannot say what became of a request says nothing
 PAUSE_S = 0.05
 AGAIN = frozenset({"96"})  # said when nothing is known to have happened
@@ -24,11 +24,18 @@ class Load:
     """Tills at work until told to stop. `lines` may be changed while they work: it is asked before each try."""
 
     def __init__(
-        self, tills: Sequence[Till], cards: Sequence[CardData], lines: Callable[[], Sequence[Line]], seed: int
+        self,
+        tills: Sequence[Till],
+        cards: Sequence[CardData],
+        lines: Callable[[], Sequence[Line]],
+        seed: int,
+        *,
+        try_s: float = TRY_S,
     ) -> None:
         self.tills = tills
         self.cards = cards
         self.lines = lines
+        self._try_s = try_s
         self.broken = 0  # tries that found no answer
         self.malfunctions = 0
         self.answered = 0
@@ -77,7 +84,7 @@ class Load:
                 line = lines[turn % len(lines)]
                 turn += 1
                 try:
-                    async with asyncio.timeout(TRY_S):
+                    async with asyncio.timeout(self._try_s):
                         code = await self._try(till, request, line)
                 except (LineClosedError, OSError):  # TimeoutError is one
                     till.break_off()

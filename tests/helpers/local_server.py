@@ -9,13 +9,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
-STARTED_S = 20.0
+STARTED_S = 60.0
+_kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nobody else is given until this process ends. Whoever shares addresses may listen on it."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    port: int = kept.getsockname()[1]
+    return port
 
 
 class LocalServer(ABC):

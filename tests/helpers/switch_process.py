@@ -16,8 +16,8 @@ from pathlib import Path
 from terminal_sim.pos_client import Line
 from tests.helpers.zygote import Forked, fork
 
-READY_S = 60.0
-END_S = 60.0
+READY_S = 300.0
+END_S = 300.0
 COMMAND_S = 600.0
 
 
@@ -126,7 +126,7 @@ class SwitchProcess:
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of an HTTP path."""
         try:
-            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=60) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:

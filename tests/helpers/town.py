@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Self
@@ -67,6 +68,12 @@ CARDS: Final[dict[str, tuple[int, dict[str, Any]]]] = {
     "loaded pin": (4, {"online_opening_fen": OPENING_FEN, "purse_opening_fen": 0, "pin": PIN}),
     "loaded lost": (2, {"purse_opening_fen": 0, "state": "LOSS_FORMAL"}),
 }
+
+
+def years_around() -> list[int]:
+    """Years of a calendar by which a day of now is settled: next year's is published late in this one."""
+    first = date.today().year  # noqa: DTZ011  either year does
+    return [first, first + 1]
 
 
 def pan_of(number: int) -> str:
@@ -197,12 +204,15 @@ class Town:
         self._buses = count(BUSES)
         self._kiosks = count(KIOSKS)
         self._starts = count(1)
+        calendar = folder / "calendar.json"
+        calendar.write_text(json.dumps({"years": years_around()}), encoding="utf-8")
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("CARDSWITCH_")
         } | {
             "CARDSWITCH_DATA_DIR": str(self.data_dir),
             "CARDSWITCH_TERMINALS__PORT": "0",
             "CARDSWITCH_HTTP__PORT": "0",
+            "CARDSWITCH_CLEARING__CALENDAR_FILE": str(calendar),
             "CARDSWITCH_CLEARING__AUTO_CLOSE": "false",  # tests end days, and say when one is closed
             "CARDSWITCH_DATABASE__EMBEDDED_MEMORY_MB": "128",
             "CARDSWITCH_TELEMETRY__LOG_LEVEL": "warning",

@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 
 _REQUEST_MAX: Final = 200_000  # bytes; an environment is most of it
 _NUMBER: Final = struct.Struct("i")
-_START_S: Final = 60.0
+_START_S: Final = 300.0
 # Imported by some commands only when they run, and each takes as long as a whole command otherwise does.
 _LATE_IMPORTS: Final = (
     "switch.app",

@@ -1,10 +1,14 @@
 """One town served by two processes on one database, for all tests of this folder that leave it running."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 import pytest
 
+from switch.messages.answers import Processing
+from terminal_sim.frames import CardData
+from terminal_sim.pos_client import PosClient
 from tests.helpers.switch_process import SwitchProcess
 from tests.helpers.till import Seen, Wire, check_books
 from tests.helpers.town import Town
@@ -17,6 +21,14 @@ class Two(NamedTuple):
     town: Town
     one: SwitchProcess  # holds the embedded server
     other: SwitchProcess
+
+
+async def asked(client: PosClient, card: CardData) -> Processing:
+    """What a terminal is asked to do, once word of a change has come to a process that knows it."""
+    async with asyncio.timeout(60):
+        while (found := (await client.balance(card)).processing) == Processing.NONE:
+            await asyncio.sleep(0.02)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.helpers.switch_process import SwitchProcess, cardswitch
+from tests.helpers.town import years_around
 from tests.scenarios.foreign_client import Terminal
 from tests.scenarios.foreign_crypto import Algorithm, terminal_master_key
 
@@ -52,6 +53,7 @@ class ForeignCity:
             "CARDSWITCH_TERMINALS__PORT": "0",
             "CARDSWITCH_HTTP__PORT": "0",
             "CARDSWITCH_CLEARING__AUTO_CLOSE": "false",
+            "CARDSWITCH_CLEARING__CALENDAR_FILE": str(folder / "calendar.json"),
             "CARDSWITCH_INSTITUTION__OWN_ID": OWN,
             "CARDSWITCH_INSTITUTION__ACQUIRER_CODE": ACQUIRER_CODE,
             "CARDSWITCH_INSTITUTION__CENTRE_ID": "88880000",
@@ -67,6 +69,7 @@ class ForeignCity:
     def build(self) -> "ForeignCity":
         """Make the data directory, bring in keys and registry."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._file("calendar", {"years": years_around()})
         self.run("init")
         keys = [
             {"type": kind, "algorithm": algorithm, "components": [root.hex().upper()]}

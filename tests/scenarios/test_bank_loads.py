@@ -9,7 +9,7 @@ from terminal_sim.frames import CardData
 from terminal_sim.host.script import read_script
 from terminal_sim.kiosk import From, KioskClient
 from terminal_sim.reading import FlakyReader
-from tests.helpers.banked import ANSWER_S, Banked, banked, host_of, outbox, rows
+from tests.helpers.banked import ANSWER_S, Banked, banked, being_asked, host_of, outbox, rows
 from tests.helpers.till import Seen, check_books, stored
 from tests.helpers.town import OPENING_FEN, Town, chip_of
 from tests.scenarios.test_loads import (
@@ -47,7 +47,7 @@ def told(city: Banked) -> Iterator[Seen]:
 
 async def at_bank(city: Banked, card: CardData) -> list[int]:
     """How often the outbox has been emptied of what the card's bank is told; waits until it is."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while rows(
             city,
             "SELECT 1 FROM host_outbox JOIN host_leg USING (shard, leg_no) WHERE pan = %s AND result IS NULL",
@@ -110,11 +110,11 @@ async def test_a_reversal_during_the_question_ends_the_load(city: Banked, told: 
     counter, card = await Counter.of(city, told), city.town.new_card("loaded")
     other = Counter(counter.terminal, told, city.other.line)
     other.pos = counter.pos
-    async with host_of(city, "bank", [card], read_script("slow:1")) as bank:
+    async with host_of(city, "bank", [card], read_script("slow:3")) as bank:
         start = counter.pos.initialize(chip_of(card.pan), 900, SM4)
         request = counter.pos.load(card, 900, From.BOUND_BANK, start)
         question = asyncio.ensure_future(counter.ask(request))
-        await asyncio.sleep(0.3)
+        await being_asked(city, card)
         assert await other.code(counter.pos.reversal(request, "98")) == "00"
         assert (await question).fields[39] == "68"
         await asyncio.sleep(1)

@@ -159,7 +159,7 @@ async def the_next_day(city: Banked) -> int:
 async def all_told(city: Banked) -> None:
     """Wait until no leg is open and the outbox is empty."""
     open_ones = "SELECT (SELECT count(*) FROM host_leg WHERE state = 0) + (SELECT count(*) FROM host_outbox WHERE result IS NULL)"
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(600):
         while rows(city, open_ones)[0][0]:
             await asyncio.sleep(0.5)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.golden import day
 from tests.golden.bank import ACCOUNTS, OPENING_FEN, bank, links
 from tests.golden.replay import Replay
-from tests.helpers.banked import free_port
+from tests.helpers.local_server import free_port
 from tests.helpers.town import Town
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.hosts import BANK, SECRETS
+from tests.helpers.local_server import free_port
 from tests.helpers.switch_process import SwitchProcess, cardswitch, until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -32,16 +31,6 @@ def rehearsal_file(folder: Path) -> Path:
     path = folder / "rehearsal.json"
     path.write_text(json.dumps({"format": "cardswitch-rehearsal-keys/1", "keys": keys}))
     return path
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    """A port that nobody else is given while it is not listened on; the bank may listen, since its socket may share the address."""
-    with socket.socket() as kept:
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("127.0.0.1", 0))
-        number: int = kept.getsockname()[1]
-        yield number
 
 
 def host_process(folder: Path, port: int) -> "subprocess.Popen[str]":
@@ -69,8 +58,8 @@ def ended(process: "subprocess.Popen[str]") -> dict[str, int]:
     return counts
 
 
-def test_a_link_stands_comes_back_and_changes_its_keys(tmp_path, port):
-    path = rehearsal_file(tmp_path)
+def test_a_link_stands_comes_back_and_changes_its_keys(tmp_path):
+    path, port = rehearsal_file(tmp_path), free_port()
     bank = host_process(tmp_path, port)
     links = [
         {"name": "bank", "institution": BANK, "host": "127.0.0.1", "port": port, "reconnect_max_s": 0.5},

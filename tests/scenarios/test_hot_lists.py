@@ -16,7 +16,7 @@ from terminal_sim.pos_client import PosClient
 from terminal_sim.pos_downloads import Holdings, fetch_hot_list, fetch_parameters, upload_status
 from tests.helpers.till import Seen, Till
 from tests.helpers.town import Town
-from tests.scenarios.conftest import Two
+from tests.scenarios.conftest import Two, asked
 
 pytestmark = pytest.mark.server
 
@@ -60,7 +60,7 @@ async def test_terminals_are_asked_for_a_new_list_fetch_it_whole_then_what_chang
     for line in (city.other.line, city.one.line):
         client.close()
         client.line = line
-        assert (await client.balance(card)).processing == Processing.FETCH_HOT_LIST
+        assert await asked(client, card) == Processing.FETCH_HOT_LIST
         assert (await client.balance(card)).processing == Processing.NONE  # asked, and not pressed
     blocks = await fetch_hot_list(client, holdings)
     assert [(block.mode, len(block.entries)) for block in blocks] == [("F", 40), ("F", 40), ("F", 1)]
@@ -69,7 +69,7 @@ async def test_terminals_are_asked_for_a_new_list_fetch_it_whole_then_what_chang
     assert (await upload_status(client, holdings)).processing == Processing.NONE
 
     second = publish(city, add=range(100, 141), remove=range(5))
-    assert (await client.balance(card)).processing == Processing.FETCH_HOT_LIST
+    assert await asked(client, card) == Processing.FETCH_HOT_LIST
     blocks = await fetch_hot_list(client, holdings)
     assert [(block.mode, block.base, len(block.entries)) for block in blocks] == [
         ("I", first, 40),
@@ -162,8 +162,8 @@ async def test_a_staged_list_is_given_by_every_process_to_whom_it_is_meant_for_o
     staged: int = json.loads(published)["published"]
     assert staged == before + 1
 
-    asked = [(await client.balance(city.town.new_card())).processing for client in clients]
-    assert asked == [Processing.FETCH_HOT_LIST, Processing.NONE]
+    assert await asked(clients[0], city.town.new_card()) == Processing.FETCH_HOT_LIST
+    assert (await clients[1].balance(city.town.new_card())).processing == Processing.NONE
     clients[0].line, clients[1].line = clients[1].line, clients[0].line
     for client in clients:
         client.close()

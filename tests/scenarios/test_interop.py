@@ -241,7 +241,7 @@ async def test_a_table_replaced_under_load_is_seen_whole_and_stops_nobody(
                     with pytest.raises(AssertionError, match="is never reached"):
                         await asyncio.to_thread(put, country, tmp_path, *faulty)
             await asyncio.to_thread(until, lambda: in_force(country) == {version}, 60, "the last version")
-            before = dict(said)
+            before = said.copy()
             while said["92"] < before["92"] + 20:
                 await asyncio.sleep(0.05)
             assert said["57"] <= before["57"] + len(tills)  # those that were under way

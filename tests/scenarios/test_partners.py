@@ -143,7 +143,7 @@ async def test_a_row_sends_cards_by_way_of_a_neighbour_and_scopes_still_count(
     city.town.run("routes", "import", write(tmp_path, *ways))
     try:
         async with host_of(city, "city", [traveller, shy]):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await till.code(till.pos.purchase(traveller, 100)) != "00":
                     await asyncio.sleep(0.05)
             assert await till.code(till.pos.purchase(shy, 100)) == "57"
@@ -165,7 +165,7 @@ async def test_an_acquirer_that_takes_no_guests_answers_58_and_asks_nobody(
     bring_in(city.town, tmp_path, institutions=[ours | {"scope": "LOCAL"}])
     try:
         async with host_of(city, "city", [guest]) as away:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await till.code(till.pos.balance(guest)) != "58":
                     await asyncio.sleep(0.05)
             asked = away.counts["0200"]
@@ -187,7 +187,7 @@ async def test_an_issuer_that_joins_is_served_by_both_processes_without_a_restar
     }
     bring_in(city.town, tmp_path, **joined)
     for line in (city.one.line, city.other.line):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await till.code(till.pos.balance(newcomer), line) != "92":
                 await asyncio.sleep(0.05)
 

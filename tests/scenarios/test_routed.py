@@ -11,7 +11,7 @@ from switch.domain.identifiers import luhn_digit
 from switch.domain.transactions import AccountKind
 from terminal_sim.frames import CardData
 from terminal_sim.host.script import Script, read_script
-from tests.helpers.banked import ANSWER_S, Banked, banked, host_of, legs, neighbour, outbox, rows
+from tests.helpers.banked import ANSWER_S, Banked, banked, being_asked, host_of, legs, neighbour, outbox, rows
 from tests.helpers.till import Seen, Till, check_books, stored
 from tests.helpers.town import Town
 
@@ -126,11 +126,11 @@ async def test_a_reversal_during_the_question_ends_it(city: Banked, told: Seen) 
     till, card = await till_of(city, told), city.town.new_card()
     request = till.pos.purchase(card, 900, account=BANK)
     reversal = till.pos.reversal(request, "98")
-    async with host_of(city, "bank", [card], read_script("slow:1")):
+    async with host_of(city, "bank", [card], read_script("slow:3")):
         other = Till(till.terminal, told, city.other.line)
         other.pos = till.pos
         question = asyncio.ensure_future(till.ask(request))
-        await asyncio.sleep(0.3)
+        await being_asked(city, card)
         assert await other.code(reversal) == "00"
         assert (await question).fields[39] == "68"
         assert await other.code(reversal) == "00"
@@ -253,7 +253,7 @@ async def test_a_hundred_at_once_over_both_processes_with_a_bank_of_all_moods(
             assert await till.code(request, (city.one, city.other)[line].line) in ("00", "68", "91")
 
     async with host_of(city, "bank", cards, script):
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             await asyncio.gather(*(shop(till, number % 2) for number, till in enumerate(tills)))
     for card in cards:
         undone = sum(row[0] == REVERSAL_ADVICE for row in outbox(city, card))

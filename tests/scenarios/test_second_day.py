@@ -16,7 +16,7 @@ def test_the_day_after_everything_of_the_first_day_reaches_whom_it_concerns(tmp_
         [*command, "--purchases", "100", "--seed", "11", "--json"],
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=1_800,
     )
     assert ran.stdout, ran.stderr[-3000:]
     told = json.loads(ran.stdout)

@@ -1,4 +1,4 @@
-"""A city after three business days, made once for the tests of the audit."""
+"""A city after three business days, for the tests of the audit."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,7 +31,9 @@ def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
     return made_vault(tmp_path_factory.mktemp("vault"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # one question to a host is open for ever, and an hour later that would be a fault
 def audited(
     server_url: str, tac_vault: SoftwareVault, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Audited]:

@@ -45,20 +45,24 @@ UNSAFE = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "512MB"}
 # Only the order of beginning depends on this list; `--durations` says when it is out of date.
 LONGEST = (
     "tests/scenarios/test_eps_incident.py",
+    "tests/scenarios/test_second_day.py",
     "tests/unit/operations/test_audit_changes.py",
     "tests/unit/registry/test_importing.py",
-    "tests/scenarios/test_golden_frames.py",
+    "tests/scenarios/test_city.py",
+    "tests/faults/test_hosts_killed.py",
+    "tests/faults/test_outbox.py",
+    "tests/faults/test_killed.py",
+    "tests/faults/test_closer.py",
     "tests/unit/storage/test_embedded_users.py",
     "tests/scenarios/test_interop.py",
+    "tests/scenarios/test_golden_frames.py",
     "tests/unit/operations/test_audit_changes_hosts.py",
+    "tests/unit/operations/test_audit_rows.py",
+    "tests/unit/operations/test_audit.py",
+    "tests/unit/clearing/test_close_interrupted.py",
     "tests/unit/routing/test_forwarding.py",
     "tests/scenarios/test_hosts.py",
-    "tests/faults/test_hosts_killed.py",
-    "tests/faults/test_killed.py",
-    "tests/unit/operations/test_audit_rows.py",
     "tests/unit/storage/test_embedded.py",
-    "tests/scenarios/test_city.py",
-    "tests/unit/operations/test_audit.py",
 )
 
 

@@ -116,6 +116,8 @@ class TreeAhead:
 
     async def _read(self, connect: Callable[[], Awaitable[Connection]], day: date) -> DayTree:
         async with await connect() as connection:
+            await connection.execute("SET work_mem = '128MB'")  # a range is sorted in memory
+            await connection.execute("SET max_parallel_workers_per_gather = 0")
             return await _tree(connection, day, lambda done, total: self._tell(done, total))
 
     async def tree(self, tell: Callable[[int, int], None]) -> DayTree:

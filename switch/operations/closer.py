@@ -122,9 +122,8 @@ def main() -> int:
     day = date.fromisoformat(sys.argv[1])
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     url = sys.stdin.readline().strip()
-    if (
-        not url
-    ):  # whoever began this has died already, and an empty URL would be the database of whoever runs it
+    # Whoever began this has died already; an empty URL would be the database of whoever runs it.
+    if not url:
         return 1
     os.nice(_NICE)
     logs.configure()  # to stderr: standard output is what its service reads

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from psycopg import AsyncConnection
 from switch.clearing.close import CloseTerms
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.days import ensure_days
-from switch.storage.pool import connect
-from tests.helpers.clearing_day import CENTRE, OWN, add_journal, add_participants
+from tests.helpers import closing
+from tests.helpers.clearing_day import add_journal, add_participants
 from tests.helpers.offline import tac_vault as made_vault
 
 PURCHASES = 400
@@ -27,16 +26,7 @@ def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
 
 @pytest.fixture
 def terms(tmp_path: Path, postgres_url: str) -> CloseTerms:
-    return CloseTerms(
-        own_id=OWN,
-        centre_id=CENTRE,
-        acquirer_code="49993350",
-        shards=(0, 1),
-        folder=tmp_path / "clearing",
-        is_workday=lambda day: day.weekday() < 5,
-        lead_s=0.05,
-        connect=partial(connect, postgres_url),
-    )
+    return closing.terms(postgres_url, tmp_path / "clearing")
 
 
 @pytest.fixture

@@ -23,9 +23,8 @@ LEAF_BYTES_MAX: Final = 4096
 RECORD_BYTES: Final = 96
 CARD_IN_RECORD: Final = slice(6, 16)  # the ASN, BCD
 _HASH: Final = re.compile("[0-9A-F]{64}")
-_LEAF: Final = re.compile(
-    f"[\t -~]{{0,{LEAF_BYTES_MAX}}}"
-)  # what is shown to people moves no cursor and begins no line
+# What is shown to people moves no cursor and begins no line.
+_LEAF: Final = re.compile(f"[\t -~]{{0,{LEAF_BYTES_MAX}}}")
 _FEN: Final = re.compile("(-?[0-9]{1,19})?")
 
 # Fields of a leaf, separated by tabs. E: a journal entry with its first posting, or a posting alone. R: an offline record.

@@ -31,9 +31,8 @@ def tac_vault(tmp_path_factory: pytest.TempPathFactory) -> SoftwareVault:
     return made_vault(tmp_path_factory.mktemp("vault"))
 
 
-@pytest.fixture(
-    scope="module"
-)  # one question to a host is open for ever, and an hour later that would be a fault
+# One question to a host is open for ever, and an hour later that would be a fault: so not for the whole session.
+@pytest.fixture(scope="module")
 def audited(
     server_url: str, tac_vault: SoftwareVault, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Audited]:

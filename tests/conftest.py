@@ -20,7 +20,6 @@ from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import migrate
 from switch.storage.pool import connect
 from switch.telemetry import logs
-from tests.helpers.switch_process import process_gone
 from tests.helpers.town import Town
 
 # Machines are shared: how long an example took, or its making, says nothing.
@@ -93,15 +92,23 @@ def quick_folder(factory: pytest.TempPathFactory) -> Iterator[Path]:
     if memory_left() < workers * MEMORY_EACH:
         yield factory.mktemp("postgres")
         return
-    for left in MEMORY.glob("cardswitch-tests-*"):  # by workers that were killed
-        if process_gone(int(left.name.split("-")[2])):
-            shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=f"cardswitch-tests-{os.getpid()}-", dir=MEMORY) as folder:
-        yield Path(folder)
+    for left in MEMORY.glob(
+        "cardswitch-tests-*/in-use"
+    ):  # by workers that were killed: nobody holds its lock
+        with contextlib.suppress(OSError), left.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    with TemporaryDirectory(prefix="cardswitch-tests-", dir=MEMORY) as name:
+        folder = Path(name)
+        with (folder / "in-use").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield folder
 
 
 def memory_left() -> int:
-    """Bytes that a file system in memory can still take; 0 where there is none."""
+    """Bytes that a file system in memory can still take; 0 where there is none for us."""
+    if not os.access(MEMORY, os.W_OK):
+        return 0
     try:
         found = os.statvfs(MEMORY)
         known = Path("/proc/meminfo").read_text(encoding="ascii").split()

@@ -13,6 +13,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import psycopg
+import structlog
+
 from switch.clearing.evidence.leaves import SQL, Block, Connection, DayTree, LeafKey, read_tree
 from switch.clearing.evidence.seal_file import (
     Before,
@@ -32,6 +35,7 @@ from switch.keys.vault import Vault
 from switch.storage.pool import end_tasks
 
 SECRET_BYTES: Final = 32
+log = structlog.get_logger(__name__)
 
 
 class SealSigner(NamedTuple):
@@ -111,19 +115,26 @@ class TreeAhead:
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], day: date) -> None:
-        self._reading = asyncio.create_task(self._read(connect, day))
+        self._day = day
+        self._reading = asyncio.create_task(self._read(connect))
         self._tell: Callable[[int, int], None] = lambda _done, _total: None
 
-    async def _read(self, connect: Callable[[], Awaitable[Connection]], day: date) -> DayTree:
+    async def _read(self, connect: Callable[[], Awaitable[Connection]]) -> DayTree:
         async with await connect() as connection:
             await connection.execute("SET work_mem = '128MB'")  # a range is sorted in memory
             await connection.execute("SET max_parallel_workers_per_gather = 0")
-            return await _tree(connection, day, lambda done, total: self._tell(done, total))
+            return await _tree(connection, self._day, lambda done, total: self._tell(done, total))
 
-    async def tree(self, tell: Callable[[int, int], None]) -> DayTree:
-        """The tree, when it is read. Raises what the reading raised."""
+    async def tree(self, connection: Connection, tell: Callable[[int, int], None]) -> DayTree:
+        """The tree, when it is read; where its own connection was refused or lost, it is read on this one."""
         self._tell = tell
-        return await self._reading
+        try:
+            return await self._reading
+        except psycopg.Error as error:
+            log.warning(
+                "the tree of a day is read after its files", day=str(self._day), error=type(error).__name__
+            )
+            return await _tree(connection, self._day, tell)
 
     async def end(self) -> None:
         """Stop reading, if somebody still does. Whatever became of it is nobody's business now."""
@@ -154,7 +165,7 @@ async def seal_day_and_files(
     found = await stored_seal(connection, day)
     if found is None:
         await draw_secret(connection, day)
-        tree = await (_tree(connection, day, tell) if ahead is None else ahead.tree(tell))
+        tree = await (_tree(connection, day, tell) if ahead is None else ahead.tree(connection, tell))
         await _make_seal(connection, day, institution, folder, signer, tree)
         found = await needed_seal(connection, day)
     await write_seal(connection, day, folder)

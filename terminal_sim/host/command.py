@@ -114,7 +114,7 @@ def host(
 ) -> None:
     """A host with books of its own, until Ctrl-C; then what came, as JSON. Says `ready: host ADDRESS:PORT` first.
 
-    SIGUSR1: from now on it books and does not answer, as a host on its way down.
+    SIGUSR1: from now on it books and does not answer, as a host on its way down; it says `silent`.
     """
     if kind not in (BANK, SOCIAL_SECURITY):
         raise typer.BadParameter(f"--kind is {BANK} or {SOCIAL_SECURITY}")
@@ -174,6 +174,8 @@ def _go_on(book: HostBook, path: Path) -> None:
 
 def _fall_silent(script: Script) -> None:
     script.habit = Step(Behaviour.SILENT)
+    sys.stdout.write("silent\n")  # a signal may be heard later than a message that was sent after it
+    sys.stdout.flush()
 
 
 async def _serve(simulated: SimulatedHost, address: str, port: int) -> None:

@@ -51,7 +51,7 @@ from switch.ledger.book import ShardBook
 from switch.ledger.bookings import Booking, book
 from switch.ledger.card_desk import change_card, find_card
 from switch.ledger.card_states import FOLLOWING, Move
-from switch.ledger.days import ensure_days, open_day
+from switch.ledger.days import open_day
 from switch.ledger.fold import fold_all
 from switch.ledger.items import Item, Key
 from switch.ledger.leg_state import HostAsk
@@ -72,6 +72,7 @@ from switch.purse.trips import fold_trips
 from switch.registry.importing import import_registry
 from switch.storage.pool import connect
 from tests.helpers.city_hosts import BANK, GUESTS, number_of
+from tests.helpers.days import make_days
 from tests.helpers.offline import CITY, ISSUER, OWN, Ride, merchant_of, pan_of, psam_of, upload
 
 CENTRE = "99990000"
@@ -518,7 +519,7 @@ class City:
 async def found(url: str, folder: Path) -> None:
     """Days, registry, and a session of each terminal with batch 1 open."""
     async with await connect(url) as connection:
-        await ensure_days(connection, 4)
+        await make_days(connection, 4)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "city.json"
     whole = registry()

@@ -13,10 +13,10 @@ from switch.domain.identifiers import CardNumber, luhn_digit
 from switch.domain.money import Fen
 from switch.domain.transactions import AccountKind, CardRequest, Purchase
 from switch.ledger.book import ShardBook
-from switch.ledger.days import ensure_days
 from switch.ledger.items import FINANCIAL, Item, Key
 from switch.messages.answers import DE39
 from switch.storage.pool import connect
+from tests.helpers.days import make_days
 
 OPENING_FEN = 1_000
 _stans = count(1)
@@ -30,7 +30,7 @@ def card_of(holder_id: int) -> CardNumber:
 
 async def seed(pg: AsyncConnection[Any], *, holders: int = 5, terminals: int = 3) -> date:
     """One merchant, its terminals with batch 1 open, and holders 1.. in shard 0 with 10 yuan each; returns the open day."""
-    await ensure_days(pg, 1)
+    await make_days(pg, 1)
     cursor = await pg.execute(
         "SELECT business_date FROM business_day WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at"
     )

@@ -23,12 +23,13 @@ from switch.domain.calendar import SHANGHAI
 from switch.domain.identifiers import luhn_digit
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.card_states import FOLLOWING
-from switch.ledger.days import ensure_days, open_day
+from switch.ledger.days import open_day
 from switch.operations.audit import audit
 from switch.operations.commands.registry import enter_day
 from switch.purse.intake import inline_tacs
 from switch.registry.importing import import_registry
 from switch.storage.pool import connect, connect_now
+from tests.helpers.days import make_days
 from tests.helpers.offline import Ride
 
 CENTRE: Final = "99999999"
@@ -124,7 +125,7 @@ class Installation:
     async def build(self, members: Iterable[int] = (1, 2, 3), tariff: Any = TARIFF) -> None:
         """Days, the registry as this installation sees it, and what cities charge each other."""
         async with await connect(self.url) as connection:
-            await ensure_days(connection, 6)
+            await make_days(connection, 6)
             if tariff is not None:
                 await connection.execute(
                     "INSERT INTO interop_tariff VALUES ('2020-01-01', %s, %s, %s, %s, %s, %s, 'li wei')",

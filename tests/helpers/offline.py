@@ -20,11 +20,11 @@ from switch.keys.records import KeyLevel, KeySpec, KeyStore
 from switch.keys.sealing import UnlockSecret
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import JsonKeyStore
-from switch.ledger.days import ensure_days
 from switch.purse.intake import Upload
 from switch.storage.pool import connect
 from terminal_sim import crypto
 from terminal_sim.records import GREY_TAC, OfflineRecord, Phase, Place, RecordKind, bcd_moment
+from tests.helpers.days import make_days
 
 OWN = "99993350"
 CITY = "99993310"  # another city: its cards are foreign, its merchants are paid by interop
@@ -54,7 +54,7 @@ def psam_of(terminal_no: int) -> bytes:
 async def build(url: str) -> None:
     """Registry, sessions with batch 1 open, and business days with their partitions."""
     connection = await connect(url)
-    await ensure_days(connection)
+    await make_days(connection)
     async with connection.cursor() as cursor:
         execute = cursor.execute
         await execute(

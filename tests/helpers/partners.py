@@ -13,11 +13,11 @@ from psycopg import AsyncConnection
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.deliveries import PartnerTerms
 from switch.clearing.lint import lint_file
-from switch.ledger.days import ensure_days
 from switch.settings import Settings
 from switch.storage.pool import connect
 from tests.conftest import AS_MIGRATED, database_url
 from tests.helpers.clearing_day import CENTRE, OTHER, OWN, add_journal, add_participants
+from tests.helpers.days import make_days
 from tests.helpers.sshd import Sshd
 
 TYPES = ("CM", "NP", "MR")
@@ -50,7 +50,7 @@ def closed_city(server_url: str, name: str, folder: Path) -> Iterator[Closed]:
 
 async def closed_day(pg: AsyncConnection[Any], folder: Path, purchases: int = 3) -> date:
     """A small day, closed; its files lie in a folder of the given one. CM, NP for OWN and OTHER, MR for each merchant."""
-    day, *_ = await ensure_days(pg, 3)
+    day, *_ = await make_days(pg, 3)
     await add_participants(pg)
     await add_journal(pg, day, purchases)
     terms = CloseTerms(OWN, CENTRE, "49993350", (0, 1), folder, lambda one: one.weekday() < 5, lead_s=0.02)

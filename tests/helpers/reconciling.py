@@ -10,9 +10,10 @@ from psycopg import AsyncConnection
 from switch.clearing.reconcile.run import Compared, Partner, compare
 from switch.clearing.reconcile.take import TakeTerms, take_partner_file
 from switch.domain.calendar import SHANGHAI
-from switch.ledger.days import ensure_days, open_day
+from switch.ledger.days import open_day
 from terminal_sim.host.day_file import Item, write_file
 from tests.helpers.clearing_day import CENTRE, add_participants, record_96
+from tests.helpers.days import make_days
 
 BANK, CITY = "01020000", "99993311"
 TERMS = TakeTerms(frozenset({BANK, CITY}), CENTRE, "a tester")
@@ -65,7 +66,7 @@ def begins_at(day: date) -> datetime:
 
 async def found_bank(pg: Pg, days: int = 3) -> list[date]:
     """Participants, and so many sealed days before the open one, the oldest first."""
-    await ensure_days(pg, 1)
+    await make_days(pg, 1)
     today = await open_day(pg)
     assert today is not None
     await add_participants(pg)

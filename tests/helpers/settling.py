@@ -15,9 +15,10 @@ from switch.clearing.settlement.statements import StatementTerms, Taken, take_st
 from switch.clearing.settlement.terms import confirm_account, propose_account
 from switch.keys.software_vault import SoftwareVault
 from switch.ledger.bookings import Booking, book
-from switch.ledger.days import ensure_days, open_day
+from switch.ledger.days import open_day
 from switch.ledger.fold import fold_all
 from tests.helpers.clearing_day import CENTRE, OWN, add_journal, add_participants
+from tests.helpers.days import make_days
 
 Pg = AsyncConnection[Any]
 
@@ -46,7 +47,7 @@ class Settling:
 
     async def found(self) -> None:
         """Participants and business days."""
-        self.first, *_ = await ensure_days(self.pg, 6)
+        self.first, *_ = await make_days(self.pg, 6)
         await add_participants(self.pg)
 
     def is_workday(self, day: date) -> bool:

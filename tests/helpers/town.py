@@ -21,6 +21,7 @@ from terminal_sim.card import PurseCard
 from terminal_sim.crypto import KeyKind
 from terminal_sim.frames import CardData, Terminal
 from terminal_sim.personalisation import CardProfile, Issuer, RootSet
+from tests.helpers.days import END_LATER
 from tests.helpers.switch_process import SwitchProcess, cardswitch
 
 TMMK: Final = {
@@ -225,6 +226,8 @@ class Town:
         registry_file.write_text(json.dumps(registry()), encoding="utf-8")
         self.run("init")
         first = self.serve()  # so that each command need not start the database for itself
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(END_LATER)
         self.run("keys", "ceremony", "--rehearsal", str(keys_file))
         self.run("registry", "import", str(registry_file))
         self.stop(first)

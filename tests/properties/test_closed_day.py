@@ -16,9 +16,9 @@ from switch.clearing.close import Closed, CloseTerms, close_day
 from switch.clearing.fees import FeeRule, fee_split
 from switch.clearing.files import check_file
 from switch.clearing.layouts import Value
-from switch.ledger.days import ensure_days
 from switch.storage.pool import connect
 from tests.helpers.clearing_day import CENTRE, OTHER, OWN, add_journal, add_participants, add_records
+from tests.helpers.days import make_days
 
 pytestmark = pytest.mark.server
 
@@ -47,7 +47,7 @@ class Town:
     async def lived(self, purchases: int, records: dict[int, list[tuple[str, int]]]) -> Closed:
         async with await connect(self.url) as connection:
             if self.day is None:
-                self.day, *_ = await ensure_days(connection, 3)
+                self.day, *_ = await make_days(connection, 3)
                 await add_participants(connection)
             else:
                 self.day += timedelta(days=1)

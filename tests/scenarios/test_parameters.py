@@ -16,11 +16,22 @@ from tests.scenarios.conftest import Two, asked
 
 pytestmark = pytest.mark.server
 
-DEFAULTS = {"12": "60", "13": "3", "26": "00100000", "27": "230000", "28": "00100000", "29": "5", "30": "07"}
+CHOSEN = {"12": "60", "13": "3", "26": "00100000", "28": "00100000", "29": "5", "30": "07"}
 
 
 def client_of(two: Two, terminal: Terminal) -> PosClient:
     return PosClient(Pos(terminal), two.one.line)
+
+
+def defaults_of(two: Two) -> dict[str, str]:
+    """What a terminal is told for which nobody chose anything: of the open day, when it ends."""
+    with psycopg.connect(two.town.database_url) as connection:
+        row = connection.execute(
+            "SELECT to_char(ends_at AT TIME ZONE 'Asia/Shanghai', 'HH24MISS') FROM business_day"
+            " WHERE begins_at <= clock_timestamp() AND clock_timestamp() < ends_at"
+        ).fetchone()
+    assert row is not None
+    return CHOSEN | {"27": row[0]}
 
 
 def known_of(two: Two, terminal: Terminal) -> Any:
@@ -40,11 +51,11 @@ async def test_a_terminal_fetches_its_parameters_says_so_reports_them_and_is_ask
     terminal, holdings = two.town.new_terminal(mac_id), Holdings()
     client = client_of(two, terminal)
     await fetch_parameters(client, holdings)
-    assert holdings.parameters == DEFAULTS
+    assert holdings.parameters == defaults_of(two)
     assert known_of(two, terminal) == (True, None, None)
     answer = await upload_status(client, holdings)
     assert answer.processing == Processing.NONE
-    assert known_of(two, terminal) == (True, 0, DEFAULTS | {"31": "00000000", "32": "000000"})
+    assert known_of(two, terminal) == (True, 0, defaults_of(two) | {"31": "00000000", "32": "000000"})
     card = two.town.new_card()
     for line in (two.one.line, two.other.line):
         client.close()
@@ -75,7 +86,7 @@ async def test_a_value_set_for_one_terminal_reaches_it_and_nobody_else_and_it_is
     for client in clients:
         await fetch_parameters(client, holdings)
         expected = "00002500" if client is clients[0] else "00100000"
-        assert holdings.parameters == DEFAULTS | {"28": expected}
+        assert holdings.parameters == defaults_of(two) | {"28": expected}
         assert (await upload_status(client, holdings)).processing == Processing.NONE
         client.close()
     shown = json.loads(two.town.run("parameters", "show", "--terminal", terminal.terminal_id, "--json"))

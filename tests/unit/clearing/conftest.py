@@ -10,9 +10,9 @@ from psycopg import AsyncConnection
 
 from switch.clearing.close import CloseTerms
 from switch.keys.software_vault import SoftwareVault
-from switch.ledger.days import ensure_days
 from tests.helpers import closing
 from tests.helpers.clearing_day import add_journal, add_participants
+from tests.helpers.days import make_days
 from tests.helpers.offline import tac_vault as made_vault
 
 PURCHASES = 400
@@ -32,7 +32,7 @@ def terms(tmp_path: Path, postgres_url: str) -> CloseTerms:
 @pytest.fixture
 async def day(pg: AsyncConnection[Any]) -> date:
     """The open day, with participants and journal rows."""
-    first, *_ = await ensure_days(pg, 3)
+    first, *_ = await make_days(pg, 3)
     await add_participants(pg)
     await add_journal(pg, first, PURCHASES)
     return first

@@ -14,8 +14,8 @@ from loadtests.growth_picture import picture
 from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.files import parse_name
 from switch.domain.calendar import clearing_date, day_bounds
-from switch.ledger.days import ensure_days
 from switch.operations.audit import audit
+from tests.helpers.days import make_days
 
 pytestmark = pytest.mark.server
 
@@ -30,7 +30,7 @@ async def test_a_day_of_the_benchmark_closes_into_files_that_the_audit_finds_rig
         "INSERT INTO business_day (business_date, begins_at, ends_at) VALUES (%s, %s, %s)",
         (day, begins_at, ends_at),
     )
-    await ensure_days(pg)
+    await make_days(pg)
     await build_city(pg, size, day, merchants=12)
     await fill_day(pg, day, size, begins_at, timedelta(hours=22))
     await settle_down(pg, day)

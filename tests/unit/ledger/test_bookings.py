@@ -9,7 +9,8 @@ from psycopg.errors import CheckViolation
 from switch.domain.errors import InputRefused
 from switch.ledger.bookings import Booking, book
 from switch.ledger.chart import Event
-from switch.ledger.days import ensure_days, open_day
+from switch.ledger.days import open_day
+from tests.helpers.days import make_days
 
 pytestmark = pytest.mark.server
 Pg = AsyncConnection[Any]
@@ -22,7 +23,7 @@ async def rows(pg: Pg, query: str) -> list[tuple[Any, ...]]:
 
 
 async def test_a_booking_and_its_posting_are_of_the_open_day_and_share_a_number(pg: Pg) -> None:
-    await ensure_days(pg, 1)
+    await make_days(pg, 1)
     async with pg.transaction():
         booked = await book(pg, [PAYOUT], actor="li wei", checker="wang fang")
     today = await open_day(pg)
@@ -38,7 +39,7 @@ async def test_a_booking_and_its_posting_are_of_the_open_day_and_share_a_number(
 
 
 async def test_what_a_source_has_booked_is_not_booked_again(pg: Pg) -> None:
-    await ensure_days(pg, 1)
+    await make_days(pg, 1)
     returned = PAYOUT._replace(event=Event.MERCHANT_PAYOUT_RETURNED, debit_owner=0, credit_owner=7)
     async with pg.transaction():
         await book(pg, [PAYOUT], actor="li wei")
@@ -50,7 +51,7 @@ async def test_what_a_source_has_booked_is_not_booked_again(pg: Pg) -> None:
 
 
 async def test_nobody_checks_what_he_did_himself(pg: Pg) -> None:
-    await ensure_days(pg, 1)
+    await make_days(pg, 1)
     with pytest.raises(CheckViolation):
         async with pg.transaction():
             await book(pg, [PAYOUT], actor="li wei", checker="Li Wei")
@@ -64,7 +65,7 @@ async def test_without_a_business_day_nothing_is_booked(pg: Pg) -> None:
 
 
 async def test_a_holders_balance_is_not_booked_here(pg: Pg) -> None:
-    await ensure_days(pg, 1)
+    await make_days(pg, 1)
     with pytest.raises(AssertionError, match="holder"):
         async with pg.transaction():
             await book(pg, [PAYOUT._replace(event=Event.ONLINE_PAID_OUT)], actor="li wei")

@@ -290,6 +290,8 @@ def test_a_host_that_is_told_to_falls_silent_books_and_comes_back_with_its_books
     process, port = begin()
     with process:
         process.send_signal(signal.SIGUSR1)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "silent\n"
         with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
             sign_on = {7: asked[7], 11: "000009", 70: "001"}
             line.sendall(framed("0800", sign_on))

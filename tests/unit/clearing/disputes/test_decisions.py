@@ -7,8 +7,9 @@ import pytest
 
 from switch.clearing.disputes.reasons import REASONS
 from switch.clearing.disputes.states import DAYS, NEXT, OPEN, RULE_TEXT, Action, State
-from switch.ledger.days import cut_over, ensure_days
+from switch.ledger.days import cut_over
 from switch.storage.pool import connect
+from tests.helpers.days import make_days
 from tests.helpers.disputed import Disputes, asking
 
 pytestmark = pytest.mark.server
@@ -18,7 +19,7 @@ async def test_what_is_decided_while_the_day_ends_is_of_the_day_whose_lock_it_wa
     town: Disputes,
 ) -> None:
     """It holds the gate from before it waits, so the old day is not sealed under it; the clock is read behind the locks."""
-    await ensure_days(town.pg, 2)
+    await make_days(town.pg, 2)
     case_no = (await town.open(await town.buy(), asking("01"))).case_no
     async with await connect(town.url) as other:
         async with other.transaction():

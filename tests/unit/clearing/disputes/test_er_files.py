@@ -14,9 +14,9 @@ from switch.clearing.disputes.incoming import decide_for_members, dispute_kind
 from switch.clearing.disputes.originals import find_transaction
 from switch.clearing.disputes.states import State
 from switch.clearing.received import Receipt, Terms, take_file
-from switch.ledger.days import ensure_days
 from switch.ledger.days import open_day as open_day_of
 from switch.storage.pool import connect
+from tests.helpers.days import make_days
 from tests.helpers.disputed import BANK, OWN, Disputes, asking
 from tests.helpers.disputes_files import CENTRE, Said, details, dispute_file, lines_in_cm
 
@@ -40,7 +40,7 @@ class Bank:
         await pg.execute(
             "INSERT INTO fee_rule (account_kind, rate_ppm, minimum_fen, valid_from) VALUES (20, 10000, 0, '2020-01-01')"
         )
-        await ensure_days(pg, 3)
+        await make_days(pg, 3)
         for fen in amounts:
             await self.town.bank_buy(fen)
         await self.close()

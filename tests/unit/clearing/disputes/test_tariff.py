@@ -10,10 +10,11 @@ from switch.clearing.close import CloseTerms, close_day
 from switch.clearing.disputes.cases import open_case
 from switch.clearing.disputes.deciding import decide
 from switch.clearing.disputes.originals import find_transaction
-from switch.ledger.days import ensure_days, open_day
+from switch.ledger.days import open_day
 from switch.operations.audit import audit
 from switch.storage.pool import connect, connect_now
 from tests.helpers.clearing_day import CENTRE, OWN, add_participants, add_records
+from tests.helpers.days import make_days
 from tests.helpers.disputed import asking
 from tests.helpers.reconciling import CITY, Pg, pay_city, rows
 
@@ -47,7 +48,7 @@ async def test_a_case_about_another_citys_ride_has_the_tariff_of_the_ride(
     pg: Pg, postgres_url: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "clearing"
-    await ensure_days(pg, 6)
+    await make_days(pg, 6)
     await add_participants(pg)
     await pg.execute("INSERT INTO institution VALUES (%s, 'Another city', 'CITY')", (CITY,))
     for since, ppm, *weights in TARIFFS:

@@ -19,7 +19,6 @@ from openapi_spec_validator import validate
 
 from switch.clearing.close import CloseTerms, close_day, day_folder
 from switch.clearing.day_reports import REPORTS, report_folder
-from switch.ledger.days import ensure_days
 from switch.operations.api import tokens, views
 from switch.operations.api.openapi import document
 from switch.operations.api.rate import Rate
@@ -28,6 +27,7 @@ from switch.storage.pool import connect, make_pool
 from switch.telemetry.metrics import Metrics
 from tests.conftest import AS_MIGRATED, database_url
 from tests.helpers.clearing_day import CENTRE, OTHER, OWN, add_journal, add_participants, add_records
+from tests.helpers.days import make_days
 
 pytestmark = pytest.mark.server
 
@@ -55,7 +55,7 @@ class City(NamedTuple):
 async def build(url: str, folder: Path) -> City:
     terms = CloseTerms(OWN, CENTRE, "49993350", (0, 1), folder, lambda day: day.weekday() < 5, lead_s=0.05)
     async with await connect(url) as connection:
-        first, *_ = await ensure_days(connection, 3)
+        first, *_ = await make_days(connection, 3)
         await add_participants(connection)
         await add_journal(connection, first, 400)
         await add_records(connection, first, 900_000, 1, [("10", 200), ("01", 70)])

@@ -279,6 +279,9 @@ async def test_failures_are_told_and_tried_again_with_growing_pauses_until_it_is
 ) -> None:
     await days_ago(pg, 1)
     await ensure_days(pg)
+    ended = await scalar(pg, "SELECT ends_at FROM business_day WHERE business_date = %s", day)
+    at_its_end = ended.astimezone(SHANGHAI).time()  # so that it is overdue, at whatever hour this runs
+    driven.closer = DayCloser(driven.connected, driven.close, at_its_end, driven.pause)
     driven.fails = [
         *(DependencyError("away") for _ in range(7)),
         KeyError("a fault of ours"),

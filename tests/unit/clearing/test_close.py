@@ -302,6 +302,28 @@ async def test_a_closed_day_cannot_be_changed(pg: Pg, day: date, terms: CloseTer
             await pg.execute(change)
 
 
+@pytest.mark.parametrize(
+    ("table", "columns", "values"),
+    [
+        ("clearing_leg", "account_kind, pan", "20, '6228480000000000000'"),
+        ("clearing_original", "original_stan, original_at", "1, now()"),
+        ("clearing_source_line", "source_line", "1"),
+    ],
+)
+async def test_what_a_close_has_frozen_stays_as_it_is(
+    pg: Pg, day: date, terms: CloseTerms, table: str, columns: str, values: str
+) -> None:
+    insert = f"INSERT INTO {table} (business_date, entry_no, {columns}) VALUES (%s, 99, {values})"  # noqa: S608
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match=f"{day} is not being closed"):
+        await pg.execute(insert, (day,))
+    await close_day(pg, day, terms, "a tester")
+    with pytest.raises(psycopg.errors.RestrictViolation, match=f"business day {day} is closed"):
+        await pg.execute(insert, (day,))
+    for change in (f"UPDATE {table} SET entry_no = entry_no", f"DELETE FROM {table}", f"TRUNCATE {table}"):
+        with pytest.raises(psycopg.errors.RestrictViolation, match=f"{table} is append-only"):
+            await pg.execute(change)
+
+
 async def test_days_are_closed_in_order_and_not_before_they_begin(
     pg: Pg, day: date, terms: CloseTerms
 ) -> None:

@@ -17,6 +17,7 @@ from switch.clearing.files import FileName
 from switch.clearing.foreign import HELD, LATE, UNKNOWN, Deadline, card_of, check_answer, counted, date_of
 from switch.clearing.layouts import Value
 from switch.clearing.received import Block, Kind, Progress
+from switch.clearing.signatures import Signer
 from switch.domain.calendar import SHANGHAI
 from switch.domain.errors import InputRefused
 from switch.ledger.gate import GATE, PURSE_GATE_SHARD, TAKE_SHARED
@@ -33,7 +34,10 @@ CENTRE_LOCK: Final = (
 
 
 class CentreTerms(NamedTuple):
-    """What the settings say about a centre. own_id: the city of the same installation. now: a test's instant."""
+    """What the settings say about a centre. own_id: the city of the same installation. now: a test's instant.
+
+    file_signer: signs what is written for the first time; None: it is not signed.
+    """
 
     centre_id: str
     own_id: str
@@ -44,6 +48,7 @@ class CentreTerms(NamedTuple):
     deadline: Deadline = Deadline()
     fund_by: time = time(10)
     now: datetime | None = None
+    file_signer: Signer | None = None
 
     def over(self, clearing_date: date, now: datetime) -> bool:
         """Whether the time for answers about records of a date is over."""

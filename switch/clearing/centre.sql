@@ -199,8 +199,8 @@ UPDATE interop_position p
 RETURNING p.clearing_date, p.institution_id, p.net_fen;
 
 -- name: files
-SELECT name, party, NULL, line_count, total_fen, upper(encode(sm3, 'hex')), size_bytes, created_at
-  FROM interop_file WHERE clearing_date = %(date)s ORDER BY ordinal;
+SELECT f.name, f.party, NULL, f.line_count, f.total_fen, upper(encode(f.sm3, 'hex')), f.size_bytes, encode(s.signature, 'hex'), f.created_at
+  FROM interop_file f LEFT JOIN file_signature s USING (name) WHERE f.clearing_date = %(date)s ORDER BY f.ordinal;
 
 -- name: dates_not_written
 SELECT DISTINCT clearing_date FROM interop_file WHERE sm3 IS NULL ORDER BY 1;

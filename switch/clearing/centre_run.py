@@ -12,7 +12,6 @@ Dates are decided in their order. Grey records that are decided after their own 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from switch.clearing.centre import ANSWER, CENTRE_LOCK, FORWARDED, SQL, CentreTerms
@@ -22,6 +21,7 @@ from switch.clearing.files import CRLF, FileInMaking, FileName, Head, mark_compl
 from switch.clearing.foreign import HELD_DAYS_MAX
 from switch.clearing.layouts import LAYOUTS, Value, sql_line, write_line
 from switch.clearing.netting import Flow, Netting, net_positions
+from switch.clearing.signatures import sign_files
 from switch.domain.calendar import SHANGHAI, settlement_date
 from switch.domain.errors import InputRefused
 
@@ -98,7 +98,7 @@ async def rewrite(connection: Connection, day: date, terms: CentreTerms) -> tupl
     """Compare the files of a clearing date with their digests and write again what is missing or was changed; the names written."""
     async with _only_run(connection):
         await connection.execute("SET TIME ZONE 'UTC'")
-        return tuple(await _write(connection, day, day_folder(terms.folder, day)))
+        return tuple(await _write(connection, day, terms))
 
 
 @asynccontextmanager
@@ -224,12 +224,13 @@ async def _plan(
 async def _write_all(connection: Connection, terms: CentreTerms) -> list[str]:
     written: list[str] = []
     for (day,) in await _rows(connection, "dates_not_written"):
-        written += await _write(connection, day, day_folder(terms.folder, day))
+        written += await _write(connection, day, terms)
     return written
 
 
-async def _write(connection: Connection, day: date, folder: Path) -> list[str]:
-    """Write the files of a date that are not on disk as they should be."""
+async def _write(connection: Connection, day: date, terms: CentreTerms) -> list[str]:
+    """Write the files of a date that are not on disk as they should be, signatures and marks among them."""
+    folder = day_folder(terms.folder, day)
     names: list[str] = []
     for *fields, created_at in await _rows(connection, "files", date=day):
         row = FileRow(*fields)
@@ -244,6 +245,8 @@ async def _write(connection: Connection, day: date, folder: Path) -> list[str]:
             made = file.finish()
         sync_folder(folder)
         assert row.sm3 in (None, made.sm3), f"{row.name}: the same date has given other bytes"
+        # What went out unsigned stays so.
+        await sign_files(connection, folder, [made], terms.file_signer if row.sm3 is None else None)
         mark_complete(folder, [made])
         # Last, since by it the next run knows that nothing is left to do here.
         values = {"name": row.name, "sm3": made.sm3, "size": made.size}

@@ -19,6 +19,7 @@ from switch.clearing.files import FileName
 from switch.clearing.foreign import Deadline, answer_kind
 from switch.clearing.own_cards import own_cards_kind
 from switch.clearing.received import Kind, Receipt, Terms, take_file
+from switch.clearing.signatures import Signer
 from switch.domain.calendar import SHANGHAI
 from switch.domain.identifiers import luhn_digit
 from switch.keys.software_vault import SoftwareVault
@@ -198,11 +199,14 @@ class Centre(Installation):
     def __init__(self, url: str, vault: SoftwareVault, folder: Path) -> None:
         super().__init__(url, vault, folder, CENTRE)
         self.now: datetime | None = None
+        self.signer: Signer | None = None
 
     @property
     def centre_terms(self) -> CentreTerms:
         return CentreTerms(
-            CENTRE, CENTRE, self.folder, lambda one: one.weekday() < 5, "wang fang", now=self.now
+            *(CENTRE, CENTRE, self.folder, lambda one: one.weekday() < 5, "wang fang"),
+            now=self.now,
+            file_signer=self.signer,
         )
 
     def at(self, day: date, days: int, hours: int, minutes: int = 0) -> None:

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Final
 
 from switch.operations.audit.files import Day, File, FileAudit, net_line
+from switch.operations.audit.generations import on_their_way
 from switch.storage.sql import load
 
 SQL: Final = load(__package__ or "", "centre_lines.sql")
@@ -25,6 +26,9 @@ class CentreFileAudit(FileAudit):
                 day = Day(clearing_date, created_at, clearing_date, centre_id, centre_id, "")
                 file = File(*fields)
                 self._compare(day, file, self._centre_lines(day, file, centre_fen))
+            folder = self._folder / f"{clearing_date:%Y%m%d}"
+            for fault in on_their_way(folder, (), self._rows("signed", day=clearing_date)):
+                self._fault(*fault)
 
     def _centre_lines(self, day: Day, file: File, centre_fen: int | None) -> Iterator[str]:
         kind = file.name[:2]

@@ -8,6 +8,10 @@ SELECT clearing_date, centre_id, centre_fen FROM interop_day WHERE clearing_date
 SELECT name, party, NULL::integer, line_count, total_fen, upper(encode(sm3, 'hex')), size_bytes, created_at
   FROM interop_file WHERE clearing_date = %(day)s AND sm3 IS NOT NULL ORDER BY ordinal;
 
+-- name: signed
+SELECT s.name, s.public_key, s.signature
+  FROM file_signature s JOIN interop_file f USING (name) WHERE f.clearing_date = %(day)s AND f.sm3 IS NOT NULL ORDER BY s.name;
+
 -- name: forwarded
 SELECT r.raw
   FROM interop_record r JOIN interop_arrival a USING (file_no)

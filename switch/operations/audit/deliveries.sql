@@ -1,12 +1,15 @@
 -- Files on their way: signatures, files sent again, hot lists, what partners were sent and what they sent.
 
 -- name: file_signatures
--- says: a signature is over the digest of a closed day's file, or of one that was sent again
+-- says: a signature is over the digest of a closed day's file, of one that was sent again, or of a centre's
 -- rows: file_signature
 SELECT 'file_signature', s.name, coalesce('over ' || encode(w.sm3, 'hex'), 'none'), 'over ' || encode(s.sm3, 'hex')
   FROM file_signature s
-  LEFT JOIN (SELECT name, sm3 FROM clearing_file UNION ALL SELECT name, sm3 FROM clearing_resend) AS w ON w.name = s.name
+  LEFT JOIN (SELECT name, sm3 FROM clearing_file UNION ALL SELECT name, sm3 FROM clearing_resend UNION ALL SELECT name, sm3 FROM interop_file) AS w
+    ON w.name = s.name
  WHERE w.sm3 IS DISTINCT FROM s.sm3
+   -- A centre stores a digest last, so that a run that was cut off writes such a file again.
+   AND NOT EXISTS (SELECT FROM interop_file i WHERE i.name = s.name AND i.sm3 IS NULL)
 
 -- name: file_resends
 -- says: a file sent again is the next generation of a file, behind all that the day had for its receiver, as long as that, and was made in the business day it names

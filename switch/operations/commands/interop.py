@@ -30,6 +30,7 @@ from switch.clearing.interop_desk import (
 )
 from switch.domain.errors import InputRefused
 from switch.operations.commands import interop_text
+from switch.operations.commands.close import file_signer
 from switch.operations.commands.files import take_all
 from switch.operations.commands.interop_terms import centre_terms
 from switch.settings import Settings, load_settings
@@ -82,6 +83,7 @@ def run(
     settings = load_settings()
     terms = centre_terms(settings)
     with open_database(settings) as url:
+        terms = terms._replace(file_signer=file_signer(url, settings))
         if again is not None:
             written = asyncio.run(_rewrite(url, again.date(), terms))
             _tell({"written": written}, f"{len(written)} files written again", as_json=as_json)

@@ -10,7 +10,9 @@ import pytest
 
 from switch.clearing import centre_run, received
 from switch.clearing.interop_desk import fund
+from switch.clearing.lint import lint_file
 from switch.clearing.received import Receipt
+from switch.clearing.signatures import FileSigner
 from switch.domain.errors import InputRefused
 from switch.keys.software_vault import SoftwareVault
 from switch.operations.delivering import Deliverer
@@ -18,6 +20,7 @@ from switch.storage.pool import connect
 from tests.helpers.cities import CENTRE, Centre, city_id, details, issuer_of, ride
 from tests.helpers.depots import answer_file, record_file
 from tests.helpers.partners import check_whole, partner_settings, settings_of
+from tests.helpers.signing import FSK, signing_vault
 from tests.helpers.sshd import Sshd
 
 pytestmark = pytest.mark.server
@@ -229,6 +232,39 @@ async def test_a_run_that_dies_anywhere_is_done_by_the_next_with_the_same_bytes(
     assert not [name for name in before if name.endswith(".tmp")]
     for path in list(folder.iterdir()):
         path.unlink()
+    await centre.rewrite(day)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert centre.audit_faults() == []
+
+
+async def test_files_are_signed_once_before_they_are_marked_and_what_went_out_unsigned_stays_so(
+    centre: Centre, day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = signing_vault(tmp_path)
+    records = [ride(2, n, 1).pack() for n in (1, 2)]
+    await centre.take(fh(centre, records, day, 1))
+    centre.at(day, 1, 2)
+    await centre.run()
+    centre.signer = FileSigner(vault)
+    await answered(centre, [(raw, "10") for raw in records], day, 2)
+    monkeypatch.setattr(centre_run, "mark_complete", _stop)
+    with pytest.raises(_Stop):
+        await centre.run()  # a signature is stored, and its file is not marked
+    monkeypatch.undo()
+    assert centre.audit_faults() == []
+    await centre.run()
+    folder = centre.folder / f"{day:%Y%m%d}"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    signed = [name for name in before if len(name) == 29 and not name.startswith("DF")]
+    assert sorted(name for name in before if name.endswith(".sig")) == sorted(f"{n}.sig" for n in signed)
+    for name in signed:
+        report = lint_file(folder / name, keys=[vault.public_key(FSK)])
+        assert (report.faults, report.notes) == ((), ("the signature is right",))
+    assert centre.audit_faults() == []
+    (folder / f"{signed[0]}.sig").write_bytes(b"another")
+    (folder / f"{signed[1]}.sig").unlink()
+    next(folder.glob("DF*1")).unlink()
+    assert len(centre.audit_faults()) == 3
     await centre.rewrite(day)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert centre.audit_faults() == []

@@ -313,7 +313,7 @@ async def test_a_closed_day_cannot_be_changed(pg: Pg, day: date, terms: CloseTer
 async def test_what_a_close_has_frozen_stays_as_it_is(
     pg: Pg, day: date, terms: CloseTerms, table: str, columns: str, values: str
 ) -> None:
-    insert = f"INSERT INTO {table} (business_date, entry_no, {columns}) VALUES (%s, 99, {values})"  # noqa: S608
+    insert = f"INSERT INTO {table} (business_date, entry_no, {columns}) VALUES (%s, 99, {values})"
     with pytest.raises(psycopg.errors.ForeignKeyViolation, match=f"{day} is not being closed"):
         await pg.execute(insert, (day,))
     await close_day(pg, day, terms, "a tester")

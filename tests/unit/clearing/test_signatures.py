@@ -17,12 +17,12 @@ from switch.clearing.files import FolderError, is_marked, write_companion
 from switch.clearing.lint import lint_file
 from switch.clearing.resends import resend
 from switch.clearing.signatures import FileSigner
-from switch.keys.ceremony import Custodian
 from switch.keys.opening import create_vault
-from switch.keys.records import LOCAL_OWNER, KeyLevel, KeyMissingError, KeySpec
+from switch.keys.records import KeyMissingError
 from switch.keys.sealing import UnlockSecret
 from switch.keys.software_vault import SoftwareVault
 from switch.keys.stores import JsonKeyStore
+from tests.helpers.signing import signing_vault
 
 pytestmark = pytest.mark.server
 
@@ -33,12 +33,7 @@ SPKI = bytes.fromhex("3059301306072A8648CE3D020106082A811CCF5501822D034200")
 
 @pytest.fixture
 def vault(tmp_path: Path) -> SoftwareVault:
-    """A vault with a key that signs files."""
-    store = JsonKeyStore(tmp_path / "keys.json")
-    vault = create_vault(store, UnlockSecret.passphrase("correct horse battery"), rehearsal=True)
-    spec = KeySpec("FSK", "SM2", 1, LOCAL_OWNER, KeyLevel.LOCAL, 1)
-    Custodian(vault, store).generate(spec, ("li wei", "wang fang"))
-    return vault
+    return signing_vault(tmp_path)
 
 
 async def test_every_file_is_signed_once_and_a_file_written_again_has_the_same_signature(

@@ -297,6 +297,7 @@ class PartnerSettings(_Section):
     fetch_mb_max: int = Field(1024, ge=1, le=65_536, description="nothing larger is fetched")
     connect_s: float = Field(20.0, gt=0, le=300, description="to connect, and to close")
     answer_s: float = Field(60.0, gt=0, le=3600, description="for one step; 256 KiB of a file are one")
+    visit_max_s: float = Field(14_400.0, gt=0, le=86_400, description="for a whole visit; the next goes on")
     pause_s: float = Field(30.0, gt=0, le=3600, description="after a failure; doubled each time")
     pause_max_s: float = Field(900.0, gt=0, le=86_400, description="longest of these pauses")
 

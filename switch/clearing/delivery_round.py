@@ -77,13 +77,11 @@ class Round:
                     break
             except LocalFault as fault:
                 faults.append(str(fault))
-        return Visit(
-            self._partner.name,
-            tuple(self._sent),
-            self._receipts,
-            tuple(self._inbox.fetched),
-            "; ".join(faults),
-        )
+        return self.so_far("; ".join(faults))
+
+    def so_far(self, fault: str) -> Visit:
+        """What has been done. fault: why not all of it; empty when all was."""
+        return Visit(self._partner.name, tuple(self._sent), self._receipts, tuple(self._inbox.fetched), fault)
 
     # --- receipts
 

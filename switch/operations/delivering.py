@@ -161,9 +161,14 @@ class Deliverer:
             async with sftp_line(line_terms(at)) as remote, self._taking() as take:
                 folder = self._settings.clearing_folder
                 inbox = folder / "inbox" / terms.name
-                visit = await Round(
-                    deliveries, remote, lambda day: day_folder(folder, day), inbox, take
-                ).run()
+                visiting = Round(deliveries, remote, lambda day: day_folder(folder, day), inbox, take)
+                try:
+                    async with asyncio.timeout(at.visit_max_s):  # each step may be just quick enough
+                        visit = await visiting.run()
+                except TimeoutError:
+                    visit = visiting.so_far(
+                        f"not done in {at.visit_max_s:g} s (visit_max_s); the next visit goes on"
+                    )
         except HostKeyRefused as fault:
             await deliveries.alarm("HOST_KEY", fault.fingerprint, str(fault))
             visit = Visit(terms.name, fault=str(fault))

@@ -376,6 +376,22 @@ async def test_a_visit_that_hangs_in_the_middle_of_a_file_ends_at_once_and_goes_
     assert len(check_whole(server)) == 3
 
 
+async def test_a_visit_has_an_end_however_slow_the_partner_is(
+    pg: Pg, server: Sshd, city: Closed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(_self: SftpPartner, _path: str, blocks: Any) -> None:
+        async for _ in blocks:
+            await asyncio.sleep(3600)
+
+    monkeypatch.setattr(SftpPartner, "write", write)
+    slow = await visit(settings(server, city, answer_s=3600, visit_max_s=5))
+    assert slow.fault == "not done in 5 s (visit_max_s); the next visit goes on"
+    assert await (await pg.execute("SELECT failures FROM delivery_partner")).fetchone() == (1,)
+    monkeypatch.undo()
+    assert (await visit(settings(server, city))).fault == ""
+    assert len(check_whole(server)) == 3
+
+
 async def test_what_a_server_says_cannot_keep_a_failure_from_being_recorded(
     pg: Pg, server: Sshd, city: Closed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,11 @@ UNKNOWN_BATCH_DAYS = (
 )
 
 
+# From the date on a terminal's clock to the business day of the same moment: late in the evening the open day is tomorrow's, and
+# somebody ends that one early.
+ORIGINAL_AFTER = timedelta(days=2)
+
+
 def original_day(original: Original, today: date) -> date:
     """The date that field 61 means: the latest MMDD not after tomorrow. An impossible date counts as today."""
     for year in (today.year + 1, today.year, today.year - 1, today.year - 4):
@@ -119,7 +124,7 @@ class Batch:
         entry = self.originals.get((terminal_no, original.batch_no, original.stan, day))
         if entry is None:  # perhaps decided a moment ago, in this very batch
             entry = self.by_key.get(Key(terminal_no, original.batch_no, original.stan, FINANCIAL))
-            if entry is not None and not day <= entry.business_date <= day + timedelta(days=1):
+            if entry is not None and not day <= entry.business_date <= day + ORIGINAL_AFTER:
                 return None
         return entry
 
@@ -245,7 +250,7 @@ async def lock_and_read(
                 "stans": int4s([key[2] for key in named]),
                 "dates": dates(days),
                 "oldest": min(days),
-                "newest": max(days) + timedelta(days=1),
+                "newest": max(days) + ORIGINAL_AFTER,
                 "merchants": int4s(list(named.values())),
             },
         )

@@ -57,7 +57,7 @@ SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, 
         LIMIT 8) AS j;
 
 -- name: find_originals
--- Originals named by field 61, on its date or the next; a row for each that is there. Of the same merchant: a terminal may have
+-- Originals named by field 61, on its date or one of the next two (batch.ORIGINAL_AFTER); a row for each that is there. Of the same merchant: a terminal may have
 -- been another's when it sold.
 SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, j.amount_fen, j.effect_fen,
        j.answer, j.rrn, j.auth_code, j.decided_at, j.digest, j.extra, j.original_date, j.original_entry
@@ -68,7 +68,7 @@ SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, 
          FROM journal
         WHERE journal.shard = %(shard)b
           AND journal.business_date BETWEEN %(oldest)b::date AND %(newest)b::date
-          AND journal.business_date BETWEEN k.day AND k.day + 1
+          AND journal.business_date BETWEEN k.day AND k.day + 2
           AND journal.terminal_no = k.terminal_no
           AND journal.batch_no = k.batch_no
           AND journal.stan = k.stan

@@ -2,16 +2,19 @@
 
 import asyncio
 import gc
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
 
+from switch.domain.calendar import SHANGHAI
 from switch.domain.money import Fen
 from switch.domain.transactions import AccountKind, Kind, Original, Refund, Reversal, Void
+from switch.ledger.days import cut_over, open_day
 from switch.ledger.items import REVERSAL
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
+from tests.helpers.days import make_days
 
 pytestmark = pytest.mark.server
 
@@ -146,6 +149,25 @@ async def test_purchase_void_and_its_reversal_in_one_batch(pg: Pg, postgres_url:
         once_more = item(void.request, since=day)
         again = await book.settle([once_more])
     assert [one.answer for one in (*outcomes, *again)] == ["00", "00", "00"]
+    assert await balance_of(pg) == OPENING_FEN
+
+
+async def test_an_original_is_found_when_its_business_day_is_two_ahead_of_the_calendar(
+    pg: Pg, postgres_url: str
+) -> None:
+    """After 23:00 the open day is tomorrow's, and somebody ends that one early too: a terminal knows only the date on its clock."""
+    await seed(pg)
+    await make_days(pg, 4)
+    today = datetime.now(SHANGHAI).date()
+    while (opened := await open_day(pg)) is None or opened.day < today + timedelta(days=2):
+        if opened is not None:
+            await cut_over(pg, opened.day, lead_s=0)
+    async with a_book(postgres_url) as book:
+        bought = item(purchase(300), since=today)
+        outcome = (await book.settle([bought]))[0]
+        named = Original(1, bought.key.stan, today.month, today.day)
+        void = Void(card_of(1), AccountKind.ONLINE, Fen(300), named, outcome.rrn, outcome.auth_code, "051")
+        assert [one.answer for one in await book.settle([item(void, since=today)])] == ["00"]
     assert await balance_of(pg) == OPENING_FEN
 
 

@@ -52,13 +52,13 @@ SELECT g.gap_no, g.kind, g.owner, lower(g.missing), upper(g.missing) - 1, g.open
  LIMIT %(at_most)s;
 
 -- name: damaged_among
--- Records that came and could not be read, whose serial (bytes 60 to 63, for what they are worth) is among those missing.
-SELECT q.terminal_no, q.entry_no, n.serial, q.reason, q.received_at
+-- Records that came and could not be read, whose serial (bytes 60 to 63, for what they are worth) is among those missing; one that came again is listed once.
+SELECT DISTINCT ON (q.terminal_no, n.serial, q.raw) q.terminal_no, q.entry_no, n.serial, q.reason, q.received_at
   FROM purse_quarantine q
  CROSS JOIN LATERAL (SELECT ('x' || encode(substr(q.raw, 60, 4), 'hex'))::bit(32)::bigint AS serial) AS n
   JOIN purse_sequence s ON s.kind = 3 AND s.owner = q.terminal_no AND s.missing @> n.serial
  WHERE q.terminal_no = ANY(%(terminals)s::int[]) AND length(q.raw) = 96
- ORDER BY q.terminal_no, n.serial
+ ORDER BY q.terminal_no, n.serial, q.raw, q.entry_no
  LIMIT %(at_most)s;
 
 -- name: find_terminal

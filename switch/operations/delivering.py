@@ -163,9 +163,11 @@ class Deliverer:
                 inbox = folder / "inbox" / terms.name
                 visiting = Round(deliveries, remote, lambda day: day_folder(folder, day), inbox, take)
                 try:
-                    async with asyncio.timeout(at.visit_max_s):  # each step may be just quick enough
+                    async with asyncio.timeout(at.visit_max_s) as limit:  # each step may be just quick enough
                         visit = await visiting.run()
                 except TimeoutError:
+                    if not limit.expired():
+                        raise
                     visit = visiting.so_far(
                         f"not done in {at.visit_max_s:g} s (visit_max_s); the next visit goes on"
                     )

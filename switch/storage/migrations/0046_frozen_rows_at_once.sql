@@ -1,4 +1,4 @@
--- depends: 0044_tariff_of_cases
+-- depends: 0045_tariff_joined
 -- The long tables that a close freezes are guarded statement by statement: of freezing a row, asking for each one whether its day is
 -- closed and known was two thirds. They are written once, by one statement each, so nothing is lost: now no row of theirs ever changes.
 

@@ -215,7 +215,7 @@ class ShardBook:
 
     def _tell(self, item: Item, outcome: Told | None) -> None:
         try:
-            item.done(outcome)
+            item.done(item, outcome)
         except Exception:
             log.exception("an answer could not be delivered", shard=self.shard)
 

@@ -87,8 +87,9 @@ class Item(NamedTuple):
     generation: number of the key set its MAC was good under.
     since: first business date on which this key can have been booked, or None if its batch is unknown.
     holder_id: 0 for a card that is not ours. pin: the keyed verifier of the PIN that came, if one did.
-    done: called once with the stored answer, with None when the system failed and nothing was booked (96), or with IN_DOUBT; for a
-    request with `ask` also with Asked, when its intent is committed, and for a repeat of one with IN_FLIGHT.
+    done: called once with this item and the stored answer, with None when the system failed and nothing was booked (96), or with IN_DOUBT; for a
+    request with `ask` also with Asked, when its intent is committed, and for a repeat of one with IN_FLIGHT. It is handed the item, since
+    one that held it would close a circle, and every request would wait for the collector.
     ask: which host decides, None for those that the ledger decides.
     loading: what the reception knows about a load or its confirm, and can compute for it.
     """
@@ -102,7 +103,7 @@ class Item(NamedTuple):
     holder_id: int
     pin: bytes | None
     pin_unreadable: bool
-    done: Callable[[Outcome | Asked | None], None]
+    done: Callable[["Item", Outcome | Asked | None], None]
     ask: HostAsk | None = None
     loading: Loading | None = None
 

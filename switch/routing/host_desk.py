@@ -246,7 +246,7 @@ class HostDesk:
             generation=ANYBODY,
             ask=None,
             pin=None,
-            done=lambda outcome: self._end(item, outcome if isinstance(outcome, Outcome) else None),
+            done=lambda _ending, outcome: self._end(item, outcome if isinstance(outcome, Outcome) else None),
         )
         for _ in range(RESUBMITS_MAX):
             if self._books.submit(asked.shard, back):
@@ -303,7 +303,7 @@ class HostDesk:
                 0,
                 None,
                 False,
-                lambda _outcome: None,
+                lambda _ending, _outcome: None,
             )
             if not self._books.submit(shard, item):
                 break

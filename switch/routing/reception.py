@@ -13,6 +13,7 @@ This room refuses to know sockets and tables: a Peer takes the answer, books and
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -358,7 +359,7 @@ class Reception:
             holder_id,
             pin,
             unreadable,
-            lambda outcome: self._decided(visit, item, outcome),
+            partial(self._decided, visit),
             ask,
             None if type(request) is Purchase else loading_of(self._vault, request, entry),
         )

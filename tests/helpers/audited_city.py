@@ -222,7 +222,7 @@ class City:
             holder_id=holder_id,
             pin=None,
             pin_unreadable=False,
-            done=future.set_result,
+            done=lambda _item, outcome: future.set_result(outcome),
             loading=loading,
             ask=ask,
         )

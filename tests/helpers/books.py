@@ -87,7 +87,7 @@ def item(
     rclass: int = FINANCIAL,
     content: bytes = b"content",
     generation: int = 1,
-    done: Callable[[Outcome | None], None] = lambda _outcome: None,
+    done: Callable[[Item, Outcome | None], None] = lambda _item, _outcome: None,
 ) -> Item:
     """A request as the reception would queue it. stan 0: the next one never used."""
     key = Key(terminal_no, batch_no, stan or next(_stans), rclass)

@@ -98,7 +98,9 @@ async def test_one_bad_request_is_alone_with_its_96(pg: Pg, postgres_url: str) -
     async with a_book(postgres_url) as book:
         for request in requests:
             assert book.submit(
-                request._replace(done=lambda outcome: answers.append(outcome.answer if outcome else None))
+                request._replace(
+                    done=lambda _item, outcome: answers.append(outcome.answer if outcome else None)
+                )
             )
     assert answers == ["00", "00", None, "00", "00"]
 
@@ -180,7 +182,7 @@ async def test_two_books_on_one_account_never_spend_a_fen_twice(pg: Pg, postgres
             request = item(
                 purchase(100),
                 since=day,
-                done=lambda outcome: answers.append(outcome.answer if outcome else "96"),
+                done=lambda _item, outcome: answers.append(outcome.answer if outcome else "96"),
             )
             assert book.submit(request)
         one.stop()
@@ -198,7 +200,7 @@ async def test_a_full_queue_refuses_and_a_stopped_book_finishes(pg: Pg, postgres
             item(
                 purchase(1),
                 since=day,
-                done=lambda outcome: answers.append(outcome.answer if outcome else "96"),
+                done=lambda _item, outcome: answers.append(outcome.answer if outcome else "96"),
             )
             for _ in range(3)
         ]

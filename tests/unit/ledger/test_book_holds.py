@@ -249,7 +249,7 @@ async def test_two_books_never_freeze_or_complete_a_fen_twice(pg: Pg, postgres_u
     day = await seed(pg)
     answers: list[str] = []
 
-    def noted(outcome: Outcome | None) -> None:
+    def noted(_item: Item, outcome: Outcome | None) -> None:
         answers.append(outcome.answer if outcome else "96")
 
     async with a_book(postgres_url) as book:

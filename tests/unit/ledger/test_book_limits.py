@@ -114,7 +114,7 @@ async def test_two_books_at_once_never_pass_a_limit(pg: Pg, postgres_url: str) -
     day = await limited(pg, day_fen=500)
     answers: list[str] = []
 
-    def noted(outcome: Outcome | None) -> None:
+    def noted(_item: Item, outcome: Outcome | None) -> None:
         answers.append(outcome.answer if outcome else "96")
 
     async with a_book(postgres_url, batch_max=3) as one, a_book(postgres_url, batch_max=2) as two:

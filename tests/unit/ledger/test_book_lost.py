@@ -47,7 +47,7 @@ class Gone:
 async def _told(book: ShardBook, requests: list[Item]) -> list[Outcome | None]:
     told: list[Outcome | None] = []
     for request in requests:
-        assert book.submit(request._replace(done=told.append))
+        assert book.submit(request._replace(done=lambda _item, outcome: told.append(outcome)))
     serving = asyncio.create_task(book.run())
     async with asyncio.timeout(60):
         while len(told) < len(requests):

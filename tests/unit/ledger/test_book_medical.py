@@ -393,7 +393,7 @@ async def test_two_books_at_once_from_both_accounts_never_overdraw_and_never_dea
     await governed(pg, day, 500_000, year_fen=400)
     answers: list[str] = []
 
-    def noted(outcome: Outcome | None) -> None:
+    def noted(_item: Item, outcome: Outcome | None) -> None:
         answers.append(outcome.answer if outcome else "96")
 
     async with a_book(postgres_url, batch_max=7) as one, a_book(postgres_url, batch_max=5) as two:

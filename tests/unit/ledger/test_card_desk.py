@@ -43,7 +43,7 @@ async def test_among_payments_that_rush_by_those_from_the_instant_on_are_refused
         answered: list[str] = []
         reported, lost = asyncio.Event(), asyncio.Event()
 
-        def told(outcome: Any) -> None:
+        def told(_item: Any, outcome: Any) -> None:
             answered.append(outcome.answer)
             if len(answered) == 60:
                 reported.set()

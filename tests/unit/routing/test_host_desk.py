@@ -44,7 +44,7 @@ class Books:
 
     def submit(self, shard: int, item: Item) -> bool:
         ending: Any = item.request
-        item.done(Outcome(ending.end.code, f"{shard:012d}", NOW))
+        item.done(item, Outcome(ending.end.code, f"{shard:012d}", NOW))
         return True
 
     def shard_of_terminal(self, _terminal_no: int) -> int:
@@ -56,7 +56,7 @@ def asks(card: CardNumber) -> Item:
     request = Purchase(card, AccountKind.BANK, Fen(500), None, "051")
     digest = card.reveal().encode().ljust(32, b".")
     return Item(
-        Key(1, 1, 7, FINANCIAL), 1, digest, 1, TODAY, request, 1, None, False, lambda _told: None, ask
+        Key(1, 1, 7, FINANCIAL), 1, digest, 1, TODAY, request, 1, None, False, lambda _item, _told: None, ask
     )
 
 

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,17 @@ def test_the_migrations_of_this_version_are_in_order() -> None:
 
     assert names == sorted(names)
     assert names[0] == "0001_registry"
+
+
+def test_a_released_migration_stays_as_it_was_released() -> None:
+    """A database that has it would never see the change. What a release adds is added here: sha256sum in switch/storage/migrations."""
+    lines = (Path(__file__).parent / "released_migrations.sha256").read_text(encoding="ascii").splitlines()
+    released = {name: digest for digest, name in (line.split() for line in lines)}
+    folder = files("switch.storage.migrations")
+
+    assert released == {name: sha256((folder / name).read_bytes()).hexdigest() for name in released}
+    later = {f"{name}.sql" for name in known()} - released.keys()
+    assert all(name > max(released) for name in later)
 
 
 def test_a_new_database_gets_all_of_them_and_a_second_run_finds_nothing_to_do(empty_url: str) -> None:

@@ -20,6 +20,9 @@ from loadtests.town import OPENING_FEN, Town, pan_of
 BANK, FUND = "01020000", "09350000"
 HOST_MS: Final = 20.0
 RATE: Final = 1_000.0
+QUIET_RATE: Final = (
+    100.0  # at which processors have time to spare, so that what is added to the host's time is the switch's
+)
 SECONDS: Final = 10
 ZONE_KEYS: Final = {
     "ZMK": "CB437418FDFDC062835272B424849C3E",
@@ -106,7 +109,7 @@ def beside(town: Town) -> Iterator[None]:
 
 
 def measure(load: Load, scale: float) -> dict[str, Any]:
-    """Routed purchases at a fixed rate, then own ones alone, with a live host's traffic, and with a dead host's."""
+    """Routed purchases at a low and at a high rate, then own ones alone, with a live host's traffic, and with a dead host's."""
     seconds = max(2, int(SECONDS * scale))
 
     def own() -> dict[str, Any]:
@@ -128,11 +131,14 @@ def measure(load: Load, scale: float) -> dict[str, Any]:
         return found
 
     load(128, 20, account=BANK_ACCOUNT)
+    quiet = load(128, max(1, int(QUIET_RATE * seconds / 128)), rate=QUIET_RATE, account=BANK_ACCOUNT)
     routed = load(128, int(RATE * seconds / 128), rate=RATE, account=BANK_ACCOUNT)
     return {
         "host_ms": HOST_MS,
         "routed": routed,
         "own_overhead_p50_ms": round(routed["p50_ms"] - HOST_MS, 3),
+        "routed_quiet": quiet,
+        "own_overhead_quiet_p50_ms": round(quiet["p50_ms"] - HOST_MS, 3),
         "own_alone": own(),
         "own_beside_a_live_host": beside_own(BANK_ACCOUNT, "00"),
         "own_beside_a_dead_host": beside_own(MEDICAL_ACCOUNT, "91"),

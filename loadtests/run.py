@@ -39,7 +39,7 @@ from loadtests import (
     outbox_bench,
     reconcile_bench,
 )
-from loadtests.town import Serving, Town, pan_of, terminal_of
+from loadtests.town import STORE_FROM, Serving, Town, pan_of, terminal_of
 from switch.domain.decisions import Outcome
 from switch.keys.macs import mac_engine
 from switch.keys.primitives import Algorithm, MacKey
@@ -52,7 +52,7 @@ from terminal_sim import crypto
 from terminal_sim.frames import CardData, PinPad, build_purchase, management_fields, pack
 
 CARDS = 20_000
-TERMINALS = 1_000
+STORE_TERMINALS = 256
 PGBENCH_FLAGS = "-N -M prepared -s 10"
 PGBENCH_CLIENTS = (8, 16, 32, 64)
 IDLE_TERMINALS = 10_000
@@ -217,9 +217,10 @@ class Authorisations:
         found["half_load"] = self.load(256, max(20, int(half * 10 * scale / 256)), rate=half)
         console.print("authorisations: 256x1, seven of ten with one card")
         found["hot_card"] = self.load(256, each(500), hot=HOT)
-        found["hot_card"]["to_normal"] = round(
-            found["hot_card"]["per_second"] / found["256x1"]["per_second"], 2
-        )
+        console.print("authorisations: 256x1, seven of ten in one shop")
+        found["hot_merchant"] = self.load(STORE_TERMINALS, each(500), first=STORE_FROM)
+        for name in ("hot_card", "hot_merchant"):
+            found[name]["to_normal"] = round(found[name]["per_second"] / found["256x1"]["per_second"], 2)
         return found
 
 
@@ -312,8 +313,8 @@ def with_town(
 ) -> dict[str, Any]:
     """Build a town, serve it, use it, audit it. beside: what else must run."""
     with tempfile.TemporaryDirectory() as name:
-        town = Town(Path(name), terminals=TERMINALS, cards=CARDS, processes=processes)
-        console.print(f"building a town of {TERMINALS} terminals and {CARDS} cards")
+        town = Town(Path(name), terminals=STORE_FROM + STORE_TERMINALS, cards=CARDS, processes=processes)
+        console.print(f"building a town of {town.terminals} terminals and {CARDS} cards")
         town.build()
         with beside(town), town.serving() as serving:
             found = use(serving)

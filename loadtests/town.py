@@ -22,6 +22,7 @@ from terminal_sim.frames import Terminal
 TMMK: Final = bytes.fromhex("9D9C28340E916865024D51F215B9A023")
 DTK: Final = {"3DES": "A4D7E661662E98AEC9FA21FC69B456EF", "SM4": "4736A0018A7E93FE7C6B3CA344C7D530"}
 MERCHANTS: Final = 50
+STORE_FROM: Final = 1_000  # of the terminals from here on, seven of ten are in one shop
 OPENING_FEN: Final = 100_000_000
 READY_S: Final = 60.0
 
@@ -36,7 +37,8 @@ def terminal_of(number: int) -> Terminal:
     """The town's terminal `number`, from 0: SM4 keys, MAC algorithm 5."""
     terminal_id = f"{33_600_000 + number:08d}"
     tmk = crypto.diversify(crypto.Algorithm.SM4, TMMK, terminal_id.encode())
-    return Terminal(terminal_id, f"9933500541{number % MERCHANTS:05d}", tmk, 5)
+    shop = 0 if number >= STORE_FROM and number % 10 < 7 else number % MERCHANTS
+    return Terminal(terminal_id, f"9933500541{shop:05d}", tmk, 5)
 
 
 def registry_of(terminals: int, cards: int) -> dict[str, object]:

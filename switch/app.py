@@ -69,6 +69,7 @@ from switch.storage.embedded import EmbeddedPostgres
 from switch.storage.migrate import require_current
 from switch.storage.pool import connect, connect_writer, end_tasks, make_pool
 from switch.telemetry import logs
+from switch.telemetry.lateness import keep_time
 from switch.telemetry.metrics import Metrics
 from switch.terms import forward_terms, host_terms, link_terms, mqtt_terms, partner_dues, terminal_limits
 from switch.transports.host_links import HostLinks
@@ -153,6 +154,7 @@ class Service:
         metrics.watch("queue_depth", "Requests waiting for a batch", lambda: books.depth)
         seen = LastSeen()
         self._background(keep_noting(pool.connection, seen, time.monotonic))
+        self._background(keep_time(metrics.loop_late.add))
         desk = self._desk(vault, seen)
         await self._join_hosts(vault, books, pool)
         names = self.host_desk.names
@@ -476,7 +478,9 @@ async def run(
             loop.add_signal_handler(number, service.stopping.set)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        gc.set_threshold(100_000, 50, 100)
+        gc.set_threshold(
+            10_000, 50, 100
+        )  # the usual way makes no circles; where one comes up, the pauses stay short
         async with contextlib.AsyncExitStack() as around:
             if server is not None:
                 keeper = loop.create_task(server.keep_running())

@@ -124,6 +124,7 @@ class Metrics:
         self.latency = _Histogram(LATENCY_BOUNDS_S)
         self.batch_size = _Histogram(BATCH_BOUNDS)
         self.batch_seconds = _Histogram(LATENCY_BOUNDS_S)
+        self.loop_late = _Histogram(LATENCY_BOUNDS_S)
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self.load_steps: Counter[tuple[str, str, str]] = Counter()
         self.suspense = 0
@@ -321,6 +322,9 @@ class Metrics:
         yield self.latency.family("cardswitch_answer_seconds", "From a whole frame to its answer")
         yield self.batch_size.family("cardswitch_batch_size", "Requests per database transaction")
         yield self.batch_seconds.family("cardswitch_batch_seconds", "Duration of a batch")
+        yield self.loop_late.family(
+            "cardswitch_loop_late_seconds", "How late the process was, ten times a second"
+        )
         yield from self._of_loads()
         yield from self._of_risks()
         yield from self._of_disputes()

@@ -326,15 +326,16 @@ class ShardBook:
         if before is not None:
             if before.digest == item.digest:
                 return outcome_of(before)
-            rrn = batch.rrn_head + base36(self._serials.take())
-            return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn, batch.now)
+            return self._unkept(batch, Decline.DUPLICATE_KEY)
+        if key.rclass == REVERSAL and self._malformed(item.request):
+            # The right one will come under the same key: it must find its original, and not this.
+            return self._unkept(batch, Decline.FORMAT)
         if batch.legs_asked and key[:3] in batch.legs_asked:
             intent = batch.by_key[Key(*key[:3], legs.INTENT)]
             if key.rclass == FINANCIAL:
                 if intent.digest == item.digest:
                     return IN_FLIGHT
-                rrn = batch.rrn_head + base36(self._serials.take())
-                return Outcome(self._de39[Decline.DUPLICATE_KEY], rrn, batch.now)
+                return self._unkept(batch, Decline.DUPLICATE_KEY)
             if isinstance(item.request, Reversal):
                 self._give_up(batch, item, item.request, intent)
         ruling = self._rule(batch, item, account_id, open_batch, state)
@@ -346,6 +347,13 @@ class ShardBook:
         return Asked(
             self.shard, leg.leg_no, HostKey(leg.transmitted, leg.trace), told.rrn, batch.now, batch.today
         )
+
+    def _unkept(self, batch: Batch, decline: Decline) -> Outcome:
+        """A refusal of which no entry is made."""
+        return Outcome(self._de39[decline], batch.rrn_head + base36(self._serials.take()), batch.now)
+
+    def _malformed(self, request: CardRequest | LegEnd) -> bool:
+        return isinstance(request, Refused) and request.answer == self._de39[Decline.FORMAT]
 
     def _end_leg(
         self, batch: Batch, item: Item, request: LegEnd, account_id: int, *, batch_open: bool
@@ -402,7 +410,7 @@ class ShardBook:
 
     def _rule(self, batch: Batch, item: Item, account_id: int, open_batch: int, batch_state: int) -> Ruling:
         request, key = item.request, item.key
-        if isinstance(request, Refused) and request.answer == self._de39[Decline.FORMAT]:
+        if self._malformed(request):
             return Ruling(Decline.FORMAT)
         if key.rclass == FINANCIAL and type(request) is not LoadConfirm:  # that is never too late
             # A closed batch is nobody's open one: 90 would let a terminal wait for what only a sign-on brings.

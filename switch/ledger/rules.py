@@ -30,6 +30,7 @@ from switch.ledger.limits import LimitRule, Window, product_of, refusal, rule_fo
 from switch.ledger.load_states import Loading, LoadMove, Purse, PurseLoad
 from switch.ledger.medical import MedicalState
 
+MALFORMED = "30"  # the answer that was kept of a request whose amount may not have been readable
 PIN_FAILURES_MAX = 6  # the sixth wrong PIN in a row blocks
 
 
@@ -471,7 +472,7 @@ def undo_refusal(request: Reversal, original: Entry, facts: Facts) -> Ruling | N
     """The answer to a reversal that undoes nothing, whatever its original was; None for the others."""
     if original.pan is not None and original.pan != request.card.reveal():
         return Ruling(Decline.NOT_APPLICABLE)
-    if original.amount_fen != request.amount_fen:
+    if original.answer != MALFORMED and original.amount_fen != request.amount_fen:
         return Ruling(Decline.ORIGINAL_AMOUNT)
     if original.answer != "00":
         return Ruling()  # declined: nothing to undo, and that is what was wished

@@ -54,6 +54,7 @@ from switch.messages.parts import (
     original_of,
     pin_of,
     tags_of,
+    track2_of,
 )
 from switch.messages.structures import REVERSAL_REASONS
 
@@ -88,6 +89,8 @@ def read_request(message: Message) -> Request:
         raise FormatError(MISSING, field=str(missing.args[0])) from None
     check_head(fields)
     card = card_of(digits)
+    if 35 in fields:
+        track2_of(fields)
     if mti == "0400":
         return _reversal(fields, card)
     kind = KIND_OF.get((mti, code[:2], condition, custom[:2]))

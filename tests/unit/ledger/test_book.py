@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +10,9 @@ from psycopg import AsyncConnection
 
 from switch.domain.calendar import SHANGHAI
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Kind, Original, Refund, Reversal, Void
+from switch.domain.transactions import AccountKind, Kind, Original, Refund, Refused, Reversal, Void
 from switch.ledger.days import cut_over, open_day
-from switch.ledger.items import REVERSAL
+from switch.ledger.items import REVERSAL, Item
 from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
 from tests.helpers.days import make_days
 
@@ -125,6 +125,44 @@ async def test_a_tombstone_refuses_the_late_original(pg: Pg, postgres_url: str) 
     assert [outcome.answer for outcome in outcomes] == ["25", "22"]
     assert [outcome.answer for outcome in again] == ["22", "25"]
     assert await balance_of(pg) == OPENING_FEN
+
+
+def reversal_of(original: Item, amount_fen: int, day: date) -> Reversal:
+    """Of a purchase with holder 1's card."""
+    named = Original(1, original.key.stan, day.month, day.day)
+    return Reversal(
+        card_of(1), AccountKind.ONLINE, Fen(amount_fen), named, Kind.PURCHASE, "98", "051", "001000"
+    )
+
+
+async def test_the_reversal_of_a_malformed_original_is_over_whatever_its_amount(
+    pg: Pg, postgres_url: str
+) -> None:
+    """What was refused for its form has no amount that could differ, and the terminal may sell nothing before it is told so."""
+    day = await seed(pg)
+    malformed = item(Refused(card_of(1), Fen(0), "30", "PIN is announced, none came"), since=day)
+    undo = item(reversal_of(malformed, 1_403, day), since=day, stan=malformed.key.stan, rclass=REVERSAL)
+    async with a_book(postgres_url) as book:
+        outcomes = [*await book.settle([malformed]), *await book.settle([undo])]
+    assert [outcome.answer for outcome in outcomes] == ["30", "00"]
+
+
+async def test_a_malformed_reversal_does_not_stand_in_the_way_of_the_right_one(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    sold = item(purchase(300), since=day)
+    how: dict[str, Any] = {"since": day, "stan": sold.key.stan, "rclass": REVERSAL}
+    malformed = item(Refused(card_of(1), Fen(0), "30", "reason is none of the table"), **how)
+    right = item(reversal_of(sold, 300, day), **how)
+    late = item(purchase(1), since=day, content=b"another")
+    unheard = item(malformed.request, since=day, stan=late.key.stan, rclass=REVERSAL)
+    async with a_book(postgres_url) as book:
+        outcomes = await book.settle([sold, malformed, malformed, right, unheard, late])
+        after = await book.settle([malformed._replace(digest=b"x" * 32)])
+    assert [outcome.answer for outcome in outcomes] == ["00", "30", "30", "00", "30", "00"]
+    assert after[0].answer == "94", "the right one has been answered under this key"
+    assert await balance_of(pg) == OPENING_FEN - 1
 
 
 async def test_purchase_void_and_its_reversal_in_one_batch(pg: Pg, postgres_url: str) -> None:

@@ -36,6 +36,7 @@ PROCESSING = {
     "5": "fetch IC parameters 下傳IC卡參數",
     "7": "fetch hot list 下載黑名單",
 }
+HIDDEN = "hidden: in a broken frame it may hold something else"
 
 
 class FieldLine(NamedTuple):
@@ -118,7 +119,7 @@ def describe(piece: Piece) -> Description:
     if not faults and found.message.mti in ANSWER_MTI:
         faults, refusal = _judge(found)
     hexes = [HIDDEN_BYTE] * len(body)
-    lines = _head_lines(body, hexes)
+    lines = _head_lines(body, hexes, sure=bool(found.message.mti) and body[0] == TPDU_IDENTIFIER)
     sure_until = _sure_until(found, faults, body)
     for slot in found.slots:
         sure = slot.end <= sure_until[0] and slot.spec.number <= sure_until[1]
@@ -244,9 +245,12 @@ def _sure_until(found: Examination, faults: list[Fault], body: bytes) -> tuple[i
     return first, 51 if all(isinstance(text, str) and text.isalnum() for text in texts) else 34
 
 
-def _head_lines(body: bytes, hexes: list[str]) -> list[FieldLine]:
+def _head_lines(body: bytes, hexes: list[str], *, sure: bool) -> list[FieldLine]:
+    """TPDU to bitmap. Not sure: what stands there may be a PAN, as when somebody pastes what a MAC is made over."""
     lines = []
-    hexes[:FIELDS_AT] = bytes_hex(body[:FIELDS_AT])
+    shown = range(min(FIELDS_AT, len(body))) if sure else range(MTI_AT, min(BITMAP_AT, len(body)))
+    for at in shown:
+        hexes[at] = f"{body[at]:02X}"
     for start, end, name, chinese in (
         (0, TPDU_BYTES, "TPDU", "傳輸協議數據單元"),
         (TPDU_BYTES, MTI_AT, "header", "報文頭"),
@@ -258,6 +262,9 @@ def _head_lines(body: bytes, hexes: list[str]) -> list[FieldLine]:
             break
         meaning = ""
         text = raw.hex().upper()
+        if not sure and name != "MTI":
+            lines.append(FieldLine(name, name, chinese, start, len(raw), f"<{len(raw)} bytes>", HIDDEN))
+            continue
         if name == "TPDU" and len(raw) == TPDU_BYTES:
             meaning = f"to {text[2:6]}, from {text[6:]}"
         elif name == "header" and len(text) == 12:
@@ -283,7 +290,7 @@ def _field_line(found: Examination, slot: Slot, body: bytes, hexes: list[str], *
     if fault is not None and spec.secret is Secret.NO:
         hexes[fault.offset] = f"{body[fault.offset]:02X}"
     if not sure:
-        return line._replace(meaning="hidden: in a broken frame it may hold something else")
+        return line._replace(meaning=HIDDEN)
     hexes[slot.start : slot.value_at] = bytes_hex(body[slot.start : slot.value_at])
     raw = body[slot.value_at : slot.end]
     if slot.value is None:

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from switch.messages.describe import Piece, describe, split_frames
 from switch.messages.explain import HIDDEN_BYTE
+from switch.messages.terminal_1987 import MTI_AT
 from switch.operations.commands.iso8583 import app, plain_lines
 from tests.helpers.frames import changed, frame_of, golden, message_of, negative
 
@@ -50,6 +51,21 @@ def test_every_malformed_frame_is_named_so_and_shows_no_secret(name: str) -> Non
     squeezed = text_of(raw).replace(" ", "")
     for secret in ("3133500100000001239", "00100000001", "B0C1D9AF0CB2D26E"):
         assert secret not in squeezed
+
+
+@pytest.mark.parametrize("name", ["ISO-04-PURCHASE-REQ", "ISO-05-REVERSAL-REQ"])
+def test_a_frame_without_its_head_shows_no_card_number(name: str) -> None:
+    """What a MAC is made over is what people paste when MACs differ."""
+    raw = frame_of(name)
+    mab, card = raw[2 + MTI_AT : -8], message_of(name).fields[2]
+    for pasted, with_len in (
+        (mab, False),
+        (len(mab).to_bytes(2, "big") + mab, True),
+        ((len(raw) - 8).to_bytes(2, "big") + raw[2:7] + raw[2 + MTI_AT :], True),
+    ):
+        squeezed = text_of(pasted, with_len=with_len).replace(" ", "")
+        assert card[6:-4] not in squeezed
+        assert card[:10] not in squeezed
 
 
 #    bytes poked into the purchase request with its LEN: byte, value, field, rule

@@ -241,6 +241,8 @@ class TerminalLine(asyncio.Protocol):
             transport.pause_reading()
         elif not full and not self._listener.draining and self._paused:
             self._paused = False
+            if self._begun_s:  # what the peer has sent of it meanwhile was not read
+                self._begun_s = self._listener.now_s
             transport.resume_reading()
 
     def overdue(self, now_s: float) -> str:
@@ -248,7 +250,7 @@ class TerminalLine(asyncio.Protocol):
         limits = self._listener.limits
         if now_s - self._last_s > limits.idle_s:
             return "idle"
-        if self._begun_s and now_s - self._begun_s > limits.partial_frame_s:
+        if self._begun_s and not self._paused and now_s - self._begun_s > limits.partial_frame_s:
             return "partial"
         if not self._trusted and now_s - self._connected_s > limits.stranger_s:
             return "stranger"

@@ -139,6 +139,26 @@ async def test_a_byte_now_and_then_does_not_keep_a_frame_open_for_ever(
         assert watch.reasons == ["partial"]
 
 
+async def test_a_frame_that_the_listener_itself_does_not_read_to_its_end_is_not_held_against_its_sender(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcp_terminals, "SWEEP_S", 0.02)
+    desk = Desk()
+    desk.by_itself = False
+    async with listening(desk.receive, partial_frame_s=0.3, in_flight_max=1) as (_, watch, reader, writer):
+        writer.write(FRAME + FRAME[:10])
+        while not desk.waiting:
+            await asyncio.sleep(0.01)
+        writer.write(FRAME[10:])  # all is sent; the first has its answer later than a frame may take
+        await asyncio.sleep(0.6)
+        desk.answer_one()
+        while not desk.waiting:
+            await asyncio.sleep(0.01)
+        desk.answer_one()
+        await reader.readexactly(2 * len(ANSWER))
+        assert not watch.reasons
+
+
 async def test_a_frame_that_cannot_be_answered_ends_the_connection_after_those_before_it() -> None:
     desk = Desk()
 

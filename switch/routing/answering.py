@@ -188,7 +188,7 @@ class Answers:
             return self.outcome(NOT_SUPPORTED)  # a card would be credited in earnest
         outcome = self.outcome(APPROVED)
         if isinstance(content, Purchase):
-            return outcome._replace(clearing_date=outcome.decided_at.date(), auth_code="TRAIN0")
+            return outcome._replace(auth_code="TRAIN0")  # no field 15: nothing is posted
         if isinstance(content, Balance):
             figures = tuple(BalanceFigure(int(content.account), kind, Fen(0)) for kind in (1, 2))
             return outcome._replace(balances=figures)

@@ -246,6 +246,7 @@ async def test_a_training_terminal_is_answered_and_nothing_is_booked(two: Two, s
     assert answer.fields[39] == "00"
     assert answer.header[2] >> 4 == 1
     assert answer.fields[38]
+    assert 15 not in answer.fields  # nothing was posted
     assert await till.code(till.pos.balance(card)) == "00"
     receipt = till.pos.batch.receipts[0]
     assert await till.code(till.pos.void(receipt)) == "00"

@@ -154,5 +154,6 @@ def _queue_loads(link: Pipeline, shard: int, loads: Sequence[PurseLoad]) -> None
             "reasons": texts([str(load.reason) for load in loads]),
             "held": int2s([load.held for load in loads]),
             "proven": int2s([load.proven for load in loads]),
+            "claimed": int2s([load.claimed for load in loads]),
         },
     )

@@ -103,6 +103,7 @@ class PurseLoad:
     reason: str
     held: int
     proven: bool = False
+    claimed: bool = False  # in the float, and suspense has paid for it in the place of its source
     changed: bool = False
 
 

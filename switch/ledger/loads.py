@@ -233,7 +233,8 @@ def _settle_by_contact(mine: Iterable[PurseLoad], online_atc: int, facts: Facts)
         if counter < online_atc and not any(one.state in CREDITED for one in group):
             move(group.pop(0), LoadState.LOADED, Reason.CARD_AHEAD, facts)
         for one in group:
-            declared = one.state == LoadState.LOADED and one.reason == Reason.OPERATOR
+            # By people. Of one that the card's counter proved, the counter stands behind the card.
+            declared = one.state == LoadState.LOADED and one.reason != Reason.CARD_AHEAD
             if one.state in OPEN or (declared and counter == online_atc):
                 back = LoadState.REVERSED if one.state == LoadState.AUTHORISED else LoadState.RETURNED
                 move(one, back, Reason.CARD_UNMOVED, facts)
@@ -324,11 +325,12 @@ def move(one: PurseLoad, to: LoadState, reason: Reason, facts: Facts, note: str 
     debit = credit = (0, 0)
     if at != held:
         debit, credit = _out_of(one, facts), _into(one, at, facts)
+        one.claimed = held == Held.SOURCE and debit == (SUSPENSE, 0)
     one.state, one.held, one.reason = to, at, reason
     one.changed = True
     purse = facts.purse
-    # What people declare is no proof: their card may still come with this counter.
-    proof = to in CREDITED and reason != Reason.OPERATOR
+    # What people declare is no proof, nor is a wrong TAC: the card may still come with this counter.
+    proof = reason in (Reason.CONFIRM, Reason.CARD_AHEAD)
     if proof and purse is not None and purse.online_atc <= one.online_atc:
         purse.online_atc = one.online_atc + 1
         purse.changed = True
@@ -386,7 +388,7 @@ def _into(one: PurseLoad, at: Held, facts: Facts) -> tuple[int, int]:
     """Where it goes."""
     if at == Held.FLOAT:
         return _float(one, one.amount_fen, facts)
-    if at == Held.SUSPENSE:
+    if at == Held.SUSPENSE or one.claimed:
         return SUSPENSE, 0
     if one.debit_code != ONLINE_ACCOUNTS:
         return one.debit_code, one.debit_owner

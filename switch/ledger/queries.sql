@@ -324,7 +324,7 @@ SELECT c.pan, p.card_no, p.loaded_fen, p.online_atc
 -- Of these purses what is open or at the counter that stands, of these entries whatever has become of them, and what shares a counter
 -- with one of those. The newest of each: a card whose counter never moves could gather any number.
 SELECT l.entry_no, l.business_date, l.card_no, l.online_atc, l.psam, l.issuer_id, l.key_version, l.algorithm_id, l.key_index, l.card_random,
-       l.amount_fen, l.balance_before_fen, l.authorised_at, l.source, l.debit_code, l.debit_owner, l.state, l.reason, l.held, l.proven
+       l.amount_fen, l.balance_before_fen, l.authorised_at, l.source, l.debit_code, l.debit_owner, l.state, l.reason, l.held, l.proven, l.claimed
   FROM unnest(%(cards)b::bigint[], %(atcs)b::int[]) AS k (card_no, online_atc)
  CROSS JOIN LATERAL (
        SELECT *
@@ -354,15 +354,16 @@ UPDATE purse AS p
 -- Those that give their counter free come first: each row is held against the index as it is written.
 INSERT INTO purse_load (shard, entry_no, business_date, card_no, online_atc, psam, issuer_id, key_version, algorithm_id, key_index,
                         card_random, amount_fen, balance_before_fen, authorised_at, source, debit_code, debit_owner, state, reason,
-                        held, proven)
+                        held, proven, claimed)
 SELECT %(shard)b::smallint, n.*
   FROM unnest(%(entries)b::bigint[], %(dates)b::date[], %(cards)b::bigint[], %(atcs)b::int[], %(psams)b::text[], %(issuers)b::bytea[],
               %(versions)b::smallint[], %(algorithms)b::smallint[], %(indexes)b::smallint[], %(randoms)b::bytea[], %(amounts)b::bigint[],
               %(balances)b::bigint[], %(instants)b::timestamptz[], %(sources)b::smallint[], %(debit_codes)b::smallint[],
-              %(debit_owners)b::bigint[], %(states)b::smallint[], %(reasons)b::text[], %(held)b::smallint[], %(proven)b::smallint[]::int[]::boolean[])
+              %(debit_owners)b::bigint[], %(states)b::smallint[], %(reasons)b::text[], %(held)b::smallint[], %(proven)b::smallint[]::int[]::boolean[],
+              %(claimed)b::smallint[]::int[]::boolean[])
        AS n
     ON CONFLICT (shard, entry_no) DO UPDATE
-   SET state = excluded.state, reason = excluded.reason, held = excluded.held, proven = excluded.proven;
+   SET state = excluded.state, reason = excluded.reason, held = excluded.held, proven = excluded.proven, claimed = excluded.claimed;
 
 -- name: write_load_moves
 INSERT INTO purse_load_move (shard, business_date, at, entry_no, line, load_no, from_state, to_state, reason, note)

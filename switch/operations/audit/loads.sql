@@ -141,7 +141,7 @@ SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN
                                              IS DISTINCT FROM (t.payer_code, t.payer, 2001, t.account_id)
                          ELSE (p.debit_code, p.debit_owner, p.credit_code, p.credit_owner)
                               IS DISTINCT FROM (2001, t.account_id, t.payer_code, t.payer) END
-            -- What goes back to a cancelled holder stays in suspense, and what an account cannot pay again is a claim there.
+            -- What goes back to a cancelled holder stays in suspense, and what a source cannot pay again is a claim there until it goes back.
             WHEN p.entry_no IS NULL
             THEN NOT (w.debit_code IN (1101, 2001) AND 2 IN (w.from_place, w.to_place) AND 0 IN (w.from_place, w.to_place))
             ELSE (p.amount_fen, p.business_date) IS DISTINCT FROM (w.amount_fen, w.business_date)
@@ -152,7 +152,7 @@ SELECT CASE WHEN p.entry_no IS NULL OR (w.is_last AND w.held <> w.to_place) THEN
                  OR NOT CASE w.to_place WHEN 1 THEN (p.credit_code, p.credit_owner) = (2002, w.card_no)
                                         WHEN 2 THEN (p.credit_code, p.credit_owner) = (2201, 0)
                                         ELSE (p.credit_code, p.credit_owner) = (w.debit_code, w.debit_owner)
-                                             OR (w.debit_code = 2001 AND (p.credit_code, p.credit_owner) = (2201, 0)) END END
+                                             OR (w.debit_code IN (1101, 2001) AND (p.credit_code, p.credit_owner) = (2201, 0)) END END
 
 -- name: top_ups
 -- says: an approved load of an online account has its posting from the agent, and its reversal the opposite
@@ -175,7 +175,10 @@ SELECT 'purse_load', format('entry %%s in shard %%s', max(entry_no), shard), 'on
 UNION ALL
 SELECT CASE WHEN p.card_no IS NULL THEN 'purse_load' ELSE 'purse' END, format('card_no %%s in shard %%s', l.card_no, l.shard),
        format('online counter %%s', greatest(l.least, n.opened)), format('online counter %%s', p.online_atc)
-  FROM (SELECT shard, card_no, max(online_atc + CASE WHEN state = 2 OR (state = 5 AND reason <> 'operator') THEN 1 ELSE 0 END) AS least FROM purse_load GROUP BY shard, card_no) AS l
+  FROM (SELECT shard, card_no, max(online_atc + CASE WHEN state = 2
+                 OR (state = 5 AND EXISTS (SELECT FROM purse_load_move m
+                                            WHERE m.shard = o.shard AND m.load_no = o.entry_no AND m.reason = 'card_ahead')) THEN 1 ELSE 0 END) AS least
+          FROM purse_load o GROUP BY shard, card_no) AS l
   LEFT JOIN purse p ON p.shard = l.shard AND p.card_no = l.card_no
   LEFT JOIN (SELECT substr(subject, 6)::bigint AS card_no, max((change -> 'after' ->> 'purse_online_atc')::integer) AS opened
                FROM registry_change

@@ -32,7 +32,7 @@ from switch.ledger.load_desk import settle, suspend_unconfirmed, suspense
 from switch.ledger.load_states import Loading, LoadMove, LoadState
 from switch.purse.shadow import fold_purses
 from switch.storage.pool import connect
-from tests.helpers.books import OPENING_FEN, a_book, card_of, item, seed
+from tests.helpers.books import OPENING_FEN, a_book, card_of, item, purchase, seed
 
 pytestmark = pytest.mark.server
 
@@ -457,3 +457,58 @@ async def test_money_of_a_reversed_load_goes_home_whatever_account_the_reversal_
         assert (await desk.settle(other)).answer == "00"
     cursor = await pg.execute("SELECT balance_fen FROM account WHERE account_id = 110")
     assert await cursor.fetchone() == (OPENING_FEN,)
+
+
+@pytest.mark.parametrize("wrong_confirm", [False, True])
+async def test_neither_people_nor_a_wrong_tac_prove_that_a_card_was_credited(
+    pg: Pg, postgres_url: str, wrong_confirm: bool
+) -> None:
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        load = desk.load(400, source=ONLINE)
+        told = await desk.settle(load)
+        number = await one(pg, "SELECT entry_no FROM purse_load")
+        await desk.settle(desk.confirm(load, told, good=None))
+        await settle(
+            lambda: connect(postgres_url),
+            number,
+            LoadState.LOADED,
+            actor="li",
+            checker="wang",
+            reason="seen at the desk",
+        )
+        if wrong_confirm:
+            assert (await desk.settle(desk.confirm(load, told, good=False))).answer == "00"
+        again = await desk.settle(desk.load(100))  # the card comes, and its counter has not moved
+    assert (again.answer, await states(pg)) == ("00", "RETURNED AUTHORISED")
+    assert await one(pg, "SELECT balance_fen FROM account WHERE account_id = 110") == OPENING_FEN
+
+
+async def test_a_claim_that_turns_out_to_be_none_goes_back_to_suspense_and_not_to_the_holder(
+    pg: Pg, postgres_url: str
+) -> None:
+    """Reversed and spent, then declared loaded, so that suspense paid; then the card proves that it was not."""
+    day = await prepared(pg)
+    async with a_book(postgres_url) as book:
+        desk = Desk(book, day)
+        load = desk.load(400, source=ONLINE)
+        told = await desk.settle(load)
+        number = await one(pg, "SELECT entry_no FROM purse_load")
+        assert (await desk.settle(desk.reversal(load))).answer == "00"
+        assert (await desk.settle(item(purchase(OPENING_FEN), since=day))).answer == "00"
+        await desk.settle(desk.confirm(load, told, good=None))
+        await settle(
+            lambda: connect(postgres_url),
+            number,
+            LoadState.LOADED,
+            actor="li",
+            checker="wang",
+            reason="seen at the desk",
+        )
+        assert (await money(pg))[2] == -400
+        assert await one(pg, "SELECT claimed FROM purse_load")
+        await desk.settle(desk.load(100))
+    assert await states(pg) == "RETURNED AUTHORISED"
+    assert await one(pg, "SELECT balance_fen FROM account WHERE account_id = 110") == 0
+    assert (await money(pg))[2] == 0

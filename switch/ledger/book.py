@@ -101,6 +101,7 @@ _REFUSALS = (  # by the form of a request, or by routing
     Decline.LIMIT_AMOUNT,
     Decline.TOMBSTONED,
     Decline.ACCOUNT_NOT_PERMITTED,
+    Decline.ORIGINAL_UNKNOWN,
 )
 _KIND = {request: int(kind) for request, kind in KIND.items()}
 SERIALS_EACH = 4  # that one request can use up: of itself, of what it gives up, of what hosts must be told
@@ -156,6 +157,9 @@ class ShardBook:
         self._stopping = False
         self._lost_s: float | None = None  # since when the database has been lost
         self._in_doubt = False  # a commit of the running batch was sent, and nobody said what became of it
+        self._doubted: set[tuple[Key, bytes]] = (
+            set()
+        )  # who was told nothing in the running outage, at most queue_max
 
     # ------------------------------------------------------------------ the queue
 
@@ -209,11 +213,20 @@ class ShardBook:
         self._on_batch(len(batch), time.monotonic() - started)
         for item, outcome in zip(batch, outcomes, strict=True):
             self._tell(item, outcome)
-        if self._lost_s is not None:  # who has queued behind an outage may have gone home by its end
-            while self._queue:
-                self._tell(self._queue.popleft(), None)
+        if self._lost_s is None:
+            self._doubted.clear()
+        while (
+            self._lost_s is not None and self._queue
+        ):  # who has queued behind an outage may have gone home by its end
+            self._tell(self._queue.popleft(), None)
 
     def _tell(self, item: Item, outcome: Told | None) -> None:
+        """In an outage who asks again gets no 96: the first copy may be booked, and a terminal takes 96 for a decline."""
+        name = item.key, item.digest
+        if outcome is IN_DOUBT and len(self._doubted) < self._queue_max:
+            self._doubted.add(name)
+        elif outcome is None and name in self._doubted:
+            outcome = IN_DOUBT
         try:
             item.done(item, outcome)
         except Exception:

@@ -57,6 +57,35 @@ async def _told(book: ShardBook, requests: list[Item]) -> list[Outcome | None]:
     return told
 
 
+async def test_who_asks_again_in_an_outage_is_not_told_that_it_was_declined(
+    pg: Pg, postgres_url: str
+) -> None:
+    """The first copy is booked, and nobody heard of it: 96 would be taken for a decline of what is paid."""
+    day = await seed(pg)
+    book = ShardBook(0, Gone(postgres_url, 1), DE39, retry_for_s=0.3)
+    write = book._write_and_commit
+
+    async def committed_and_lost(link: Any, batch: Any) -> None:
+        await write(link, batch)
+        raise psycopg.OperationalError("connection lost")
+
+    book._write_and_commit = committed_and_lost  # type: ignore[method-assign]
+    bought, other = item(purchase(300), since=day), item(purchase(1), since=day)
+    told: list[Outcome | None] = []
+    serving = asyncio.create_task(book.run())
+    async with asyncio.timeout(60):
+        for request in (bought, bought, other):
+            before = len(told)
+            assert book.submit(request._replace(done=lambda _item, outcome: told.append(outcome)))
+            while len(told) == before:
+                await asyncio.sleep(0.01)
+    book.stop()
+    await serving
+    assert told == [IN_DOUBT, IN_DOUBT, None]
+    cursor = await pg.execute("SELECT balance_fen FROM account WHERE account_id = 110")
+    assert await cursor.fetchone() == (OPENING_FEN - 300,)
+
+
 async def test_a_request_whose_commit_was_sent_into_a_lost_connection_is_not_called_declined(
     pg: Pg, postgres_url: str
 ) -> None:

@@ -221,7 +221,7 @@ async def lock_and_read(
     if elsewhere:
         leg_rows.queue_locks(link, shard, elsewhere, stood_in)
     if bound:
-        leg_rows.queue_bound(link, shard, bound)
+        leg_rows.queue_bound(link, shard, bound, unknown_since)
     if loaded:
         queue("lock_purses", {"shard": shard, "pans": texts(list(loaded))})
     queue("read_instant")

@@ -1,6 +1,7 @@
 """Legs between the tables and the running state of a batch: what is locked and read, and how it is written."""
 
 from collections.abc import Collection, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from switch.domain.hosts import HostService, HostStep, host_key
@@ -53,11 +54,14 @@ def locked(results: list[Any], hosts: Collection[str]) -> tuple[list[Any], dict[
     return rest, {row[0]: StandIn(*row) for row in rows}
 
 
-def queue_bound(link: Pipeline, shard: int, bindings: Collection[int]) -> None:
-    """Queue the lock on bound cards with a day limit, behind the terminals, and then what they have paid today."""
+def queue_bound(link: Pipeline, shard: int, bindings: Collection[int], oldest: date) -> None:
+    """Queue the lock on bound cards with a day limit, behind the terminals, and then what they have paid today.
+
+    oldest: a date that today is not before.
+    """
     numbers = list(bindings)
     link.queue("lock_bindings", {"space": BINDING_LOCK, "bindings": int4s([n % _TWO_31 for n in numbers])})
-    link.queue("read_bound", {"shard": shard, "bindings": int8s(numbers)})
+    link.queue("read_bound", {"shard": shard, "bindings": int8s(numbers), "oldest": oldest})
 
 
 def queue_read(

@@ -24,12 +24,18 @@ SELECT pg_advisory_xact_lock(%(space)b::int, binding_no)
 
 -- name: read_bound
 -- What bound cards have paid today, or are being asked for. What was undone does not count; what was refunded does.
+-- Of a load to an account that was taken back only the reversal tells. oldest: as in find_keys.
 SELECT l.binding_no, sum(l.amount_fen)::bigint
   FROM business_day d
   JOIN host_leg l ON l.shard = %(shard)b AND l.binding_no = ANY(%(bindings)b::bigint[]) AND l.business_date = d.business_date AND l.state IN (0, 1, 5)
   LEFT JOIN original_use u ON u.shard = l.shard AND u.entry_no = l.ended_by AND u.undone_by IS NOT NULL
   LEFT JOIN purse_load p ON p.shard = l.shard AND p.entry_no = l.ended_by AND p.held = 0
  WHERE d.begins_at <= clock_timestamp() AND clock_timestamp() < d.ends_at AND u.entry_no IS NULL AND p.entry_no IS NULL
+   AND NOT (l.service = 5
+            AND EXISTS (SELECT FROM journal r
+                         WHERE r.shard = %(shard)b AND r.terminal_no = l.terminal_no AND r.batch_no = l.batch_no AND r.stan = l.stan AND r.class = 1
+                           AND r.business_date >= %(oldest)b::date AND r.kind = 5 AND r.answer = '00')
+            AND NOT EXISTS (SELECT FROM purse_load q WHERE q.shard = l.shard AND q.entry_no = l.ended_by))
  GROUP BY l.binding_no;
 
 -- name: read_legs

@@ -36,6 +36,7 @@ from switch.domain.transactions import (
     Load,
     LoadConfirm,
     LoadSource,
+    PreAuthorisation,
     Purchase,
     Reversal,
 )
@@ -143,6 +144,8 @@ class HostDesk:
 
         binding: of the card, where its bound bank card is to pay. Only its own bank is told its number.
         """
+        if destination.way is Way.CITY and isinstance(request, Load):
+            return Decline.CARD_OUT_OF_SCOPE  # banks pay for purses, not cities
         names = self.names.names_of(destination)
         service = _SERVICE.get(type(request))
         if not names or service is None:
@@ -326,7 +329,7 @@ def means_bank_account(request: Any) -> bool:
     """Whether a request is to be paid by the bank card that is bound to a card; what names an original goes where that went."""
     if isinstance(request, Load):
         return request.source is LoadSource.BOUND_BANK
-    return isinstance(request, Purchase | Balance) and request.account == AccountKind.BANK
+    return isinstance(request, Purchase | Balance | PreAuthorisation) and request.account == AccountKind.BANK
 
 
 def by_other_bank(request: Any) -> bool:
@@ -353,6 +356,8 @@ def _question(asked: Asked, item: Item, entry: TerminalEntry) -> HostRequest:
     request: Any = item.request
     ask = item.ask
     assert ask is not None
+    # Of a bound card only the number is known. What else the terminal read is another card's, and no concern of its bank.
+    bound = means_bank_account(request) and ask.number != request.card
     return HostRequest(
         step=HostStep.FINANCIAL,
         service=ask.service,
@@ -366,8 +371,8 @@ def _question(asked: Asked, item: Item, entry: TerminalEntry) -> HostRequest:
         reference=asked.rrn,
         entry_mode=request.entry_mode,
         merchant_type=entry.category,
-        expiry=getattr(request, "expiry", ""),
-        card_sequence=getattr(request, "card_sequence", ""),
-        track2="" if getattr(request, "tracks_encrypted", False) else getattr(request, "track2", ""),
+        expiry="" if bound else getattr(request, "expiry", ""),
+        card_sequence="" if bound else getattr(request, "card_sequence", ""),
+        track2="" if bound or getattr(request, "tracks_encrypted", False) else getattr(request, "track2", ""),
         business_date=asked.business_date,
     )

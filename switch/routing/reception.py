@@ -22,7 +22,7 @@ from psycopg import Error
 from switch.domain.decisions import Decline, Outcome
 from switch.domain.errors import DependencyError, FormatError, FramingError, MacMismatch
 from switch.domain.hosts import PinUnder
-from switch.domain.identifiers import CardNumber
+from switch.domain.identifiers import CardNumber, luhn_holds
 from switch.domain.money import Fen
 from switch.domain.transactions import (
     AccountKind,
@@ -313,14 +313,16 @@ class Reception:
         found = await self._hosts.find_key(self._connect, visit.entry.terminal_no, visit.envelope, since)
         purse = request.purse
         asn = purse.asn if purse is not None else ""
-        pan = asn[1:] or next((pan for rclass, pan in found if rclass != REVERSAL and pan), "")
+        kept = next((pan for rclass, pan in found if rclass != REVERSAL and pan), "")
+        # What names a load is about that load's purse; should the chip be another's, the ledger sees the contradiction.
+        pan = asn[1:] or kept if isinstance(request, Load) else kept or asn[1:]
         card = CardNumber(pan) if pan else None
         route = (await self._cards.load([card]))[card] if card is not None else None
         ask: HostAsk | Decline | None = None
         if isinstance(request, Load):
             if any(rclass == REVERSAL for rclass, _ in found):  # its tombstone may lie in another shard
                 ask = Decline.TOMBSTONED
-            elif route is None:
+            elif (request.amount_fen and not luhn_holds(request.card.reveal())) or route is None:
                 ask = Decline.CARD_UNKNOWN
             else:
                 table = await self._routes.current()
@@ -334,6 +336,8 @@ class Reception:
             ask = None
         elif card is not None:
             visit.content = request._replace(card=card)
+        elif not found:  # the bank's number is nobody's here, and does not stay
+            visit.content = Refused(None, request.amount_fen, DE39[Decline.ORIGINAL_UNKNOWN], "load unknown")
         if route is None:
             self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0)
         else:

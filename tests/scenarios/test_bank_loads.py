@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from switch.messages.tlv import write_tlvs
 from terminal_sim.frames import CardData
 from terminal_sim.host.script import read_script
 from terminal_sim.kiosk import From, KioskClient
@@ -206,6 +207,47 @@ async def test_another_banks_card_loads_a_purse_that_the_chip_names(city: Banked
         assert bank.book.balance_fen(paying.pan) == 99_700
     assert (shadow(city, card), states(city, card)) == ((300, 1), [CONFIRMED, REVERSED])
     assert rows(city, "SELECT count(*) FROM journal WHERE pan = %s AND answer = '00'", paying.pan) == [(0,)]
+
+
+async def test_a_reversal_that_shows_another_chip_leaves_its_load_in_suspense(
+    city: Banked, told: Seen
+) -> None:
+    """Whichever shard the other card lies in: the load is that of the trace."""
+    counter, card, paying = await Counter.of(city, told), city.town.new_card("loaded"), bank_card_of(81)
+    others = [city.town.new_card("loaded") for _ in range(4)]
+    found = []
+    async with host_of(city, "bank", [paying]):
+        for other in others:
+            start = counter.pos.initialize(chip_of(card.pan), 300, SM4)
+            request = counter.pos.load(paying, 300, From.OTHER_BANK, start)
+            assert await counter.code(request) == "00"
+            foreign = counter.pos.initialize(chip_of(other.pan), 300, SM4)
+            undo = counter.pos.reversal(request, "98")
+            undo.fields[55] = write_tlvs(
+                {
+                    "DF11": bytes.fromhex(foreign.facts.asn),
+                    "DF13": bytes(4),
+                    "DF14": bytes(2),
+                    "DF33": b"\x93\x02",
+                }
+            )
+            found.append((await counter.code(undo), states(city, card)[-1]))
+    assert found == [("12", SUSPENSE)] * 4
+
+
+async def test_a_load_from_another_banks_card_that_nobody_can_pay_is_refused_and_its_number_stays_nowhere(
+    city: Banked, told: Seen
+) -> None:
+    counter, card, paying = await Counter.of(city, told), city.town.new_card("loaded"), bank_card_of(82)
+    chip = chip_of(card.pan)
+    mistyped = CardData(paying.pan[:-1] + str((int(paying.pan[-1]) + 1) % 10), paying.sequence)
+    start = counter.pos.initialize(chip, 300, SM4)
+    assert await counter.code(counter.pos.load(mistyped, 300, From.OTHER_BANK, start)) == "14"
+    start = counter.pos.initialize(chip, 300, SM4)
+    lost = counter.pos.load(paying, 300, From.OTHER_BANK, start)
+    assert await counter.code(counter.pos.reversal(lost, "98")) == "25"
+    assert await counter.code(lost) == "22"
+    assert rows(city, "SELECT count(*) FROM journal WHERE pan = %s", paying.pan) == [(0,)]
 
 
 async def test_a_kiosk_with_a_bad_line_and_a_moody_bank_leaves_nothing_unexplained(

@@ -235,6 +235,17 @@ async def test_each_mandatory_field_of_a_purchase_that_is_missing_is_named_by_30
     assert answer.fields[39] == ("03" if number == 42 else "30")
 
 
+async def test_a_malformed_sale_whose_answer_was_lost_is_reversed_and_the_books_hold(
+    two: Two, seen: Seen
+) -> None:
+    till = await Till(two.town.new_terminal(), seen, two.one.line).sign_on()
+    malformed = till.pos.purchase(two.town.new_card(), 1_403)
+    malformed.fields[22] = "051"  # says that a PIN comes
+    assert await till.code(malformed) == "30"
+    assert await till.code(till.pos.reversal(malformed, "98")) == "00"
+    two.town.run("audit")
+
+
 # ---------------------------------------------------------------------- training
 
 

@@ -14,7 +14,9 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
        WHEN o.entry_no IS NULL AND j.class = 3 THEN NULL
        WHEN o.entry_no IS NULL THEN 'an original in this shard'
        WHEN (o.decided_at, o.entry_no) >= (j.decided_at, j.entry_no) THEN 'an original that came before'
-       WHEN o.terminal_no <> j.terminal_no OR o.class <> 0 THEN 'an original of the same terminal'
+       WHEN o.terminal_no <> j.terminal_no THEN 'an original of the same terminal'
+       -- What is still with its host can be named by a reversal that does not fit it, and by nothing else.
+       WHEN o.class <> 0 AND NOT (o.class = 2 AND j.kind = 5 AND j.answer <> '00') THEN 'an original, and no other message'
        WHEN j.kind IN (3, 5, 9) AND o.batch_no <> j.batch_no THEN 'an original of the same batch'
        WHEN j.kind = 5 AND o.stan <> j.stan THEN 'the original of the same trace'
        WHEN j.kind = 3 AND (o.kind <> 1 OR o.answer <> '00') THEN 'an approved purchase'
@@ -30,7 +32,8 @@ SELECT 'journal', format('entry %%s of %%s in shard %%s', j.entry_no, j.business
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer = '00'
             AND (o.kind NOT IN (1, 3, 6, 7, 8, 9, 11) OR j.effect_fen <> -o.effect_fen OR j.amount_fen <> o.amount_fen)
             THEN format('the opposite of what can be reversed, %%s fen', -o.effect_fen)
-       WHEN j.kind = 5 AND j.answer = '00' AND j.amount_fen <> o.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
+       -- Of what was refused for its form no amount may have been readable.
+       WHEN j.kind = 5 AND j.answer = '00' AND o.answer <> '30' AND j.amount_fen <> o.amount_fen THEN 'the whole amount, ' || o.amount_fen || ' fen'
        WHEN j.kind = 5 AND j.answer = '00' AND o.answer <> '00' AND j.effect_fen <> 0 THEN 'no effect: the original was declined'
        WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS DISTINCT FROM j.account_id THEN 'the account of the original'
        WHEN j.answer = '00' AND o.answer = '00' AND o.account_id IS NULL AND o.pan IS DISTINCT FROM j.pan THEN 'the card of the original'

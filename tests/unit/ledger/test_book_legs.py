@@ -12,12 +12,22 @@ from psycopg import AsyncConnection
 from switch.domain.decisions import Outcome
 from switch.domain.hosts import HostAnswer, HostService
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Kind, Original, Purchase, Refused, Reversal
+from switch.domain.transactions import (
+    AccountKind,
+    Kind,
+    Load,
+    LoadSource,
+    Original,
+    Purchase,
+    Refused,
+    Reversal,
+)
 from switch.ledger.batch import Batch
 from switch.ledger.book import ShardBook
 from switch.ledger.items import IN_FLIGHT, REVERSAL, Item
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked, LegEnd
+from switch.ledger.load_states import Loading
 from switch.messages.answers import DE39
 from switch.storage.pipeline import Pipeline
 from switch.storage.pool import connect
@@ -43,12 +53,15 @@ def reversal(of: Item, day: date, fen: int = 500, *, holder: int = 1) -> Item:
     return item(undone, since=day, stan=of.key.stan, rclass=REVERSAL, content=b"reversal", holder_id=holder)
 
 
+def approved(told: Asked) -> HostAnswer:
+    return HostAnswer(told.key, "00", "B00001", "", None, "1127", None, "")
+
+
 def approval(of: Item, told: Asked) -> Item:
     """The end of a question: the bank approves."""
     request = of.request
     assert isinstance(request, Purchase)
-    said = HostAnswer(told.key, "00", "B00001", "", None, "1127", None, "")
-    ending = LegEnd(request.card, request.account, request.amount_fen, said, "051")
+    ending = LegEnd(request.card, request.account, request.amount_fen, approved(told), "051")
     return of._replace(request=ending, since=told.business_date, generation=2**31 - 1, ask=None)
 
 
@@ -201,4 +214,32 @@ async def test_what_was_voided_does_not_count_and_another_day_begins_at_nothing(
         assert await answer(book, undone) == "00"
         assert isinstance(await one(book, bound(day, 900)), Asked)
         await pg.execute("UPDATE host_leg SET business_date = business_date - 1")
+        assert isinstance(await one(book, bound(day, 1_000)), Asked)
+
+
+async def test_a_load_that_was_taken_back_does_not_count_in_the_day_of_its_bound_card(
+    pg: Pg, postgres_url: str
+) -> None:
+    day = await seed(pg)
+    request = Load(card_of(1), LoadSource.BOUND_BANK, Fen(1_000), None, None, "051")
+    ask = ASK._replace(service=HostService.LOAD, binding_no=7, day_limit_fen=1_000)
+    load = item(request, since=day)._replace(ask=ask, loading=Loading(7))
+    async with a_book(postgres_url) as book:
+        told = await one(book, load)
+        ending = LegEnd(request.card, AccountKind.ONLINE, request.amount_fen, approved(told), "051", request)
+        back = load._replace(request=ending, since=told.business_date, generation=2**31 - 1, ask=None)
+        assert await answer(book, back) == "00"
+        assert await answer(book, bound(day, 1)) == "61"
+        undone = Reversal(
+            card_of(1),
+            AccountKind.ONLINE,
+            Fen(1_000),
+            Original(1, load.key.stan, day.month, day.day),
+            Kind.LOAD,
+            "98",
+            "051",
+            "600010",
+        )
+        undo = item(undone, since=day, stan=load.key.stan, rclass=REVERSAL, content=b"reversal")
+        assert await answer(book, undo._replace(loading=Loading(7))) == "00"
         assert isinstance(await one(book, bound(day, 1_000)), Asked)

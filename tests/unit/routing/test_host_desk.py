@@ -6,17 +6,20 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
+import pytest
+
 from switch.domain.decisions import Decline, Outcome
 from switch.domain.hosts import HostAnswer, HostKey, HostRequest, HostService
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, Purchase
+from switch.domain.transactions import AccountKind, CardRequest, Load, LoadSource, Purchase
 from switch.ledger.items import FINANCIAL, Item, Key
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked
+from switch.messages.host_mapping import Parties, request_fields
 from switch.registry.terminals import TerminalEntry
 from switch.routing.destinations import Destination, Way
-from switch.routing.host_desk import HostDesk, HostTerms
+from switch.routing.host_desk import HostDesk, HostTerms, _question
 from tests.helpers.books import card_of
 
 TODAY = date(2026, 11, 26)
@@ -119,3 +122,31 @@ def test_of_several_links_of_a_city_the_first_that_can_be_asked_is_taken() -> No
         assert planned.host == name
     second.usable = False
     assert desk.plan(Destination(Way.CITY, "99993310"), request, ENTRY) is Decline.HOST_DOWN
+    load = Load(card_of(1), LoadSource.OTHER_BANK, Fen(500), None, None, "021")
+    assert desk.plan(Destination(Way.CITY, "99993310"), load, ENTRY) is Decline.CARD_OUT_OF_SCOPE
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Purchase(card_of(1), AccountKind.BANK, Fen(500), None, "051", card_sequence="007", expiry="2912"),
+        Load(
+            card_of(1),
+            LoadSource.BOUND_BANK,
+            Fen(500),
+            None,
+            None,
+            "021",
+            track2=card_of(1).reveal() + "=2912",
+        ),
+    ],
+)
+def test_a_bank_is_told_the_number_of_its_bound_card_and_nothing_of_the_citizen_card(
+    request_: CardRequest,
+) -> None:
+    bank_card = CardNumber("6228480123456789006")
+    asked = Asked(0, 1, HostKey("1126120000", 1), "633002000001", NOW, TODAY)
+    item = asks(bank_card)._replace(request=request_)
+    _, fields = request_fields(_question(asked, item, ENTRY), Parties("99993350", "01020000"), None)
+    assert fields[2] == bank_card.reveal()
+    assert not fields.keys() & {14, 23, 35}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from switch.keys.software_vault import SoftwareVault
+from switch.storage.pool import connect_now
 from tests.conftest import AS_MIGRATED, database_url
 from tests.helpers.audited_days import live_three_days
 from tests.helpers.offline import tac_vault as made_vault
@@ -48,6 +50,22 @@ def audited(
     yield url, folder
     with psycopg.connect(server_url, autocommit=True) as server:
         server.execute("DROP DATABASE audited WITH (FORCE)")
+
+
+@contextmanager
+def reading_again(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection for one audit after another. Most of what a check takes is its parsing and planning, which is done once."""
+    with connect_now(url) as connection:
+        connection.prepare_threshold = 0
+        connection.prepared_max = None
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def reader(audited: Audited) -> Iterator[psycopg.Connection[Any]]:
+    """Through which the audit reads."""
+    with reading_again(audited[0]) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import date
 from hashlib import new as new_digest
 from pathlib import Path
@@ -18,10 +19,9 @@ from switch.operations.audit import CHECKS, DAYS_ANEW, Report
 from switch.operations.audit import audit as run_audit
 from switch.operations.audit.checks import read_checks
 from switch.operations.commands.audit import audit, summary
-from switch.storage.pool import connect_now
 from tests.helpers.audited_city import City, found
 from tests.helpers.offline import Ride, pan_of
-from tests.unit.operations.conftest import Audited
+from tests.unit.operations.conftest import Audited, reading_again
 
 pytestmark = pytest.mark.server
 # What the city of these tests has none of; each is held against changed rows of its own in the file that is named.
@@ -56,9 +56,11 @@ app = typer.Typer()
 app.command()(audit)
 
 
-def report_of(url: str, folder: Path, day: date | None = None) -> Report:
-    with connect_now(url) as connection:
-        return run_audit(connection, folder, day)
+Reader = psycopg.Connection[Any]
+
+
+def report_of(reader: Reader, folder: Path, day: date | None = None) -> Report:
+    return run_audit(reader, folder, day)
 
 
 def faults(report: Report) -> list[str]:
@@ -67,8 +69,9 @@ def faults(report: Report) -> list[str]:
 
 def test_a_city_that_was_booked_by_the_switch_is_clean_and_every_check_had_rows_to_look_at(
     audited: Audited,
+    reader: Reader,
 ) -> None:
-    report = report_of(*audited)
+    report = report_of(reader, audited[1])
     assert faults(report) == []
     assert report.good
     assert [verdict.name for verdict in report.verdicts] == [
@@ -83,7 +86,7 @@ def test_a_city_that_was_booked_by_the_switch_is_clean_and_every_check_had_rows_
     assert report.totals.held_fen >= report.totals.owed_fen > 0
 
 
-def test_one_day_can_be_audited_and_looks_at_fewer_rows(audited: Audited) -> None:
+def test_one_day_can_be_audited_and_looks_at_fewer_rows(audited: Audited, reader: Reader) -> None:
     url, folder = audited
     with psycopg.connect(url) as connection:
         days = [
@@ -93,9 +96,9 @@ def test_one_day_can_be_audited_and_looks_at_fewer_rows(audited: Audited) -> Non
             ).fetchall()
         ]
     assert len(days) == 2
-    whole = {verdict.name: verdict.rows for verdict in report_of(url, folder).verdicts}
+    whole = {verdict.name: verdict.rows for verdict in report_of(reader, folder).verdicts}
     for day in days:
-        report = report_of(url, folder, day)
+        report = report_of(reader, folder, day)
         assert faults(report) == []
         rows = {verdict.name: verdict.rows for verdict in report.verdicts}
         assert 0 < rows["journal_row"] < whole["journal_row"]
@@ -103,7 +106,9 @@ def test_one_day_can_be_audited_and_looks_at_fewer_rows(audited: Audited) -> Non
         assert rows["account_balance"] == whole["account_balance"]
 
 
-def test_a_merchant_below_zero_after_refunds_is_shown_and_is_no_fault(audited: Audited) -> None:
+def test_a_merchant_below_zero_after_refunds_is_shown_and_is_no_fault(
+    audited: Audited, reader: Reader
+) -> None:
     url, folder = audited
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
@@ -115,7 +120,7 @@ def test_a_merchant_below_zero_after_refunds_is_shown_and_is_no_fault(audited: A
             owed,
         )
         try:
-            report = report_of(url, folder)
+            report = report_of(reader, folder)
             assert not report.good
             assert len(report.totals.negative_merchants) == 1
             assert any("below zero after refunds" in line for line in summary(report))
@@ -142,14 +147,16 @@ def places_of(report: Report) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("kind", ["NP", "CM", "NS", "QS", "SS", "MR"])
-def test_one_digit_changed_in_a_file_is_found_with_its_line(audited: Audited, kind: str) -> None:
-    url, folder = audited
+def test_one_digit_changed_in_a_file_is_found_with_its_line(
+    audited: Audited, reader: Reader, kind: str
+) -> None:
+    _, folder = audited
     path = a_file(folder, kind)
     whole = path.read_bytes()
     at = whole.index(b"\r\nD") + 2 + 30
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     try:
-        report = report_of(url, folder)
+        report = report_of(reader, folder)
     finally:
         path.write_bytes(whole)
     assert {verdict.name for verdict in report.verdicts if not verdict.good} == {"files"}
@@ -167,7 +174,9 @@ def forge(path: Path, old: bytes, new: bytes) -> tuple[str, int]:
     return sm3, len(forged)
 
 
-def test_a_file_forged_together_with_its_digests_is_found_by_its_lines(audited: Audited) -> None:
+def test_a_file_forged_together_with_its_digests_is_found_by_its_lines(
+    audited: Audited, reader: Reader
+) -> None:
     url, folder = audited
     path = a_file(folder, "MR")
     mark = path.with_name(f"{path.name}.ok")
@@ -183,7 +192,7 @@ def test_a_file_forged_together_with_its_digests_is_found_by_its_lines(audited: 
             sm3, size = forge(path, line, line[:93] + bytes([line[93] ^ 1]) + line[94:])
             change = "UPDATE clearing_file SET sm3 = %s, size_bytes = %s WHERE name = %s"
             connection.execute(change, (bytes.fromhex(sm3), size, path.name))
-            report = report_of(url, folder)
+            report = report_of(reader, folder)
             connection.execute(change, (*stored, path.name))
         finally:
             path.write_bytes(whole)
@@ -194,8 +203,8 @@ def test_a_file_forged_together_with_its_digests_is_found_by_its_lines(audited: 
     assert sealed[:2] == ("seals", "clearing_seal")  # and the seal, whatever was forged in the books with it
 
 
-def test_a_report_that_was_changed_or_taken_away_is_found(audited: Audited) -> None:
-    url, folder = audited
+def test_a_report_that_was_changed_or_taken_away_is_found(audited: Audited, reader: Reader) -> None:
+    _, folder = audited
     path = min(folder.rglob("float-*.csv"))
     whole = path.read_bytes()
     for spoil, words in (
@@ -204,7 +213,7 @@ def test_a_report_that_was_changed_or_taken_away_is_found(audited: Audited) -> N
     ):
         spoil()
         try:
-            report = report_of(url, folder)
+            report = report_of(reader, folder)
         finally:
             path.write_bytes(whole)
         (place,) = [place for one in report.verdicts for place in one.places]
@@ -213,8 +222,10 @@ def test_a_report_that_was_changed_or_taken_away_is_found(audited: Audited) -> N
 
 
 @pytest.mark.parametrize("gone", ["file", "mark", "line", "appended"])
-def test_a_file_that_is_missing_unmarked_shorter_or_longer_is_found(audited: Audited, gone: str) -> None:
-    url, folder = audited
+def test_a_file_that_is_missing_unmarked_shorter_or_longer_is_found(
+    audited: Audited, reader: Reader, gone: str
+) -> None:
+    _, folder = audited
     path = a_file(folder, "CM")
     path = path.with_name(f"{path.name}.ok") if gone == "mark" else path
     whole = path.read_bytes()
@@ -224,7 +235,7 @@ def test_a_file_that_is_missing_unmarked_shorter_or_longer_is_found(audited: Aud
             path.unlink()
         else:
             path.write_bytes(b"".join(lines[:1] + lines[2:]) if gone == "line" else whole + b"more")
-        report = report_of(url, folder)
+        report = report_of(reader, folder)
     finally:
         path.write_bytes(whole)
     assert any(path.name.removesuffix(".ok") in key for _, _, key in places_of(report))
@@ -234,8 +245,15 @@ def test_a_file_that_is_missing_unmarked_shorter_or_longer_is_found(audited: Aud
 # ---------------------------------------------------------------------- load
 
 
+@pytest.fixture
+def onlooker(postgres_url: str) -> Iterator[Reader]:
+    """Through which the audit reads a city that is at work."""
+    with reading_again(postgres_url) as connection:
+        yield connection
+
+
 async def test_there_is_no_false_alarm_while_the_switch_books_folds_and_closes(
-    postgres_url: str, tac_vault: SoftwareVault, tmp_path: Path
+    postgres_url: str, onlooker: Reader, tac_vault: SoftwareVault, tmp_path: Path
 ) -> None:
     folder = tmp_path / "clearing"
     await found(postgres_url, folder)
@@ -268,13 +286,13 @@ async def test_there_is_no_false_alarm_while_the_switch_books_folds_and_closes(
             if round_no == 4:
                 workers.append(asyncio.create_task(city.close()))
             await asyncio.sleep(0.05)
-            reports.append(await asyncio.to_thread(report_of, postgres_url, folder))
+            reports.append(await asyncio.to_thread(report_of, onlooker, folder))
         sellers = workers[:4]
         while not workers[-1].done() or (booked <= 20 and not any(seller.done() for seller in sellers)):
-            reports.append(await asyncio.to_thread(report_of, postgres_url, folder))
+            reports.append(await asyncio.to_thread(report_of, onlooker, folder))
         stop.set()
         await asyncio.gather(*workers)
-    reports.append(await asyncio.to_thread(report_of, postgres_url, folder))
+    reports.append(await asyncio.to_thread(report_of, onlooker, folder))
     assert [faults(report) for report in reports] == [[]] * len(reports)
     assert booked > 20
     assert reports[-1].totals.postings > reports[0].totals.postings
@@ -330,7 +348,7 @@ def test_a_check_without_a_reason_is_refused(tmp_path: Path, monkeypatch: pytest
         read_checks("odd.sql")
 
 
-def test_a_value_that_cannot_be_read_is_a_fault_and_not_the_end(audited: Audited) -> None:
+def test_a_value_that_cannot_be_read_is_a_fault_and_not_the_end(audited: Audited, reader: Reader) -> None:
     url, folder = audited
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
@@ -339,7 +357,7 @@ def test_a_value_that_cannot_be_read_is_a_fault_and_not_the_end(audited: Audited
         change = "UPDATE journal SET extra = %s WHERE entry_no = %s"
         connection.execute(change, (b"\xff\xfe", row[0]))
         try:
-            report = report_of(url, folder)
+            report = report_of(reader, folder)
         finally:
             connection.execute(change, (row[1], row[0]))
     unreadable, sealed = places_of(report)

@@ -22,13 +22,16 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_one_value_changed_is_found_and_named(
-    audited: Audited, superuser: psycopg.Connection[Any], change: Change
+    audited: Audited,
+    reader: psycopg.Connection[Any],
+    superuser: psycopg.Connection[Any],
+    change: Change,
 ) -> None:
-    check_named(audited, superuser, change)
+    check_named(audited, reader, superuser, change)
 
 
-def test_everything_was_put_back(audited: Audited) -> None:
-    report = report_of(audited)
+def test_everything_was_put_back(audited: Audited, reader: psycopg.Connection[Any]) -> None:
+    report = report_of(audited, reader)
     assert [place for verdict in report.verdicts for place in verdict.places] == []
 
 

@@ -20,7 +20,7 @@ from switch.storage.pool import connect
 from tests.helpers.audit_changes import Change
 from tests.helpers.partners import MERCHANT, OTHER, closed_city
 from tests.unit.operations.audit_changed import check_named, report_of
-from tests.unit.operations.conftest import _NO_CONSTRAINTS, Audited
+from tests.unit.operations.conftest import _NO_CONSTRAINTS, Audited, reading_again
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -85,6 +85,13 @@ def delivered(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="module")
+def reader(delivered: Audited) -> Iterator[psycopg.Connection[Any]]:
+    """Through which the audit reads."""
+    with reading_again(delivered[0]) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
 def owner(delivered: Audited) -> Iterator[psycopg.Connection[Any]]:
     """A connection for which no trigger fires."""
     with psycopg.connect(delivered[0], autocommit=True) as connection:
@@ -121,19 +128,24 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_one_value_changed_is_found_and_named(
-    delivered: Audited, owner: psycopg.Connection[Any], change: Change
+    delivered: Audited,
+    reader: psycopg.Connection[Any],
+    owner: psycopg.Connection[Any],
+    change: Change,
 ) -> None:
-    check_named(delivered, owner, change)
+    check_named(delivered, reader, owner, change)
 
 
-def test_nothing_is_named_that_was_not_changed(delivered: Audited) -> None:
+def test_nothing_is_named_that_was_not_changed(delivered: Audited, reader: psycopg.Connection[Any]) -> None:
     for table in TABLES:
-        report = report_of(delivered, table)
+        report = report_of(delivered, reader, table)
         named = {place.table for verdict in report.verdicts for place in verdict.places}
         assert not named & set(TABLES), (table, report)
 
 
-def test_a_generation_or_signature_that_was_changed_on_disk_is_named(delivered: Audited) -> None:
+def test_a_generation_or_signature_that_was_changed_on_disk_is_named(
+    delivered: Audited, reader: psycopg.Connection[Any]
+) -> None:
     _, folder = delivered
     for pattern, table in (
         ("CM*002", "clearing_resend"),
@@ -143,6 +155,10 @@ def test_a_generation_or_signature_that_was_changed_on_disk_is_named(delivered: 
         (path,) = folder.rglob(pattern)
         before = path.read_bytes()
         path.write_bytes(before[:-4] + bytes([before[-4] ^ 1]) + before[-3:])  # a signature may hold any byte
-        named = {place.table for verdict in report_of(delivered, table).verdicts for place in verdict.places}
+        named = {
+            place.table
+            for verdict in report_of(delivered, reader, table).verdicts
+            for place in verdict.places
+        }
         path.write_bytes(before)
         assert table in named

@@ -132,10 +132,14 @@ def booked_by_nobody(connection: psycopg.Connection[Any], statement: str) -> Ite
 
 @pytest.mark.parametrize(("table", "where"), LOST)
 def test_a_row_that_is_gone_is_missed(
-    audited: Audited, superuser: psycopg.Connection[Any], table: str, where: str
+    audited: Audited,
+    reader: psycopg.Connection[Any],
+    superuser: psycopg.Connection[Any],
+    table: str,
+    where: str,
 ) -> None:
     with gone(superuser, table, where):
-        report = report_of(audited, table)
+        report = report_of(audited, reader, table)
     assert not report.good
     assert any(place.expected for verdict in report.verdicts for place in verdict.places)
 
@@ -193,14 +197,17 @@ ADDED = [
 
 @pytest.mark.parametrize("statement", ADDED, ids=range(len(ADDED)))
 def test_a_row_that_nobody_booked_is_found(
-    audited: Audited, superuser: psycopg.Connection[Any], statement: str
+    audited: Audited,
+    reader: psycopg.Connection[Any],
+    superuser: psycopg.Connection[Any],
+    statement: str,
 ) -> None:
     table = statement.split()[2]
     with booked_by_nobody(superuser, statement):
-        report = report_of(audited, table)
+        report = report_of(audited, reader, table)
     assert not report.good
 
 
-def test_everything_was_put_back(audited: Audited) -> None:
-    report = report_of(audited)
+def test_everything_was_put_back(audited: Audited, reader: psycopg.Connection[Any]) -> None:
+    report = report_of(audited, reader)
     assert [place for verdict in report.verdicts for place in verdict.places] == []

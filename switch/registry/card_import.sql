@@ -176,12 +176,13 @@ CREATE TEMP TABLE differing_card ON COMMIT DROP AS {card_changes}
 
 -- name: lock_changing
 -- Everything that is going to be locked, in the order in which the ledger locks accounts. A loss takes effect under this lock, so
--- that no payment that was decided before it can be dated after it.
+-- that no payment that was decided before it can be dated after it. The PINs are joined: looked up for each account by EXISTS they
+-- would all be read each time.
 SELECT a.account_id
   FROM account a
+  LEFT JOIN planned_pin p ON p.shard = a.shard AND p.account_id = a.account_id
  WHERE EXISTS (SELECT FROM suspect_card d WHERE d.shard = a.shard AND d.holder_id = a.holder_id)
-    OR EXISTS (SELECT FROM planned_pin p
-                WHERE p.shard = a.shard AND p.account_id = a.account_id AND a.pin_verifier IS DISTINCT FROM p.verifier)
+    OR p.account_id IS NOT NULL AND a.pin_verifier IS DISTINCT FROM p.verifier
  ORDER BY a.shard, a.account_id
    FOR NO KEY UPDATE OF a
 

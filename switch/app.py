@@ -478,9 +478,7 @@ async def run(
             loop.add_signal_handler(number, service.stopping.set)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        gc.set_threshold(
-            10_000, 50, 100
-        )  # the usual way makes no circles; where one comes up, the pauses stay short
+        gc.set_threshold(10_000, 50, 100)  # there is nothing to find; should that change, pauses stay short
         async with contextlib.AsyncExitStack() as around:
             if server is not None:
                 keeper = loop.create_task(server.keep_running())

@@ -157,9 +157,8 @@ class ShardBook:
         self._stopping = False
         self._lost_s: float | None = None  # since when the database has been lost
         self._in_doubt = False  # a commit of the running batch was sent, and nobody said what became of it
-        self._doubted: set[tuple[Key, bytes]] = (
-            set()
-        )  # who was told nothing in the running outage, at most queue_max
+        # Who was told nothing in the running outage; at most queue_max.
+        self._doubted: set[tuple[Key, bytes]] = set()
 
     # ------------------------------------------------------------------ the queue
 
@@ -215,22 +214,26 @@ class ShardBook:
             self._tell(item, outcome)
         if self._lost_s is None:
             self._doubted.clear()
-        while (
-            self._lost_s is not None and self._queue
-        ):  # who has queued behind an outage may have gone home by its end
+            return
+        while self._queue:  # who has queued behind an outage may have gone home by its end
             self._tell(self._queue.popleft(), None)
 
     def _tell(self, item: Item, outcome: Told | None) -> None:
-        """In an outage who asks again gets no 96: the first copy may be booked, and a terminal takes 96 for a decline."""
-        name = item.key, item.digest
-        if outcome is IN_DOUBT and len(self._doubted) < self._queue_max:
-            self._doubted.add(name)
-        elif outcome is None and name in self._doubted:
-            outcome = IN_DOUBT
+        if outcome is None or outcome is IN_DOUBT:
+            outcome = self._unsettled_again(item, outcome)
         try:
             item.done(item, outcome)
         except Exception:
             log.exception("an answer could not be delivered", shard=self.shard)
+
+    def _unsettled_again(self, item: Item, outcome: Outcome | None) -> Outcome | None:
+        """In an outage who asks again gets no 96: the first copy may be booked, and a terminal takes 96 for a decline."""
+        name = item.key, item.digest
+        if outcome is None:
+            return IN_DOUBT if name in self._doubted else None
+        if len(self._doubted) < self._queue_max:
+            self._doubted.add(name)
+        return outcome
 
     def _unsettled(self) -> Outcome | None:
         """What to tell those of a batch that came to no end: 96 only if surely nothing of it was booked."""

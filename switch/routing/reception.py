@@ -41,6 +41,7 @@ from switch.domain.transactions import (
     Purchase,
     Refused,
     Request,
+    Reversal,
     Settlement,
 )
 from switch.keys.pin_blocks import PinBlockError
@@ -315,7 +316,7 @@ class Reception:
         asn = purse.asn if purse is not None else ""
         kept = next((pan for rclass, pan in found if rclass != REVERSAL and pan), "")
         # What names a load is about that load's purse; should the chip be another's, the ledger sees the contradiction.
-        pan = asn[1:] or kept if isinstance(request, Load) else kept or asn[1:]
+        pan = (asn[1:] or kept) if isinstance(request, Load) else (kept or asn[1:])
         card = CardNumber(pan) if pan else None
         route = (await self._cards.load([card]))[card] if card is not None else None
         ask: HostAsk | Decline | None = None
@@ -336,7 +337,9 @@ class Reception:
             ask = None
         elif card is not None:
             visit.content = request._replace(card=card)
-        elif not found:  # the bank's number is nobody's here, and does not stay
+        elif (
+            isinstance(request, Reversal) and not found
+        ):  # the bank's number is nobody's here, and does not stay
             visit.content = Refused(None, request.amount_fen, DE39[Decline.ORIGINAL_UNKNOWN], "load unknown")
         if route is None:
             self._enqueue(visit, since, self._books.shard_of_terminal(visit.entry.terminal_no), 0)

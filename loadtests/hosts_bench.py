@@ -131,7 +131,7 @@ def measure(load: Load, scale: float) -> dict[str, Any]:
         return found
 
     load(128, 20, account=BANK_ACCOUNT)
-    quiet = load(128, max(1, int(QUIET_RATE * seconds / 128)), rate=QUIET_RATE, account=BANK_ACCOUNT)
+    quiet = load(16, int(QUIET_RATE * seconds / 16), rate=QUIET_RATE, account=BANK_ACCOUNT)
     routed = load(128, int(RATE * seconds / 128), rate=RATE, account=BANK_ACCOUNT)
     return {
         "host_ms": HOST_MS,

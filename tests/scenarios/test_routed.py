@@ -138,6 +138,24 @@ async def test_a_reversal_during_the_question_ends_it(city: Banked, told: Seen) 
     assert outbox(city, card) == [(REVERSAL_ADVICE, PURCHASE, "98", 900)]
 
 
+async def test_a_reversal_of_another_amount_during_the_question_ends_nothing_and_the_books_hold(
+    city: Banked, told: Seen
+) -> None:
+    till, card = await till_of(city, told), city.town.new_card()
+    request = till.pos.purchase(card, 900, account=BANK)
+    reversal = till.pos.reversal(request, "98")
+    reversal.fields[4] = f"{901:012d}"
+    async with host_of(city, "bank", [card], read_script("slow:2")):
+        other = Till(till.terminal, told, city.other.line)
+        other.pos = till.pos
+        question = asyncio.ensure_future(till.ask(request))
+        await being_asked(city, card)
+        assert await other.code(reversal) == "64"
+        assert (await question).fields[39] == "00"
+    assert legs(city, card) == [(APPROVED, 900)]
+    city.town.run("audit")
+
+
 async def test_a_reversal_a_void_and_refunds_are_booked_and_told(city: Banked, told: Seen) -> None:
     till = await till_of(city, told)
     reversed_card, voided, refunded = (city.town.new_card() for _ in range(3))

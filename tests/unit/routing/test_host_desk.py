@@ -12,14 +12,14 @@ from switch.domain.decisions import Decline, Outcome
 from switch.domain.hosts import HostAnswer, HostKey, HostRequest, HostService
 from switch.domain.identifiers import CardNumber
 from switch.domain.money import Fen
-from switch.domain.transactions import AccountKind, CardRequest, Load, LoadSource, Purchase
+from switch.domain.transactions import AccountKind, CardRequest, Load, LoadSource, PreAuthorisation, Purchase
 from switch.ledger.items import FINANCIAL, Item, Key
 from switch.ledger.leg_state import HostAsk
 from switch.ledger.legs import Asked
 from switch.messages.host_mapping import Parties, request_fields
 from switch.registry.terminals import TerminalEntry
 from switch.routing.destinations import Destination, Way
-from switch.routing.host_desk import HostDesk, HostTerms, _question
+from switch.routing.host_desk import HostDesk, HostTerms, _question, means_bank_account
 from tests.helpers.books import card_of
 
 TODAY = date(2026, 11, 26)
@@ -150,3 +150,9 @@ def test_a_bank_is_told_the_number_of_its_bound_card_and_nothing_of_the_citizen_
     _, fields = request_fields(_question(asked, item, ENTRY), Parties("99993350", "01020000"), None)
     assert fields[2] == bank_card.reveal()
     assert not fields.keys() & {14, 23, 35}
+
+
+def test_a_pre_authorisation_names_the_bound_bank_card_as_a_purchase_does() -> None:
+    """So it is answered 57 without a binding, and 40 with one: hosts freeze nothing for us yet."""
+    assert means_bank_account(PreAuthorisation(card_of(1), AccountKind.BANK, Fen(500), None, "051"))
+    assert not means_bank_account(PreAuthorisation(card_of(1), AccountKind.ONLINE, Fen(500), None, "051"))

@@ -23,7 +23,6 @@ from switch.messages.parts import (
     original_of,
     pin_of,
     tags_of,
-    track2_of,
     tracks_encrypted,
 )
 from switch.messages.structures import CONFIRM_TAGS, LOAD_REVERSAL_TAGS, LOAD_TAGS
@@ -49,7 +48,6 @@ def read_load(fields: Fields, card: CardNumber) -> Load | Refused:
     amount_fen = amount_of(fields)
     tags = tags_of(fields)
     pin = pin_of(fields, tags)
-    track2 = track2_of(fields)
     found = _source(fields, card, amount_fen, tags)
     if isinstance(found, Refused):
         return found
@@ -65,7 +63,7 @@ def read_load(fields: Fields, card: CardNumber) -> Load | Refused:
         pin,
         purse,
         fields[22],
-        track2,
+        str(fields.get(35, "")),
         str(fields.get(36, "")),
         tracks_encrypted(fields),
         str(fields.get(14, "")),

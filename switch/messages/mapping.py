@@ -50,11 +50,11 @@ from switch.messages.parts import (
     card_of,
     check_head,
     check_no_pin,
+    check_track2,
     need,
     original_of,
     pin_of,
     tags_of,
-    track2_of,
 )
 from switch.messages.structures import REVERSAL_REASONS
 
@@ -90,7 +90,7 @@ def read_request(message: Message) -> Request:
     check_head(fields)
     card = card_of(digits)
     if 35 in fields:
-        track2_of(fields)
+        check_track2(fields)
     if mti == "0400":
         return _reversal(fields, card)
     kind = KIND_OF.get((mti, code[:2], condition, custom[:2]))

@@ -147,16 +147,15 @@ def tracks_encrypted(fields: Fields) -> bool:
     return str(fields.get(53, "000"))[2] == "1"
 
 
-def track2_of(fields: Fields) -> str:
-    """Field 35 of a bank card: PAN = expiry and so on; in the clear its PAN must be field 2. Empty when absent."""
-    track = str(fields.get(35, ""))
-    if track and not tracks_encrypted(fields):
-        pan, separator, rest = track.partition("=")
-        if not separator or not pan.isdecimal() or not rest.isdecimal():
-            raise FormatError("not PAN, separator and digits", field="35")
-        if pan != fields[2]:
-            raise FormatError("PAN differs from field 2", field="35")
-    return track
+def check_track2(fields: Fields) -> None:
+    """Field 35, where there is one: PAN = expiry and so on; in the clear its PAN must be field 2."""
+    if tracks_encrypted(fields):
+        return
+    pan, separator, rest = str(fields[35]).partition("=")
+    if not separator or not pan.isdecimal() or not rest.isdecimal():
+        raise FormatError("not PAN, separator and digits", field="35")
+    if pan != fields[2]:
+        raise FormatError("PAN differs from field 2", field="35")
 
 
 def _check_control(control: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
+from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -459,6 +460,13 @@ async def test_money_of_a_reversed_load_goes_home_whatever_account_the_reversal_
     assert await cursor.fetchone() == (OPENING_FEN,)
 
 
+async def declare_loaded(pg: Pg, url: str) -> None:
+    """Two people say of the only load that its card has the money."""
+    number = await one(pg, "SELECT entry_no FROM purse_load")
+    people = {"actor": "li", "checker": "wang", "reason": "seen at the desk"}
+    await settle(lambda: connect(url), number, LoadState.LOADED, **people)
+
+
 @pytest.mark.parametrize("wrong_confirm", [False, True])
 async def test_neither_people_nor_a_wrong_tac_prove_that_a_card_was_credited(
     pg: Pg, postgres_url: str, wrong_confirm: bool
@@ -468,16 +476,8 @@ async def test_neither_people_nor_a_wrong_tac_prove_that_a_card_was_credited(
         desk = Desk(book, day)
         load = desk.load(400, source=ONLINE)
         told = await desk.settle(load)
-        number = await one(pg, "SELECT entry_no FROM purse_load")
         await desk.settle(desk.confirm(load, told, good=None))
-        await settle(
-            lambda: connect(postgres_url),
-            number,
-            LoadState.LOADED,
-            actor="li",
-            checker="wang",
-            reason="seen at the desk",
-        )
+        await declare_loaded(pg, postgres_url)
         if wrong_confirm:
             assert (await desk.settle(desk.confirm(load, told, good=False))).answer == "00"
         again = await desk.settle(desk.load(100))  # the card comes, and its counter has not moved
@@ -494,19 +494,18 @@ async def test_a_claim_that_turns_out_to_be_none_goes_back_to_suspense_and_not_t
         desk = Desk(book, day)
         load = desk.load(400, source=ONLINE)
         told = await desk.settle(load)
-        number = await one(pg, "SELECT entry_no FROM purse_load")
         assert (await desk.settle(desk.reversal(load))).answer == "00"
         assert (await desk.settle(item(purchase(OPENING_FEN), since=day))).answer == "00"
         await desk.settle(desk.confirm(load, told, good=None))
-        await settle(
-            lambda: connect(postgres_url),
-            number,
-            LoadState.LOADED,
-            actor="li",
-            checker="wang",
-            reason="seen at the desk",
-        )
+        await declare_loaded(pg, postgres_url)
         assert (await money(pg))[2] == -400
+        await pg.execute(
+            "UPDATE purse_load SET claimed = false"
+        )  # as before migration 0047, which finds it by its postings
+        migration = (files("switch.storage.migrations") / "0047_claims_of_loads.sql").read_text(
+            encoding="utf-8"
+        )
+        await pg.execute(migration.split(";")[1].encode())
         assert await one(pg, "SELECT claimed FROM purse_load")
         await desk.settle(desk.load(100))
     assert await states(pg) == "RETURNED AUTHORISED"

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import date, timedelta
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -37,6 +38,25 @@ async def test_days_and_partitions_are_made_ahead_and_again_is_no_change(pg: Pg)
     for table in days.PARTITIONED:
         assert await partitions(pg, table) == {f"{table}_{day:%Y%m%d}" for day in made}
     assert await ensure_days(pg, 3) == ()
+
+
+async def test_partitions_of_days_that_are_not_closed_are_analysed_seldom(pg: Pg) -> None:
+    closed, *rest = await ensure_days(pg, 2)
+    seldom = {f"{table}_{day:%Y%m%d}" for table in days.PARTITIONED for day in rest}
+
+    async def marked() -> set[str]:
+        cursor = await pg.execute(
+            "SELECT relname FROM pg_class WHERE reloptions = ARRAY['autovacuum_analyze_scale_factor=1.0']"
+        )
+        return {row[0] for row in await cursor.fetchall()}
+
+    assert await marked() == seldom | {f"{table}_{closed:%Y%m%d}" for table in days.PARTITIONED}
+    for name in await marked():  # as they were before migration 0048
+        await pg.execute(f"ALTER TABLE {name} RESET (autovacuum_analyze_scale_factor)")
+    await pg.execute("UPDATE business_day SET state = 2 WHERE business_date = %s", (closed,))
+    migration = files("switch.storage.migrations") / "0048_seldom_analysed.sql"
+    await pg.execute(migration.read_text(encoding="utf-8"))
+    assert await marked() == seldom
 
 
 async def test_two_processes_may_make_the_same_days_at_once(pg: Pg, postgres_url: str) -> None:

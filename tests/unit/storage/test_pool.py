@@ -50,10 +50,20 @@ async def test_a_broken_connection_of_the_pool_costs_nobody_a_request(
 ) -> None:
     async with pool.connection() as connection:
         first = await backend(connection)
-    await pg.execute("SELECT pg_terminate_backend(%s)", (first,))
+    await pg.execute("SELECT pg_terminate_backend(%s, 10000)", (first,))  # and wait until it is gone
 
     async with pool.connection(timeout=60) as connection:  # a new one has to be made
         assert await backend(connection) != first
+
+
+async def test_a_good_connection_is_handed_out_without_asking_the_server(
+    pool: AsyncConnectionPool[AsyncConnection[Any]], pg: AsyncConnection[Any]
+) -> None:
+    async with pool.connection() as connection:
+        pid = await backend(connection)
+    async with pool.connection():
+        cursor = await pg.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,))
+        assert await cursor.fetchone() == ("SELECT pg_backend_pid()",), "its last statement is still ours"
 
 
 async def test_who_waits_too_long_for_a_connection_is_told_so(

@@ -105,6 +105,7 @@ _REFUSALS = (  # by the form of a request, or by routing
 )
 _KIND = {request: int(kind) for request, kind in KIND.items()}
 SERIALS_EACH = 4  # that one request can use up: of itself, of what it gives up, of what hosts must be told
+HEARD_TURNS_MAX = 8  # turns of the loop between two batches, in which what has come is read
 Told = Outcome | Asked
 
 
@@ -153,7 +154,6 @@ class ShardBook:
         self._serials = Serials()
         self._link: Pipeline | None = None
         self._wake = asyncio.Event()
-        self._busy = False
         self._stopping = False
         self._lost_s: float | None = None  # since when the database has been lost
         self._in_doubt = False  # a commit of the running batch was sent, and nobody said what became of it
@@ -187,9 +187,8 @@ class ShardBook:
                     continue
                 queue = self._queue
                 batch = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
-                self._busy = True
                 await self._serve(batch)
-                self._busy = False
+                await self._hear_the_rest()
         finally:
             await self._drop_link()
 
@@ -197,6 +196,20 @@ class ShardBook:
         """Take no more; run() returns when the queue is empty."""
         self._stopping = True
         self._wake.set()
+
+    async def _hear_the_rest(self) -> None:
+        """Before the next batch, read what terminals have already sent: what a batch costs whatever its size is shared by more.
+
+        No timer: a lone request, and one for which nobody waits behind, begins at once.
+        """
+        queue = self._queue
+        for _ in range(HEARD_TURNS_MAX):
+            heard = len(queue)
+            if not 0 < heard < self._batch_max:
+                return
+            await asyncio.sleep(0)
+            if len(queue) == heard:
+                return
 
     async def _serve(self, batch: list[Item]) -> None:
         """Bring a batch to its end, whatever it takes, and answer each of its requests exactly once."""

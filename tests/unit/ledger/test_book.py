@@ -46,6 +46,25 @@ async def test_many_requests_for_one_account_share_a_batch_and_see_each_other(
     assert (await rows_of(pg, "journal"), await rows_of(pg, "posting")) == (5, 3)
 
 
+async def test_what_came_while_a_batch_was_told_shares_the_next_one(pg: Pg, postgres_url: str) -> None:
+    day = await seed(pg)
+    sizes: list[int] = []
+    over = asyncio.Event()
+    async with a_book(postgres_url, on_batch=lambda size, _s: sizes.append(size)) as book:
+        third = item(purchase(10), since=day, done=lambda _item, _outcome: over.set())
+        soon = asyncio.get_running_loop().call_soon  # as a frame that the loop has not read yet
+        first = item(purchase(10), since=day, done=lambda _item, _outcome: soon(book.submit, third))
+        running = asyncio.create_task(book.run())
+        book.submit(first)
+        while book.depth:
+            await asyncio.sleep(0)
+        book.submit(item(purchase(10), since=day))
+        await over.wait()
+        book.stop()
+        await running
+    assert sizes == [1, 2]
+
+
 async def test_a_repeat_in_the_same_batch_or_a_later_one_gets_the_stored_answer(
     pg: Pg, postgres_url: str
 ) -> None:

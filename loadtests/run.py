@@ -57,7 +57,7 @@ PGBENCH_FLAGS = "-N -M prepared -s 10"
 PGBENCH_CLIENTS = (8, 16, 32, 64)
 IDLE_TERMINALS = 10_000
 MEMORY_RUN = 1_000_000
-MEMORY_STEPS = 10
+WATCH_EVERY_S = 10.0
 HOT = 0.7
 APPROVALS = frozenset({"00"})
 OUTBOX_MESSAGES = 50_000
@@ -169,8 +169,9 @@ class Authorisations:
         first: int = 0,
         hot: float = 0.0,
         answers: frozenset[str] = APPROVALS,
+        watch: Callable[[], object] = lambda: None,
     ) -> dict[str, Any]:
-        """One load; fails when an answer is none of `answers`."""
+        """One load; fails when an answer is none of `answers`. watch: is called every WATCH_EVERY_S while it runs."""
         self.seed += 1
         at = self.serving
         shape = (connections, in_flight, per_connection, CARDS, rate, self.seed, account, first, hot)
@@ -182,7 +183,12 @@ class Authorisations:
             assert generator.stdout is not None
             generator.stdout.readline()  # MEASURING, or nothing when it failed before
             before = at.cpu_s()
-            said, complaint = generator.communicate()
+            while True:
+                try:
+                    said, complaint = generator.communicate(timeout=WATCH_EVERY_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    watch()
             used_s = at.cpu_s() - before
         if generator.returncode:
             raise RuntimeError(f"the generator failed: {complaint[-800:]}")
@@ -225,15 +231,18 @@ class Authorisations:
 
 
 def memory(serving: Serving, count: int) -> dict[str, Any]:
-    """Resident memory of the serving processes over a run of so many authorisations, KB after each tenth of it."""
+    """Resident memory of the serving processes over a run of so many authorisations in the same sessions, KB as time goes by."""
     load = Authorisations(serving)
-    load.load(256, 20)  # connections, caches and prepared statements are there
-    after_kb = [serving.resident_kb()]
-    for step in range(MEMORY_STEPS):
-        console.print(f"memory: {step * count // MEMORY_STEPS} of {count} authorisations, {after_kb[-1]} KB")
-        load.load(256, max(20, count // MEMORY_STEPS // 256))
-        after_kb.append(serving.resident_kb())
-    return {"authorisations": count, "resident_kb": after_kb}
+    load.load(256, 400)  # connections, caches and prepared statements are there
+    seen_kb = [serving.resident_kb()]
+
+    def look() -> None:
+        seen_kb.append(serving.resident_kb())
+        console.print(f"memory: {seen_kb[-1]} KB, {seen_kb[0]} before the first of {count} authorisations")
+
+    found = load.load(256, max(20, count // 256), watch=look)
+    look()
+    return {"authorisations": count, "resident_kb": seen_kb, "per_second": found["per_second"]}
 
 
 async def _hold_idle(serving: Serving, count: int) -> dict[str, Any]:

@@ -113,4 +113,5 @@ def forward_terms(at: HostSettings) -> ForwardTerms:
         # The link takes no more of stored messages than half of its room: the other half is for people who wait at a till.
         in_flight_max=max(min(at.forward_in_flight_max, at.in_flight_max // 2), 1),
         back_off=BackOff(at.forward_pause_s, at.forward_pause_max_s),
+        per_s=at.forward_per_s,
     )

@@ -1,8 +1,8 @@
 """Tells a host what the outbox holds for it, until it has confirmed: one forwarder for each host, in every serving process.
 
 Messages of many transactions go out side by side, those of one transaction one after the other: only the oldest open one can be claimed.
-How many are on their way is a window that opens with each answer and closes when the host falters, so that a host that comes back is not
-met by everything at once. Nothing is kept here: a process that dies leaves its claims to the next one when their lease is over.
+How many are on their way is a window that opens with each answer and closes when the host falters, and how many leave in a second has a
+bound: a host that comes back is not met by everything at once, and neither are the processors by which terminals are served. Nothing is kept here: a process that dies leaves its claims to the next one when their lease is over.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ POLL_S: Final = 1.0
 FIRST_WINDOW: Final = 2
 LEASE_MARGIN_S: Final = 30.0  # beyond the time-out, to write down what became of it
 SAID_MAX: Final = 120  # characters of `last_end`
+PORTION_S: Final = 0.05  # what may leave in so long is claimed at once
 SLICE: Final = 16  # messages between two breaths of the event loop
 HOST_DOWN_PAUSE_S: Final = 0.25
 DATABASE_PAUSE_S: Final = 1.0
@@ -54,11 +55,15 @@ class ForwardWatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ForwardTerms:
-    """in_flight_max: messages of the outbox that one process has on their way to the host. answer_s: the link's time-out."""
+    """in_flight_max: messages of the outbox that one process has on their way to the host. answer_s: the link's time-out.
+
+    per_s: messages that one process sends in a second.
+    """
 
     answer_s: float
     in_flight_max: int = 256
     back_off: BackOff = field(default_factory=BackOff)
+    per_s: float = 1_200.0
 
 
 class Forwarder:
@@ -87,6 +92,8 @@ class Forwarder:
         self._window = FIRST_WINDOW
         self._held = 0  # claimed, and not written down yet
         self._quiet_until_s = 0.0
+        self._may = self._portion = max(terms.per_s * PORTION_S, 1.0)  # messages that may leave by now
+        self._counted_s = now_s()
         self._turn = 0
         self._asking: set[asyncio.Task[None]] = set()
         self._ended: list[End] = []
@@ -107,20 +114,19 @@ class Forwarder:
         try:
             while not self._stopping:
                 self._woken.clear()
+                pause_s = POLL_S
                 try:
-                    more = await self._claim()
+                    pause_s = await self._claim()
                 except (psycopg.Error, OSError, DependencyError) as error:
                     log.warning(
                         "outbox not read; tried again", host=self._link.name, error=type(error).__name__
                     )
-                    more = False
                 except Exception:  # our own fault, and no reason to leave a host untold for ever
                     log.exception("outbox not read; tried again", host=self._link.name)
-                    more = False
-                if not more:
+                if pause_s:
                     # Not wait_for: it swallows a cancellation that comes with the wake-up, and this would run for ever.
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_S):
+                        async with asyncio.timeout(pause_s):
                             await self._woken.wait()
             await self._finish()
         finally:
@@ -141,14 +147,18 @@ class Forwarder:
 
     # ------------------------------------------------------------------ claiming and sending
 
-    async def _claim(self) -> bool:
-        """Claim what there is room for, and send it. True when more may be due and there may be room."""
+    async def _claim(self) -> float:
+        """Claim what there is room for, and send it. Returns the seconds after which to look again: 0 when more may be due."""
         now_s = self._now_s()
         limit = min(self._window, self._terms.in_flight_max)
         room = limit - self._held
         # Not for every place that becomes free: a claim costs about as much for one as for some hundred.
         if now_s < self._quiet_until_s or not self._link.usable or room < 1 or 4 * room < limit:
-            return False
+            return POLL_S
+        short_s = self._short_s(now_s)
+        if short_s > 0:
+            return short_s
+        room = min(room, int(self._may))
         lease_s = self._terms.answer_s + LEASE_MARGIN_S
         first = self._turn
         async with self._connect() as connection:
@@ -157,13 +167,20 @@ class Forwarder:
                 shard = self._shards[self._turn]
                 due = await claim(connection, shard, self._link.name, limit=room, lease_s=lease_s)
                 self._held += len(due)
+                self._may -= len(due)
                 room -= len(due)
                 await self._send(due, now_s)
                 if not room:
                     self._turn += 1  # the next shard is the first next time, or one could starve the others
-                    return True
+                    return 0.0
         self._turn = 0
-        return False
+        return POLL_S
+
+    def _short_s(self, now_s: float) -> float:
+        """Seconds until a whole portion may leave; 0 or less when it may. What was not sent is saved up to one portion more."""
+        self._may = min(self._may + (now_s - self._counted_s) * self._terms.per_s, 2 * self._portion)
+        self._counted_s = now_s
+        return (self._portion - self._may) / self._terms.per_s
 
     async def _send(self, due: list[Due], claimed_s: float) -> None:
         loop = asyncio.get_running_loop()

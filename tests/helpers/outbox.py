@@ -185,9 +185,10 @@ async def forwarding(
     answer_s: float = 20.0,
     in_flight_max: int = 256,
     back_off: BackOff = QUICKLY,
+    per_s: float = 1_200.0,
 ) -> AsyncIterator[Forwarder]:
     """A forwarder at work; ended at once at the end."""
-    terms = ForwardTerms(answer_s, in_flight_max, back_off)
+    terms = ForwardTerms(answer_s, in_flight_max, back_off, per_s)
     forwarder = Forwarder(link, connector(url), shards, terms, told or Told())
     task = asyncio.create_task(forwarder.run())
     try:

@@ -67,6 +67,17 @@ async def test_what_is_told_of_one_transaction_is_told_in_its_order_even_under_a
         assert all(traces == sorted(traces) for traces in by_leg.values())
 
 
+async def test_a_host_that_comes_back_is_told_no_more_in_a_second_than_was_agreed(
+    postgres_url, pg, tmp_path
+):
+    async with linked(tmp_path) as (link, _, _):
+        await put_reversals(pg, 60)
+        started = time.monotonic()
+        async with forwarding(postgres_url, link, per_s=50.0):
+            await until_none_open(pg)
+        assert time.monotonic() - started > 1.0, "sixty, of which five may leave at once"
+
+
 async def test_a_refused_message_stands_in_the_list_and_holds_nobody_up(postgres_url, pg, tmp_path):
     async with linked(tmp_path) as (link, host, _):
         heard = Heard(host)

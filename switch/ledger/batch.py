@@ -23,6 +23,7 @@ from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import rrn_head
 from switch.storage.arrays import dates, int4s, int8s, texts
 from switch.storage.pipeline import Pipeline
+from switch.storage.records import RecordKind, day_number
 
 STATEMENTS = (
     "take_gate",
@@ -36,6 +37,7 @@ STATEMENTS = (
     "read_uses",
 )
 Row = tuple[Any, ...]
+_KEY_LINE = RecordKind("iiid")  # the composite type of that name (migration 0049)
 _ONLINE = int(AccountKind.ONLINE)
 UNKNOWN_BATCH_DAYS = (
     4  # a batch that was never opened holds declines only; their repeats are looked for so far back
@@ -232,15 +234,14 @@ async def lock_and_read(
         "find_keys",
         {
             "shard": shard,
-            "terminals": int4s([item.key.terminal_no for item in items]),
-            "batches": int4s([item.key.batch_no for item in items]),
-            "stans": int4s([item.key.stan for item in items]),
-            "sinces": dates(sinces),
+            "keys": _KEY_LINE.pack(
+                (*item.key[:3], day_number(since)) for item, since in zip(items, sinces, strict=True)
+            ),
             "oldest": min(sinces),
         },
     )
     if named:
-        days = [key[3] for key in named]
+        named_days = [key[3] for key in named]
         queue(
             "find_originals",
             {
@@ -248,9 +249,9 @@ async def lock_and_read(
                 "terminals": int4s([key[0] for key in named]),
                 "batches": int4s([key[1] for key in named]),
                 "stans": int4s([key[2] for key in named]),
-                "dates": dates(days),
-                "oldest": min(days),
-                "newest": max(days) + ORIGINAL_AFTER,
+                "dates": dates(named_days),
+                "oldest": min(named_days),
+                "newest": max(named_days) + ORIGINAL_AFTER,
                 "merchants": int4s(list(named.values())),
             },
         )

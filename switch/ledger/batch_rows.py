@@ -1,14 +1,16 @@
 """What a decided batch writes: accounts, holds, limit windows, journal, postings, uses of originals, splits."""
 
-from datetime import date
-
 from switch.ledger import hold_rows, limit_rows, load_rows, medical_rows
 from switch.ledger.batch import Batch
-from switch.storage.arrays import byteas, dates, int2s, int4s, int8s, texts
-from switch.storage.pipeline import Parameter, Pipeline
+from switch.storage.arrays import dates, int8s
+from switch.storage.pipeline import Pipeline
+from switch.storage.records import RecordKind, Records, day_number
 
 STATEMENTS = ("write_accounts", "write_journal", "write_postings", "write_uses")
-NO_DATE = date(2000, 1, 1)  # stands for NULL in the arrays, which hold none
+# The composite types of the same names (migration 0049).
+_ACCOUNT_LINE = RecordKind("qqh")
+_POSTING_LINE = RecordKind("qhhqhqq")
+_JOURNAL_LINE = RecordKind("iiihqihqq", "QTttttyDQY")
 
 
 def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
@@ -27,9 +29,7 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
             "write_accounts",
             {
                 "shard": shard,
-                "account_ids": int8s([a.account_id for a in changed]),
-                "balances": int8s([a.balance_fen for a in changed]),
-                "failures": int2s([a.pin_failures for a in changed]),
+                "lines": _ACCOUNT_LINE.pack((a.account_id, a.balance_fen, a.pin_failures) for a in changed),
             },
         )
     if held:
@@ -46,20 +46,25 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
         moved += load_rows.movements(batch.facts.load_moves)
         load_rows.queue_writes(link, shard, batch)
     if batch.written:
-        queue("write_journal", _journal_columns(shard, batch))
+        queue(
+            "write_journal",
+            {
+                "shard": shard,
+                "business_date": batch.today,
+                "decided_at": batch.now,
+                "lines": _journal_lines(batch),
+            },
+        )
     if moved:
         queue(
             "write_postings",
             {
                 "shard": shard,
                 "business_date": batch.today,
-                "entries": int8s([entry_no for entry_no, _, _ in moved]),
-                "lines": int2s([line for _, line, _ in moved]),
-                "debit_codes": int2s([m.debit[0] for _, _, m in moved]),
-                "debit_owners": int8s([m.debit[1] for _, _, m in moved]),
-                "credit_codes": int2s([m.credit[0] for _, _, m in moved]),
-                "credit_owners": int8s([m.credit[1] for _, _, m in moved]),
-                "amounts": int8s([m.amount_fen for _, _, m in moved]),
+                "lines": _POSTING_LINE.pack(
+                    (entry_no, line, *moves.debit, *moves.credit, moves.amount_fen)
+                    for entry_no, line, moves in moved
+                ),
             },
         )
     if batch.facts.medical is not None:
@@ -78,30 +83,29 @@ def queue_writes(link: Pipeline, shard: int, batch: Batch) -> None:
         )
 
 
-def _journal_columns(shard: int, batch: Batch) -> dict[str, Parameter]:
-    items = [item for item, _, _ in batch.written]
-    entries = [entry for _, entry, _ in batch.written]
-    return {
-        "shard": shard,
-        "business_date": batch.today,
-        "decided_at": batch.now,
-        "terminals": int4s([item.key.terminal_no for item in items]),
-        "batches": int4s([item.key.batch_no for item in items]),
-        "stans": int4s([item.key.stan for item in items]),
-        "classes": int2s([item.key.rclass for item in items]),
-        "merchants": int4s([item.merchant_no for item in items]),
-        "entry_modes": texts([getattr(item.request, "entry_mode", "") for item in items]),
-        "digests": byteas([entry.digest for entry in entries]),
-        "entries": int8s([entry.entry_no for entry in entries]),
-        "kinds": int2s([entry.kind for entry in entries]),
-        "accounts": int8s([entry.account_id or 0 for entry in entries]),
-        "pans": texts([entry.pan or "" for entry in entries]),
-        "amounts": int8s([entry.amount_fen for entry in entries]),
-        "effects": int8s([entry.effect_fen for entry in entries]),
-        "answers": texts([entry.answer for entry in entries]),
-        "rrns": texts([entry.rrn for entry in entries]),
-        "auth_codes": texts([entry.auth_code for entry in entries]),
-        "original_dates": dates([entry.original_date or NO_DATE for entry in entries]),
-        "original_entries": int8s([entry.original_entry or 0 for entry in entries]),
-        "extras": byteas([entry.extra or b"" for entry in entries]),
-    }
+def _journal_lines(batch: Batch) -> Records:
+    return _JOURNAL_LINE.pack(
+        (
+            *item.key,
+            entry.entry_no,
+            item.merchant_no,
+            entry.kind,
+            entry.amount_fen,
+            entry.effect_fen,
+            _bigint(entry.account_id),
+            (entry.pan or "").encode(),
+            entry.answer.encode(),
+            entry.rrn.encode(),
+            entry.auth_code.encode(),
+            getattr(item.request, "entry_mode", "").encode(),
+            entry.digest,
+            b"" if entry.original_date is None else day_number(entry.original_date).to_bytes(4, "big"),
+            _bigint(entry.original_entry),
+            entry.extra or b"",
+        )
+        for item, entry, _ in batch.written
+    )
+
+
+def _bigint(value: int | None) -> bytes:
+    return value.to_bytes(8, "big") if value else b""

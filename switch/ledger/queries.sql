@@ -42,8 +42,7 @@ SELECT s.terminal_no, s.generation, s.batch_no, coalesce(b.state, 2)
 -- lets the executor leave out the partitions before it once and for all: it opened every day ever kept, for every batch.
 SELECT k.at, j.class, j.business_date, j.entry_no, j.kind, j.account_id, j.pan, j.amount_fen, j.effect_fen,
        j.answer, j.rrn, j.auth_code, j.decided_at, j.digest, j.extra, j.original_date, j.original_entry
-  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(sinces)b::date[])
-       WITH ORDINALITY AS k (terminal_no, batch_no, stan, since, at)
+  FROM unnest(%(keys)b::key_line[]) WITH ORDINALITY AS k (terminal_no, batch_no, stan, since, at)
  CROSS JOIN LATERAL (
        SELECT *
          FROM journal
@@ -121,8 +120,7 @@ SELECT b.terminal_no, b.batch_no
 -- name: write_accounts
 UPDATE account AS a
    SET balance_fen = n.balance_fen, pin_failures = n.pin_failures
-  FROM unnest(%(account_ids)b::bigint[], %(balances)b::bigint[], %(failures)b::smallint[])
-       AS n (account_id, balance_fen, pin_failures)
+  FROM unnest(%(lines)b::account_line[]) AS n
  WHERE a.shard = %(shard)b AND a.account_id = n.account_id;
 
 -- name: write_held_accounts
@@ -147,24 +145,15 @@ SELECT %(shard)b::smallint, n.entry_no, n.business_date, n.account_id, n.amount_
 
 -- name: write_journal
 INSERT INTO journal (shard, business_date, decided_at, terminal_no, batch_no, stan, class, entry_no, merchant_no, kind,
-                     account_id, pan, amount_fen, effect_fen, answer, rrn, auth_code, entry_mode, digest, original_date,
+                     amount_fen, effect_fen, account_id, pan, answer, rrn, auth_code, entry_mode, digest, original_date,
                      original_entry, extra)
-SELECT %(shard)b::smallint, %(business_date)b::date, %(decided_at)b::timestamptz, n.terminal_no, n.batch_no, n.stan, n.class, n.entry_no, n.merchant_no,
-       n.kind, nullif(n.account_id, 0), nullif(n.pan, ''), n.amount_fen, n.effect_fen, n.answer, n.rrn, n.auth_code,
-       n.entry_mode, n.digest, nullif(n.original_date, '2000-01-01'), nullif(n.original_entry, 0), nullif(n.extra, '')
-  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(classes)b::smallint[], %(entries)b::bigint[],
-              %(merchants)b::int[], %(kinds)b::smallint[], %(accounts)b::bigint[], %(pans)b::text[],
-              %(amounts)b::bigint[], %(effects)b::bigint[], %(answers)b::text[], %(rrns)b::text[],
-              %(auth_codes)b::text[], %(entry_modes)b::text[], %(digests)b::bytea[], %(original_dates)b::date[],
-              %(original_entries)b::bigint[], %(extras)b::bytea[])
-       AS n (terminal_no, batch_no, stan, class, entry_no, merchant_no, kind, account_id, pan, amount_fen, effect_fen,
-             answer, rrn, auth_code, entry_mode, digest, original_date, original_entry, extra);
+SELECT %(shard)b::smallint, %(business_date)b::date, %(decided_at)b::timestamptz, n.*
+  FROM unnest(%(lines)b::journal_line[]) AS n;
 
 -- name: write_postings
 INSERT INTO posting (shard, business_date, entry_no, line, debit_code, debit_owner, credit_code, credit_owner, amount_fen)
-SELECT %(shard)b::smallint, %(business_date)b::date, *
-  FROM unnest(%(entries)b::bigint[], %(lines)b::smallint[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[],
-              %(credit_codes)b::smallint[], %(credit_owners)b::bigint[], %(amounts)b::bigint[]);
+SELECT %(shard)b::smallint, %(business_date)b::date, n.*
+  FROM unnest(%(lines)b::posting_line[]) AS n;
 
 -- name: write_uses
 -- Under the lock on the holder's account; the constraints hold even if that were forgotten.

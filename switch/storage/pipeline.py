@@ -18,11 +18,15 @@ import psycopg
 from psycopg import AsyncConnection, pq
 from psycopg.adapt import PyFormat, Transformer
 
+from switch.storage.records import Records
+
 Row = tuple[Any, ...]
-Parameter = int | str | bytes | date | datetime | None
+Parameter = int | str | bytes | date | datetime | Records | None
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)b")
 _OK = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+_FIRST_OWN_OID = 16384  # FirstNormalObjectId: types below it are the server's
+_ELEMENTS = b"SELECT oid, typelem FROM pg_type WHERE oid = ANY($1::oid[])"
 _EPOCH = date(2000, 1, 1).toordinal()
 _SCALARS: dict[int, Callable[[Any], bytes]] = {  # by type oid, as the server describes each parameter
     21: struct.Struct(">h").pack,
@@ -60,6 +64,7 @@ class Pipeline:
             str, tuple[bytes, tuple[tuple[str, int], ...]]
         ] = {}  # name, (parameter, type oid)
         self._transformer = Transformer(connection)
+        self._elements: dict[int, int] = {}  # oid of the element by that of an array of composites
         self._queued = 0
         self._loop = asyncio.get_running_loop()
         self._socket = connection.pgconn.socket
@@ -80,6 +85,18 @@ class Pipeline:
             described = results[2 * place + 1]
             oids = [described.param_type(at) for at in range(described.nparams)]
             self._prepared[name] = (name.encode(), tuple(zip(names, oids, strict=True)))
+        await self._learn_elements()
+
+    async def _learn_elements(self) -> None:
+        """A parameter that is an array of composites names its element type, whose oid differs from database to database."""
+        own = {oid for _, wanted in self._prepared.values() for _, oid in wanted if oid >= _FIRST_OWN_OID}
+        if own - self._elements.keys():
+            self._pg.send_query_params(_ELEMENTS, [b"{%s}" % ",".join(map(str, own)).encode()])
+            (result,) = await self._synced()
+            self._elements = {
+                int(result.get_value(row, 0) or b""): int(result.get_value(row, 1) or b"")
+                for row in range(result.ntuples)
+            }
 
     def queue(self, name: str, parameters: Mapping[str, Parameter] | None = None) -> int:
         """Queue a prepared statement for the next round trip; returns its place among the results."""
@@ -92,6 +109,8 @@ class Pipeline:
     def _encode(self, value: Parameter, oid: int) -> bytes | None:
         if isinstance(value, bytes):
             return value
+        if isinstance(value, Records):
+            return value.array(self._elements[oid])
         if value is None:
             return None
         encode = _SCALARS.get(oid)

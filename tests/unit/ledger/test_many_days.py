@@ -50,6 +50,8 @@ async def test_days_before_the_oldest_that_is_asked_for_are_not_even_opened(pg: 
 def _literal(name: str, day: date) -> str:
     if name in ("oldest", "newest"):
         return f"'{day}'"
+    if name == "keys":
+        return f"ARRAY[(1, 1, 1, '{day}')::key_line]"
     if name in ("sinces", "dates"):
         return f"ARRAY['{day}'::date]"
     return "0" if name == "shard" else "ARRAY[1]"

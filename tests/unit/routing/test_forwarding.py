@@ -67,9 +67,7 @@ async def test_what_is_told_of_one_transaction_is_told_in_its_order_even_under_a
         assert all(traces == sorted(traces) for traces in by_leg.values())
 
 
-async def test_a_host_that_comes_back_is_told_no_more_in_a_second_than_was_agreed(
-    postgres_url, pg, tmp_path
-):
+async def test_a_host_that_comes_back_is_told_no_more_in_a_second_than_was_agreed(postgres_url, pg, tmp_path):
     async with linked(tmp_path) as (link, _, _):
         await put_reversals(pg, 60)
         started = time.monotonic()

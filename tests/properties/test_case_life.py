@@ -206,4 +206,4 @@ def test_whoever_comes_first_a_purchase_goes_back_once_and_never_beyond_its_amou
             runner.run(book.run())
             runner.run(pg.close())
     with psycopg.connect(postgres_url) as connection:
-        assert connection.execute("SELECT count(*) > 5 FROM journal WHERE class = 3").fetchone() == (True,)
+        assert connection.execute("SELECT count(*) > 0 FROM journal WHERE class = 3").fetchone() == (True,)

@@ -21,9 +21,9 @@ from switch.ledger.load_states import Purse
 from switch.ledger.medical import MedicalPolicy, Split
 from switch.ledger.rules import Account, Card, Entry, Facts, Hold, Ruling
 from switch.ledger.serials import rrn_head
-from switch.storage.arrays import dates, int4s, int8s, texts
+from switch.storage.arrays import dates, day_number, int4s, int8s, texts
 from switch.storage.pipeline import Pipeline
-from switch.storage.records import RecordKind, day_number
+from switch.storage.records import RecordKind
 
 STATEMENTS = (
     "take_gate",

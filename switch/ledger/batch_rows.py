@@ -2,9 +2,9 @@
 
 from switch.ledger import hold_rows, limit_rows, load_rows, medical_rows
 from switch.ledger.batch import Batch
-from switch.storage.arrays import dates, int8s
+from switch.storage.arrays import dates, day_number, int8s
 from switch.storage.pipeline import Pipeline
-from switch.storage.records import RecordKind, Records, day_number
+from switch.storage.records import RecordKind, Records, bigint
 
 STATEMENTS = ("write_accounts", "write_journal", "write_postings", "write_uses")
 # The composite types of the same names (migration 0049).
@@ -92,7 +92,7 @@ def _journal_lines(batch: Batch) -> Records:
             entry.kind,
             entry.amount_fen,
             entry.effect_fen,
-            _bigint(entry.account_id),
+            bigint(entry.account_id or None),
             (entry.pan or "").encode(),
             entry.answer.encode(),
             entry.rrn.encode(),
@@ -100,12 +100,8 @@ def _journal_lines(batch: Batch) -> Records:
             getattr(item.request, "entry_mode", "").encode(),
             entry.digest,
             b"" if entry.original_date is None else day_number(entry.original_date).to_bytes(4, "big"),
-            _bigint(entry.original_entry),
+            bigint(entry.original_entry or None),
             entry.extra or b"",
         )
         for item, entry, _ in batch.written
     )
-
-
-def _bigint(value: int | None) -> bytes:
-    return value.to_bytes(8, "big") if value else b""

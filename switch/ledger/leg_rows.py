@@ -10,8 +10,9 @@ from switch.ledger.leg_state import Leg, StandIn, Tell
 from switch.ledger.legs import trace_of
 from switch.ledger.rules import Entry
 from switch.ledger.serials import Serials
-from switch.storage.arrays import instants, int2s, int4s, int8s, texts
-from switch.storage.pipeline import Parameter, Pipeline
+from switch.storage.arrays import instant_number, int4s, int8s, texts
+from switch.storage.pipeline import Pipeline
+from switch.storage.records import RecordKind, Records, bigint
 from switch.storage.sql import load
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ STATEMENTS: Final = (
 TERMINAL_LOCK: Final = (
     0x4C454753  # "LEGS": the first half of the advisory lock, the terminal's number is the second
 )
+# The composite types of the same names (migration 0049).
+_LEG_LINE: Final = RecordKind("iiiihhzzqqhqhhih", "tttttttZQQ")
+_ENDED_LEG_LINE: Final = RecordKind("qhzq", "ttt")
+_OUTBOX_LINE: Final = RecordKind("qqhhqqi", "tttt")
 _TWO_31: Final = 1 << 31
 BINDING_LOCK: Final = 0x424E4453  # "BNDS": likewise, with the number of the binding
 Row = Sequence[Any]
@@ -94,7 +99,8 @@ def queue_writes(link: Pipeline, shard: int, batch: "Batch", serials: Serials) -
     """Queue new legs, ended legs, stand-in sums and the outbox."""
     made = [(item, entry, ruling.leg) for item, entry, ruling in batch.written if ruling.leg is not None]
     if made:
-        link.queue("add_legs", _new_columns(shard, made))
+        day = made[0][1].business_date
+        link.queue("add_legs", {"shard": shard, "business_date": day, "lines": _new_lines(made)})
     new = {leg.leg_no for _, _, leg in made}
     ended = {
         leg.leg_no: leg
@@ -102,7 +108,7 @@ def queue_writes(link: Pipeline, shard: int, batch: "Batch", serials: Serials) -
         if leg.changed and leg.leg_no not in new
     }
     if ended:
-        link.queue("end_legs", _end_columns(shard, list(ended.values())))
+        link.queue("end_legs", {"shard": shard, "lines": _ended_lines(list(ended.values()))})
     standing = [one for one in batch.stand_ins.values() if one.changed]
     if standing:
         link.queue(
@@ -115,85 +121,80 @@ def queue_writes(link: Pipeline, shard: int, batch: "Batch", serials: Serials) -
             },
         )
     if batch.tells:
-        link.queue("write_outbox", _outbox_columns(shard, batch, serials))
+        lines = _outbox_lines(batch, serials)
+        link.queue("write_outbox", {"shard": shard, "now": batch.now, "lines": lines})
 
 
-def _new_columns(shard: int, made: Sequence[tuple[Item, Entry, Leg]]) -> dict[str, Parameter]:
-    asks = []
-    for _, _, leg in made:
-        assert leg.ask is not None, "a leg is made by an ask"
-        asks.append(leg.ask)
-    found = [leg for _, _, leg in made]
-    return {
-        "shard": shard,
-        "business_date": made[0][1].business_date,
-        "terminals": int4s([item.key.terminal_no for item, _, _ in made]),
-        "batches": int4s([item.key.batch_no for item, _, _ in made]),
-        "stans": int4s([item.key.stan for item, _, _ in made]),
-        "merchants": int4s([item.merchant_no for item, _, _ in made]),
-        "terminal_ids": texts([ask.terminal_id for ask in asks]),
-        "merchant_ids": texts([ask.merchant_id for ask in asks]),
-        "kinds": int2s([entry.kind for _, entry, _ in made]),
-        "accounts": int2s([int(getattr(item.request, "account", 20)) for item, _, _ in made]),
-        "pans": texts([ask.number.reveal() for ask in asks]),
-        "modes": texts([getattr(item.request, "entry_mode", "") for item, _, _ in made]),
-        "rrns": texts([entry.rrn for _, entry, _ in made]),
-        "asked": instants([entry.decided_at for _, entry, _ in made]),
-        "gives_up": instants([leg.gives_up_at for leg in found]),
-        "legs": int8s([leg.leg_no for leg in found]),
-        "amounts": int8s([leg.amount_fen for leg in found]),
-        "hosts": texts([leg.host for leg in found]),
-        "debit_codes": int2s([leg.debit_code for leg in found]),
-        "debit_owners": int8s([leg.debit_owner for leg in found]),
-        "services": int2s([leg.service for leg in found]),
-        "steps": int2s([leg.step for leg in found]),
-        "transmitted": texts([leg.transmitted for leg in found]),
-        "traces": int4s([leg.trace for leg in found]),
-        "states": int2s([leg.state for leg in found]),
-        "ended_at": instants([leg.ended_at for leg in found]),
-        "ended_by": int8s([leg.ended_by or 0 for leg in found]),
-        "bindings": int8s([ask.binding_no for ask in asks]),
-    }
+def _new_lines(made: Sequence[tuple[Item, Entry, Leg]]) -> Records:
+    return _LEG_LINE.pack(_new_line(item, entry, leg) for item, entry, leg in made)
 
 
-def _end_columns(shard: int, ended: Sequence[Leg]) -> dict[str, Parameter]:
-    return {
-        "shard": shard,
-        "legs": int8s([leg.leg_no for leg in ended]),
-        "states": int2s([leg.state for leg in ended]),
-        "ended_at": instants([leg.ended_at for leg in ended]),
-        "ended_by": int8s([leg.ended_by or 0 for leg in ended]),
-        "codes": texts([leg.host_code for leg in ended]),
-        "auths": texts([leg.host_auth for leg in ended]),
-        "days": texts([leg.host_day for leg in ended]),
-    }
+def _new_line(item: Item, entry: Entry, leg: Leg) -> tuple[int | bytes, ...]:
+    ask = leg.ask
+    assert ask is not None, "a leg is made by an ask"
+    return (
+        *item.key[:3],
+        item.merchant_no,
+        entry.kind,
+        int(getattr(item.request, "account", 20)),
+        instant_number(entry.decided_at),
+        instant_number(leg.gives_up_at),
+        leg.leg_no,
+        leg.amount_fen,
+        leg.debit_code,
+        leg.debit_owner,
+        leg.service,
+        leg.step,
+        leg.trace,
+        leg.state,
+        ask.terminal_id.encode(),
+        ask.merchant_id.encode(),
+        ask.number.reveal().encode(),
+        getattr(item.request, "entry_mode", "").encode(),
+        entry.rrn.encode(),
+        leg.host.encode(),
+        leg.transmitted.encode(),
+        b"" if leg.ended_at is None else bigint(instant_number(leg.ended_at)),
+        bigint(leg.ended_by or None),
+        bigint(ask.binding_no or None),
+    )
 
 
-def _outbox_columns(shard: int, batch: "Batch", serials: Serials) -> dict[str, Parameter]:
-    tells: list[tuple[Tell, int]] = batch.tells
-    numbers: list[int] = []
-    keys: list[tuple[str, int]] = []
-    for tell, _ in tells:
-        number = serials.take()
-        numbers.append(number)
-        if tell.step == HostStep.ADVICE and tell.service != HostService.RETURN:
-            keys.append(
-                (tell.leg.transmitted, tell.leg.trace)
-            )  # stood in: the advice is the transaction itself
-        else:
-            keys.append(host_key(trace_of(number), batch.now))
-    return {
-        "shard": shard,
-        "now": batch.now,
-        "numbers": int8s(numbers),
-        "legs": int8s([tell.leg.leg_no for tell, _ in tells]),
-        "hosts": texts([tell.leg.host for tell, _ in tells]),
-        "steps": int2s([int(tell.step) for tell, _ in tells]),
-        "services": int2s([tell.service for tell, _ in tells]),
-        "reasons": texts([tell.reason for tell, _ in tells]),
-        "amounts": int8s([tell.amount_fen for tell, _ in tells]),
-        "entries": int8s([entry_no for _, entry_no in tells]),
-        "rrns": texts([tell.leg.rrn for tell, _ in tells]),
-        "transmitted": texts([key[0] for key in keys]),
-        "traces": int4s([key[1] for key in keys]),
-    }
+def _ended_lines(ended: Sequence[Leg]) -> Records:
+    return _ENDED_LEG_LINE.pack(
+        (
+            leg.leg_no,
+            leg.state,
+            instant_number(leg.ended_at),
+            leg.ended_by or 0,
+            leg.host_code.encode(),
+            leg.host_auth.encode(),
+            leg.host_day.encode(),
+        )
+        for leg in ended
+    )
+
+
+def _outbox_lines(batch: "Batch", serials: Serials) -> Records:
+    return _OUTBOX_LINE.pack(_outbox_line(batch, serials.take(), *tell) for tell in batch.tells)
+
+
+def _outbox_line(batch: "Batch", number: int, tell: Tell, entry_no: int) -> tuple[int | bytes, ...]:
+    leg = tell.leg
+    if tell.step == HostStep.ADVICE and tell.service != HostService.RETURN:
+        transmitted, trace = leg.transmitted, leg.trace  # stood in: the advice is the transaction itself
+    else:
+        transmitted, trace = host_key(trace_of(number), batch.now)
+    return (
+        number,
+        leg.leg_no,
+        int(tell.step),
+        tell.service,
+        tell.amount_fen,
+        entry_no,
+        trace,
+        leg.host.encode(),
+        tell.reason.encode(),
+        leg.rrn.encode(),
+        transmitted.encode(),
+    )

@@ -51,30 +51,17 @@ SELECT l.terminal_no, l.batch_no, l.stan, l.leg_no, l.business_date, l.host, l.s
  WHERE l.shard = %(shard)b AND l.ended_by = ANY(%(ended_by)b::bigint[]);
 
 -- name: add_legs
-INSERT INTO host_leg (shard, business_date, terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind, pan,
-                      entry_mode, rrn, asked_at, gives_up_at, leg_no, amount_fen, host, debit_code, debit_owner, service, step,
-                      transmitted, trace, state, ended_at, ended_by, binding_no)
-SELECT %(shard)b::smallint, %(business_date)b::date, n.terminal_no, n.batch_no, n.stan, n.merchant_no, n.terminal_id, n.merchant_id,
-       n.kind, n.account_kind, n.pan, n.entry_mode, n.rrn, n.asked_at, n.gives_up_at, n.leg_no, n.amount_fen, n.host, n.debit_code,
-       n.debit_owner, n.service, n.step, n.transmitted, n.trace, n.state, nullif(n.ended_at, 'infinity'), nullif(n.ended_by, 0),
-       nullif(n.binding_no, 0)
-  FROM unnest(%(terminals)b::int[], %(batches)b::int[], %(stans)b::int[], %(merchants)b::int[], %(terminal_ids)b::text[],
-              %(merchant_ids)b::text[], %(kinds)b::smallint[], %(accounts)b::smallint[], %(pans)b::text[], %(modes)b::text[],
-              %(rrns)b::text[], %(asked)b::timestamptz[], %(gives_up)b::timestamptz[], %(legs)b::bigint[], %(amounts)b::bigint[],
-              %(hosts)b::text[], %(debit_codes)b::smallint[], %(debit_owners)b::bigint[], %(services)b::smallint[],
-              %(steps)b::smallint[], %(transmitted)b::text[], %(traces)b::int[], %(states)b::smallint[],
-              %(ended_at)b::timestamptz[], %(ended_by)b::bigint[], %(bindings)b::bigint[])
-       AS n (terminal_no, batch_no, stan, merchant_no, terminal_id, merchant_id, kind, account_kind, pan, entry_mode, rrn, asked_at,
-             gives_up_at, leg_no, amount_fen, host, debit_code, debit_owner, service, step, transmitted, trace, state, ended_at,
-             ended_by, binding_no);
+INSERT INTO host_leg (shard, business_date, terminal_no, batch_no, stan, merchant_no, kind, account_kind, asked_at, gives_up_at, leg_no,
+                      amount_fen, debit_code, debit_owner, service, step, trace, state, terminal_id, merchant_id, pan, entry_mode, rrn,
+                      host, transmitted, ended_at, ended_by, binding_no)
+SELECT %(shard)b::smallint, %(business_date)b::date, n.* FROM unnest(%(lines)b::leg_line[]) AS n;
 
 -- name: end_legs
 -- Only what is still open: whoever ended a leg first has ended it, even if the lock on its terminal were forgotten.
 UPDATE host_leg AS l
    SET state = n.state, ended_at = n.ended_at, ended_by = n.ended_by, host_code = n.host_code, host_auth = n.host_auth,
        host_day = n.host_day
-  FROM unnest(%(legs)b::bigint[], %(states)b::smallint[], %(ended_at)b::timestamptz[], %(ended_by)b::bigint[], %(codes)b::text[],
-              %(auths)b::text[], %(days)b::text[]) AS n (leg_no, state, ended_at, ended_by, host_code, host_auth, host_day)
+  FROM unnest(%(lines)b::ended_leg_line[]) AS n
  WHERE l.shard = %(shard)b AND l.leg_no = n.leg_no AND l.state = 0;
 
 -- name: write_stand_ins
@@ -84,12 +71,9 @@ UPDATE stand_in AS s
  WHERE s.shard = %(shard)b AND s.host = n.host;
 
 -- name: write_outbox
-INSERT INTO host_outbox (shard, created_at, due_at, outbox_no, leg_no, host, step, service, reason, amount_fen, entry_no, rrn,
-                         transmitted, trace)
-SELECT %(shard)b::smallint, %(now)b::timestamptz, %(now)b::timestamptz, *
-  FROM unnest(%(numbers)b::bigint[], %(legs)b::bigint[], %(hosts)b::text[], %(steps)b::smallint[], %(services)b::smallint[],
-              %(reasons)b::text[], %(amounts)b::bigint[], %(entries)b::bigint[], %(rrns)b::text[], %(transmitted)b::text[],
-              %(traces)b::int[]);
+INSERT INTO host_outbox (shard, created_at, due_at, outbox_no, leg_no, step, service, amount_fen, entry_no, trace, host, reason, rrn,
+                         transmitted)
+SELECT %(shard)b::smallint, %(now)b::timestamptz, %(now)b::timestamptz, n.* FROM unnest(%(lines)b::outbox_line[]) AS n;
 
 -- name: find_abandoned
 -- Legs that nobody has ended in time, with what their end needs.

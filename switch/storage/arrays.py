@@ -88,21 +88,24 @@ def int8s(values: Sequence[int]) -> Int8Array:
     return Int8Array(_numbers(values, 8, "q", 20))
 
 
+def day_number(day: date) -> int:
+    """A date as it travels: days since 2000-01-01."""
+    return day.toordinal() - _EPOCH
+
+
+def instant_number(at: datetime | None) -> int:
+    """An aware instant as it travels: microseconds since 2000; 'infinity' stands for None."""
+    return _INFINITY if at is None else (at - _EPOCH_INSTANT) // _MICROSECOND
+
+
 def dates(values: Sequence[date]) -> DateArray:
     """A date[]."""
-    return DateArray(_numbers([day.toordinal() - _EPOCH for day in values], 4, "i", 1082))
+    return DateArray(_numbers([day_number(day) for day in values], 4, "i", 1082))
 
 
 def instants(values: Sequence[datetime | None]) -> InstantArray:
     """A timestamptz[] of aware instants; 'infinity' stands for None."""
-    return InstantArray(
-        _numbers(
-            [_INFINITY if at is None else (at - _EPOCH_INSTANT) // _MICROSECOND for at in values],
-            8,
-            "q",
-            1184,
-        )
-    )
+    return InstantArray(_numbers([instant_number(at) for at in values], 8, "q", 1184))
 
 
 def texts(values: Sequence[str]) -> TextArray:

@@ -9,21 +9,15 @@ element its length, the number of columns, and of each column type, length (-1 f
 
 import struct
 from collections.abc import Callable, Iterable
-from datetime import date
 from typing import Any, Final, NamedTuple
 
 _ARRAY: Final = struct.Struct(">iiIii")
 _NO_ROWS: Final = struct.Struct(">iiI")
 _LENGTH: Final = 4  # bytes of a length
-_FIXED: Final = {
-    "h": (21, "h"),
-    "i": (23, "i"),
-    "q": (20, "q"),
-    "d": (1082, "i"),
-}  # type oid, and letter of struct
-_LOOSE: Final = {"h": 21, "i": 23, "q": 20, "d": 1082, "t": 25, "y": 17}
+# Type oid, and letter of struct.
+_FIXED: Final = {"h": (21, "h"), "i": (23, "i"), "q": (20, "q"), "d": (1082, "i"), "z": (1184, "q")}
+_LOOSE: Final = {"h": 21, "i": 23, "q": 20, "d": 1082, "z": 1184, "t": 25, "y": 17}
 SHAPES_MAX: Final = 256  # of rows, by the lengths of their columns
-_EPOCH: Final = date(2000, 1, 1).toordinal()
 
 
 class Records(NamedTuple):
@@ -39,16 +33,11 @@ class Records(NamedTuple):
         return _ARRAY.pack(1, 0, element_oid, self.rows, 1) + self.body
 
 
-def day_number(day: date) -> int:
-    """A date as PostgreSQL counts it, for a column d."""
-    return day.toordinal() - _EPOCH
-
-
 class RecordKind:
     """A composite type: first columns of fixed width that are never NULL, then others, all of which are given as bytes.
 
-    fixed: a letter for each of the first: h smallint, i integer, q bigint, d date (`day_number`). loose: of the others: t text, y bytea, and h, i,
-    q and d as they travel. A capital letter says that no bytes at all mean NULL.
+    fixed: a letter for each of the first: h smallint, i integer, q bigint, d date and z timestamptz as numbers (arrays.py). loose: of the
+    others: t text, y bytea, and those as they travel. A capital letter says that no bytes at all mean NULL.
     """
 
     def __init__(self, fixed: str, loose: str = "") -> None:
@@ -88,3 +77,8 @@ class RecordKind:
             self._shapes.clear()
         self._shapes[shape] = made.pack, line
         return made.pack, line
+
+
+def bigint(value: int | None) -> bytes:
+    """A loose q or z as it travels; nothing for None."""
+    return b"" if value is None else value.to_bytes(8, "big", signed=True)

@@ -1,18 +1,20 @@
 """Rows as arrays of composite types, read by the real server."""
 
 import struct
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from switch.storage.arrays import day_number, instant_number
 from switch.storage.pipeline import Pipeline
 from switch.storage.pool import connect
-from switch.storage.records import SHAPES_MAX, RecordKind, Records, day_number
+from switch.storage.records import SHAPES_MAX, RecordKind, Records, bigint
 
 pytestmark = pytest.mark.server
 
 FIXED = RecordKind("hiqd")
+INSTANTS = RecordKind("z", "Z")
 LOOSE = RecordKind("i", "QtYD")
 
 
@@ -41,13 +43,13 @@ async def test_columns_of_fixed_width_at_both_ends_of_their_range(postgres_url: 
 async def test_columns_that_may_be_missing_and_of_any_length(postgres_url: str) -> None:
     day = date(2026, 11, 27)
     rows = [
-        (1, (7).to_bytes(8, "big"), "圈存".encode(), b"", b""),
-        (2, b"", b"", b"\x00\xff" * 200, day_number(day).to_bytes(4, "big")),
+        (1, bigint(-7), "圈存".encode(), b"", b""),
+        (2, bigint(None), b"", b"\x00\xff" * 200, day_number(day).to_bytes(4, "big")),
         (3, bytes(8), b"x", b"y", bytes(4)),
     ]
     read = await rows_of(postgres_url, "a integer, b bigint, c text, d bytea, e date", LOOSE.pack(rows))
     assert read == [
-        (1, 7, "圈存", None, None),
+        (1, -7, "圈存", None, None),
         (2, None, "", b"\x00\xff" * 200, day),
         (3, 0, "x", b"y", date(2000, 1, 1)),
     ]
@@ -59,6 +61,14 @@ async def test_rows_of_any_number_of_shapes(postgres_url: str) -> None:
     read = await rows_of(postgres_url, "a integer, b text", kind.pack(rows))
     assert read == [(size, text.decode()) for size, text in rows]
     assert len(kind._shapes) <= SHAPES_MAX
+
+
+async def test_instants_to_the_microsecond_and_none(postgres_url: str) -> None:
+    at = datetime(1999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    later = at + timedelta(days=10_000)
+    rows = [(instant_number(at), bigint(instant_number(at))), (instant_number(later), bigint(None))]
+    read = await rows_of(postgres_url, "a timestamptz, b timestamptz", INSTANTS.pack(rows))
+    assert read == [(at, at), (later, None)]
 
 
 async def test_no_rows_are_an_empty_array(postgres_url: str) -> None:

@@ -398,7 +398,10 @@ class HostSettings(_Section):
         description="unanswered messages from the outbox, per process; never above half of in_flight_max",
     )
     forward_per_s: float = Field(
-        1_200.0, ge=1, le=100_000, description="messages from the outbox in a second, per process"
+        1_200.0,
+        ge=1,
+        le=100_000,
+        description="messages from the outbox in a second, per process; lower where a host that comes back must be spared",
     )
     forward_pause_s: float = Field(
         1.0, gt=0, le=3600, description="before an unconfirmed message is sent again; doubled each time"

@@ -222,10 +222,13 @@ class Session:
         generation, _ = self.sessions.get(message.terminal_no, (0, 0))
         return message.generation >= generation and key_of(message) not in self._stored
 
-    def earlier(self, message: Keyed) -> Outcome | None:
-        """The answer that is settled before any rule: old keys (A0), a repeat's stored answer, or 94. None: a new message."""
+    def earlier(self, message: Keyed, *, heard: bool = False) -> Outcome | None:
+        """The answer that is settled before any rule: old keys (A0), a repeat's stored answer, or 94. None: a new message.
+
+        heard: its keys were in force when the first half of its work was written, so that they no longer matter.
+        """
         generation, _ = self.sessions.get(message.terminal_no, (0, 0))
-        if message.generation < generation:
+        if message.generation < generation and not heard:
             return Outcome(KEYS_REPLACED, "", self.now)
         stored = self._stored.get(key_of(message))
         if stored is None:

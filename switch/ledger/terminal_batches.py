@@ -25,8 +25,10 @@ from switch.ledger.batch_messages import (
     CLOSED,
     FROZEN,
     SQL,
+    MessageKey,
     Session,
     ask,
+    key_of,
 )
 from switch.ledger.batch_report import (
     BALANCED,
@@ -38,6 +40,7 @@ from switch.ledger.batch_report import (
 )
 from switch.ledger.batch_round import (
     ACCOUNTS_FLAG_AT,
+    END_COUNT_MAX,
     BatchMessage,
     Round,
     Uploads,
@@ -79,6 +82,7 @@ class TerminalBatches(MessageWriter[BatchMessage]):
         )
         self._shards = shards
         self._serials = Serials()
+        self._marked: set[MessageKey] = set()  # of messages at hand whose batch is frozen or closed already
 
     def submit(self, message: BatchMessage) -> bool:
         """Queue a message; False when the queue is full, and then nothing was taken."""
@@ -86,6 +90,7 @@ class TerminalBatches(MessageWriter[BatchMessage]):
 
     def answer(self, message: BatchMessage, outcome: Outcome | None) -> None:
         """Tell whoever waits."""
+        self._marked.discard(key_of(message))
         message.done(outcome)
 
     def may_join(self, message: BatchMessage, batch: Sequence[BatchMessage]) -> bool:
@@ -110,7 +115,7 @@ class TerminalBatches(MessageWriter[BatchMessage]):
         uploads = await self._uploads(connection, session, ends)
         marks: list[tuple[BatchMessage, int]] = []
         for message in messages:
-            if session.earlier(message) is not None:
+            if session.earlier(message, heard=key_of(message) in self._marked) is not None:
                 continue
             content = message.content
             batch = session.batches.get((message.terminal_no, message.batch_no))
@@ -130,6 +135,8 @@ class TerminalBatches(MessageWriter[BatchMessage]):
             }
             statements.append((SQL["freeze_batches"], freeze))
         await session.finish(connection, statements)
+        # A sign-on may put new keys in force before the second half: A0 would say that nothing has changed.
+        self._marked.update(key_of(message) for message, _ in marks)
         return bool(marks)
 
     async def _decide_and_write(
@@ -143,7 +150,7 @@ class TerminalBatches(MessageWriter[BatchMessage]):
         book = Round(session)
         outcomes: list[Outcome] = []
         for message in messages:
-            earlier = session.earlier(message)
+            earlier = session.earlier(message, heard=key_of(message) in self._marked)
             if earlier is not None:
                 outcomes.append(earlier)
             elif isinstance(message.content, Settlement):
@@ -243,7 +250,7 @@ class TerminalBatches(MessageWriter[BatchMessage]):
             cursor = await ask(connection, SQL["list_booked"], place | reach)
             found += detail_differences(sent, await cursor.fetchall())
         again = uploads.get(place_of(message), Uploads()).after_settlement
-        return found + count_difference(content.uploaded, len(sent) + again)
+        return found + count_difference(content.uploaded, min(len(sent) + again, END_COUNT_MAX))
 
 
 def batch_columns(session: Session, messages: Sequence[BatchMessage]) -> dict[str, Any]:

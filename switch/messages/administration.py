@@ -235,6 +235,7 @@ def _detail_upload(digits: str) -> DetailUpload:
 
 def _detail(digits: str) -> Detail:
     card_class, trace, card, amount = (digits[part] for part in DETAIL_SLICES)
+    check_trace(trace, field="48")
     return Detail(card_class, int(trace), card, Fen(int(amount)))
 
 

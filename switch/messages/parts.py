@@ -48,10 +48,10 @@ def card_of(digits: str) -> CardNumber:
         raise FormatError("a PAN has 13 to 19 digits", field="2") from None
 
 
-def check_trace(digits: str) -> None:
-    """Field 11 is 000001 to 999999."""
+def check_trace(digits: str, field: str = "11") -> None:
+    """A trace is 000001 to 999999, in field 11 and wherever one is named."""
     if digits == "000000":
-        raise FormatError("trace is 000000", field="11")
+        raise FormatError("trace is 000000", field=field)
 
 
 def check_head(fields: Fields) -> None:

@@ -36,7 +36,7 @@ _SPECIAL: Final[dict[tuple[str, str], tuple[bytes, str]]] = {
     ("SS", "source_file"): (rb"[A-Z]{2}[0-9]{27}", "a file's name"),
     ("SS", "result"): (rb"[0-9]{2}", "2 digits"),
     ("SS", "decided_on"): (_DATE, "YYYYMMDD"),
-    ("SS", "date"): (rb"(?:0{8}|" + _DATE + rb")", "YYYYMMDD, or zeros"),
+    ("SS", "date"): (rb"(?:0{8}|[0-9]{4}" + _MONTH_DAY + rb")", "YYYYMMDD of a terminal's clock, or zeros"),
     ("SS", "time"): (_TIME, "hhmmss"),
     ("SS", "asn"): (rb"[0-9A-F]{20}", "20 hex digits"),
     ("SS", "psam"): (rb"[0-9A-F]{12}", "12 hex digits"),

@@ -142,11 +142,13 @@ WITH ended AS (
      WHERE substr(b.computed, 31, 1) <> '1' AND coalesce(s.times, 1) = 1 AND (s.fen, s.pan) IS DISTINCT FROM (k.fen, k.pan)
 ), report AS (
     SELECT d.terminal_no, d.batch_no, d.line, d.matter, d.claimed, d.booked,
-           CASE WHEN d.matter <> 'TOTALS' THEN d.stan
-                WHEN d.booked = substr(b.computed, 1, 30) AND d.claimed = substr(b.claimed, 1, 30) THEN 1 ELSE 2 END AS stan
+           CASE WHEN d.matter <> 'TOTALS' THEN coalesce(d.stan, 0)
+                WHEN substr(b.claimed, 1, 30) <> substr(b.computed, 1, 30)
+                     AND d.line = min(d.line) FILTER (WHERE d.matter = 'TOTALS') OVER (PARTITION BY d.terminal_no, d.batch_no) THEN 1
+                ELSE 2 END AS stan
       FROM terminal_batch_difference d
       LEFT JOIN ended b USING (terminal_no, batch_no)
-      LEFT JOIN sent s ON s.terminal_no = d.terminal_no AND s.batch_no = d.batch_no AND s.stan = d.stan
+      LEFT JOIN sent s ON s.terminal_no = d.terminal_no AND s.batch_no = d.batch_no AND s.stan = coalesce(d.stan, 0)
      WHERE d.matter <> 'COUNT' AND coalesce(s.times, 1) = 1
 )
 SELECT 'terminal_batch_difference',

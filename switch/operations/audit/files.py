@@ -228,7 +228,8 @@ def refusal_line(number: int, row: Row, day: Day, party: str) -> str:
     taken_on, source, line, result, merchant, terminal, raw, atc, serial, balance, fen, moment, kind = row
     source = source or f"XF{party}{day.centre_id}{taken_on:%Y%m%d}000"
     tac = raw[55:59].hex().upper()
-    when = f"{moment:%Y%m%d%H%M%S}" if moment is not None else "0" * 14
+    # A terminal's clock may say any year, and %Y has no leading zeros.
+    when = f"{moment.year:04d}{moment:%m%d%H%M%S}" if moment is not None else "0" * 14
     grey = "1" if kind == 1 or tac in ("FFFFFFFF", "00000000") else "0"
     return (
         f"D{number:08d}{source}{line:08d}{result}{day.day:%Y%m%d}{merchant}{terminal}"

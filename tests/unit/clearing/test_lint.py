@@ -154,6 +154,11 @@ def test_what_does_not_fit_together_is_named_though_count_total_and_digest_agree
     assert rule in fault.rule
 
 
+@pytest.mark.parametrize("date", ["00010101", "99991231", "00000000"])
+def test_a_terminals_clock_may_say_any_year(date: str, tmp_path: Path) -> None:
+    assert lint(tmp_path, *file_of("SS", changes={"date": date})).faults == ()
+
+
 def test_the_base_version_of_a_list_of_changes_comes_first_and_is_older(tmp_path: Path) -> None:
     lines = values_of("BI")
     lines[0]["asn"] = "7".zfill(20)

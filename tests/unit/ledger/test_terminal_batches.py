@@ -13,8 +13,9 @@ from switch.domain.decisions import Outcome
 from switch.domain.money import Fen
 from switch.domain.transactions import BatchEnd, Detail, DetailUpload, GroupTotals, Kind, Settlement
 from switch.ledger.days import cut_over, ensure_days, open_day
-from switch.ledger.gate import GATE
+from switch.ledger.gate import GATE, wait_for_all
 from switch.ledger.terminal_batches import BatchMessage, TerminalBatches
+from switch.operations.audit import CHECKS
 from switch.storage.pool import connect
 from tests.helpers.offline import Fetch, build, fetcher
 
@@ -326,6 +327,39 @@ async def test_a_half_finished_settlement_and_end_are_taken_up_by_a_new_message(
     fetch("UPDATE terminal_batch SET state = 2 WHERE terminal_no = 1 RETURNING 1")  # died after closing
     assert (await desk.ask(BatchEnd(True, 3))).answer == "00"
     assert fetch("SELECT closed_at IS NOT NULL FROM terminal_batch WHERE terminal_no = 1") == [(True,)]
+
+
+@pytest.mark.parametrize("half", ["settlement", "end"])
+async def test_keys_that_come_into_force_between_the_halves_are_no_a0_for_what_has_changed(
+    desk: Desk, fetch: Fetch, half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def other_keys(connection: Any, shards: Any) -> None:
+        await wait_for_all(connection, shards)
+        fetch("UPDATE terminal_session SET generation = 9, last_generation = 9 WHERE terminal_no = 1 RETURNING 1")
+
+    claim = some_business(fetch)
+    asked: list[Settlement | BatchEnd] = [claim]
+    if half == "end":
+        assert flags(await desk.ask(claim)) == "11"
+        asked = [BatchEnd(True, 3)]
+    monkeypatch.setattr("switch.ledger.terminal_batches.wait_for_all", other_keys)
+    assert (await desk.ask(asked[0])).answer == "00"
+    assert state(fetch) == (2 if half == "end" else 1)
+    assert (await desk.ask(asked[0])).answer == "A0", "and old keys are old"
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_the_audit_knows_which_group_differs_also_when_both_do_alike(
+    desk: Desk, fetch: Fetch, town: str, both: bool
+) -> None:
+    wrong = GroupTotals(Fen(100), 1, Fen(0), 0)
+    assert flags(await desk.ask(Settlement(wrong if both else NOTHING, wrong))) == ("22" if both else "12")
+    assert (await desk.ask(BatchEnd(False, 0))).answer == "00"
+    (check,) = (check for check in CHECKS if check.name == "batch_differences")
+    assert fetch("SELECT count(*) FROM terminal_batch_difference") == [(1 + both,)]
+    days = {"first": date.min, "last": date.max}
+    with psycopg.connect(town, autocommit=True) as connection:
+        assert connection.execute(check.query.encode(), days).fetchall() == []
 
 
 async def test_days_that_were_ended_by_hand_ahead_of_the_calendar_still_balance(

@@ -296,6 +296,13 @@ def test_details_are_cut_from_field_48() -> None:
     assert "3133500100000001239" not in repr(request)
 
 
+def test_a_detail_names_a_trace_that_can_be() -> None:
+    one = "01" + "000000" + "0" + "3133500100000001239" + "000000001403"
+    with pytest.raises(FormatError, match="000000") as caught:
+        read_request(changed(D, {60: "00000002201", 48: "01" + one}))
+    assert caught.value.field == "48"
+
+
 def example(row: Row) -> Changes:
     """The fields that make a void into the transaction of a row."""
     load = row.kind in (t.Kind.LOAD, t.Kind.LOAD_CONFIRM)

@@ -335,7 +335,9 @@ async def test_keys_that_come_into_force_between_the_halves_are_no_a0_for_what_h
 ) -> None:
     async def other_keys(connection: Any, shards: Any) -> None:
         await wait_for_all(connection, shards)
-        fetch("UPDATE terminal_session SET generation = 9, last_generation = 9 WHERE terminal_no = 1 RETURNING 1")
+        fetch(
+            "UPDATE terminal_session SET generation = 9, last_generation = 9 WHERE terminal_no = 1 RETURNING 1"
+        )
 
     claim = some_business(fetch)
     asked: list[Settlement | BatchEnd] = [claim]

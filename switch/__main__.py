@@ -1,5 +1,6 @@
 """The command `cardswitch`. Exit status: 0 done, 1 failed, 2 wrong use."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -63,12 +64,38 @@ def deliver_beside() -> None:
 def main() -> None:
     """Run a command; what is wrong is said in one line."""
     try:
-        cli()
-    except SwitchError as error:
-        sys.stderr.write(f"cardswitch: {error}\n")
-        sys.exit(1)
+        try:
+            cli()
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        said = _in_one_line(error)
+        if not said:
+            raise
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"cardswitch: {said}\n")
+        if isinstance(error, OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at its end
+        sys.exit(1)
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong, for operators; empty for a fault of ours, which shows where it happened."""
+    import psycopg
+
+    from switch.storage.pool import in_words
+
+    if isinstance(error, SwitchError):
+        return str(error)
+    if isinstance(error, psycopg.Error):
+        return in_words(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file or the output'}: {error.strerror or type(error).__name__}"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply"
+    return ""
 
 
 if __name__ == "__main__":

@@ -466,7 +466,7 @@ async def run(
     server: EmbeddedPostgres | None = None,
     announce: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM, SIGINT or SIGHUP."""
     try:
         with psycopg.connect(url) as connection:
             require_current(connection)
@@ -474,7 +474,7 @@ async def run(
         raise DatabaseLost("the database cannot be reached; start again when it can") from error
     async with Service(settings, url, worker=worker) as service:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last when a terminal window goes
             loop.add_signal_handler(number, service.stopping.set)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again

@@ -12,6 +12,8 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -31,7 +33,14 @@ DEFAULT_FILE = Path("cardswitch.toml")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _without_zone(cls, value: Any) -> Any:
+        if isinstance(value, time) and value.tzinfo is not None:
+            raise ValueError("is a time of Shanghai and names no zone")
+        return value
 
 
 class Database(_Section):
@@ -45,6 +54,19 @@ class Database(_Section):
     )
     pool_max: int = Field(8, ge=2, le=100, description="connections for sign-ons and look-ups, per process")
     embedded_memory_mb: int = Field(512, ge=64, description="shared_buffers of the embedded server")
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, value: SecretStr) -> SecretStr:
+        """Here, since what the driver says of a URL that it cannot read quotes the password."""
+        if value.get_secret_value():
+            try:
+                conninfo_to_dict(value.get_secret_value())
+            except psycopg.Error:
+                raise ValueError(
+                    "is no URL or connection string of PostgreSQL; in a URL's password write % @ : / as %25 %40 %3A %2F"
+                ) from None
+        return value
 
 
 class Terminals(_Section):

@@ -81,7 +81,7 @@ def require_current(connection: psycopg.Connection[Any]) -> None:
 def migrate(url: str, folder: Path = MIGRATIONS) -> list[str]:
     """Apply what is missing; returns the names applied, in order. Another process that migrates is waited for.
 
-    InputRefused names the migration the database would not take; those before it stay applied. DatabaseLost: it went away or
+    ConfigurationError: the database is not in UTF-8. InputRefused names the migration the database would not take; those before it stay applied. DatabaseLost: it went away or
     cannot be reached. DependencyError: another process has been migrating for LOCK_WAIT_S.
     """
     with translated(), connect_now(url) as guard:
@@ -90,6 +90,11 @@ def migrate(url: str, folder: Path = MIGRATIONS) -> list[str]:
             guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         except psycopg.errors.LockNotAvailable as error:
             raise DependencyError("another process is migrating this database") from error
+        encoding = guard.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"the database is encoded in {encoding}; it has to be made with ENCODING 'UTF8'"
+            )
         missing = pending(guard, folder)
         return _apply(url, missing, known(folder)) if missing else []
 

@@ -32,6 +32,14 @@ _OPTIONS: dict[str, Any] = {
 # SQLSTATE classes and codes after which a connection is of no more use: connection exceptions, shutdown, crash, start-up.
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05")
 
+_OTHER_SCHEMA = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.InvalidSchemaName,
+)
+
 # What a statement raises when its connection is gone; the second when the server ended a transaction that idled.
 LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 WRITER_IDLE_MAX_S = 10.0
@@ -135,6 +143,18 @@ def is_lost(error: psycopg.Error) -> bool:
     if not isinstance(error, psycopg.OperationalError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(_LOST)
+
+
+def in_words(error: psycopg.Error) -> str:
+    """What to tell operators of an error that nobody translated. Never its own text, which quotes values and parts of passwords."""
+    name = f"{type(error).__name__}, SQLSTATE {error.sqlstate}" if error.sqlstate else type(error).__name__
+    if isinstance(error, _OTHER_SCHEMA):
+        return f"the schema is not this version's: run `cardswitch migrate`, or `cardswitch init` on a new database ({name})"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"the database refused it: the role has to own the database ({name})"
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        return "the database cannot be reached, or the connection to it was lost: look at the server and at database.url"
+    return f"the database refused it ({name})"
 
 
 @contextlib.contextmanager

@@ -237,8 +237,13 @@ class EmbeddedPostgres:
 
     def _make_cluster(self, run_as: RunAs) -> None:
         """Made beside and moved into place, so that a half-made one is never taken for a whole one."""
+        if self._cluster.exists() and any(self._cluster.iterdir()):
+            raise ConfigurationError(
+                f"{self._cluster} is there and is no cluster of PostgreSQL; move it away"
+            )
         fresh = self._folder / "data.new"
         if fresh.exists():
+            await_old_server(fresh)  # of one that was killed, a child may still be writing
             shutil.rmtree(fresh)
         fresh.mkdir(mode=0o700)
         run_as.own(fresh)

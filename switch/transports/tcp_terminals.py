@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import structlog
 
-from switch.domain.errors import FramingError
+from switch.domain.errors import ConfigurationError, FramingError
 from switch.messages.framing import FrameReader
 from switch.routing.answering import Peer
 
@@ -384,11 +384,21 @@ class TerminalListener:
 
 
 def server_tls(certificate: str, key: str, client_authority: str = "") -> ssl.SSLContext:
-    """TLS 1.2 or newer; with a client authority every terminal must show a certificate of it."""
+    """TLS 1.2 or newer; with a client authority every terminal must show a certificate of it.
+
+    ConfigurationError: a file cannot be read, is no PEM, or the key is not that of the certificate.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    if client_authority:
-        context.load_verify_locations(client_authority)
-        context.verify_mode = ssl.CERT_REQUIRED
+    at = "terminals.tls_certificate and tls_key"
+    try:
+        context.load_cert_chain(certificate, key)
+        if client_authority:
+            at = "terminals.tls_client_authority"
+            context.load_verify_locations(client_authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:  # it is an OSError too, whose words are the library's
+        raise ConfigurationError(f"{at}: no PEM, or the key is of another certificate") from error
+    except OSError as error:
+        raise ConfigurationError(f"{at}: {error.strerror}") from error
     return context

@@ -79,6 +79,9 @@ def test_a_misspelt_key_is_an_error_that_names_it(tmp_path, text, environment, k
         ('[institution]\nown_id = "1"\n', "institution.own_id"),
         ('[institution]\nissuer_ids = ["99993350ffffffff"]\n', "institution.issuer_ids"),
         ('[clearing]\ncut_off = "25:00"\n', "clearing.cut_off"),
+        ('[clearing]\ncut_off = "23:00:00+08:00"\n', "clearing.cut_off"),
+        ("[terminals]\nidle_s = inf\n", "terminals.idle_s"),
+        ('[database]\nurl = "foo"\n', "database.url"),
         ('[telemetry]\nlog_level = "loud"\n', "telemetry.log_level"),
     ],
 )

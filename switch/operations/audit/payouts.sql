@@ -101,8 +101,8 @@ SELECT 'settlement_line', format('%%s of %%s', coalesce(k.party, w.party), coale
        (w.kind, w.merchant_no, w.carried_in_fen, w.net_fen, w.returned_fen, w.payout_fen, w.held_fen, w.fen - w.payout_fen - w.held_fen, w.cause, w.account_no)
 
 -- name: payouts
--- says: each line has the one payout or collection of its amount, numbered by party, in the state of its last move, approved by another than who prepared it
--- rows: payout, settlement_line, payout_move, settlement_run
+-- says: each line has the one payout or collection of its amount, to its account, numbered by party, in the state of its last move, approved by another than who prepared it
+-- rows: payout, payout_account, settlement_line, payout_move, settlement_run
 WITH numbered AS (
     SELECT l.*, row_number() OVER (PARTITION BY l.settlement_date, sign(l.payout_fen) ORDER BY l.party COLLATE "C") AS place
       FROM settlement_line l WHERE l.payout_fen <> 0
@@ -121,15 +121,22 @@ WITH numbered AS (
       FROM chain LEFT JOIN payout USING (payout_id) LEFT JOIN settlement_run r USING (settlement_date) GROUP BY payout_id
 )
 SELECT 'payout', coalesce(k.payout_id, w.payout_id),
-       coalesce(format('%%s fen to %%s of %%s, %%s, approved by %%s', w.amount_fen, w.party, w.settlement_date, l.state, l.approver), 'no row'),
+       coalesce(format('%%s fen to %%s (account %%s) of %%s, %%s, approved by %%s', w.amount_fen, w.party, s.account_no, w.settlement_date, l.state, l.approver), 'no row'),
        CASE WHEN k.payout_id IS NULL THEN 'no row'
-            ELSE format('%%s fen to %%s of %%s, %%s, approved by %%s%%s', k.amount_fen, k.party, k.settlement_date, k.state, k.approved_by,
+            ELSE format('%%s fen to %%s (account %%s of %%s) of %%s, %%s, approved by %%s%%s', k.amount_fen, k.party, k.account_no, a.party, k.settlement_date, k.state,
+                        k.approved_by,
                         CASE WHEN l.good THEN '' ELSE '; moves do not follow each other' END) END
   FROM payout k
   FULL JOIN want w ON w.payout_id = k.payout_id
   LEFT JOIN last l ON l.payout_id = coalesce(k.payout_id, w.payout_id)
+  LEFT JOIN settlement_line s ON s.settlement_date = w.settlement_date AND s.party = w.party
+  LEFT JOIN payout_account a ON a.account_no = k.account_no
  WHERE (k.amount_fen, k.party, k.settlement_date, k.state) IS DISTINCT FROM (w.amount_fen, w.party, w.settlement_date, l.state) OR l.good IS NOT TRUE
     OR (k.state IN ('APPROVED', 'ORDERED', 'PAID', 'RETURNED', 'REJECTED') AND k.approved_by IS DISTINCT FROM l.approver)
+    -- To the account of the line, or to another of the same party when it was prepared once more.
+    OR (k.account_no IS NOT NULL AND a.party IS DISTINCT FROM k.party)
+    OR (k.account_no IS DISTINCT FROM CASE WHEN w.payout_id LIKE 'P%%' THEN s.account_no END
+        AND NOT EXISTS (SELECT FROM payout_move m WHERE m.payout_id = k.payout_id AND m.step > 0 AND m.to_state = 'PREPARED'))
     OR (k.again_on IS NOT NULL AND k.state NOT IN ('RETURNED', 'REJECTED', 'CANCELLED'))
 
 -- name: payout_bookings

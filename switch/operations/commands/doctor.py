@@ -22,6 +22,7 @@ from switch.operations.commands.routes import examine as examine_routes
 from switch.settings import Settings, load_settings
 from switch.storage.embedded import holder, open_database
 from switch.storage.migrate import pending
+from switch.storage.pool import in_words
 
 FREE_BYTES_MIN = 2 * 1024**3
 SKEW_S_MAX = 2.0
@@ -205,7 +206,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "fail",
             "database",
-            f"{type(error).__name__}: {error}",
+            in_words(error) if isinstance(error, psycopg.Error) else f"{type(error).__name__}: {error}",
             "run `cardswitch init`, or see database.url",
         )
 

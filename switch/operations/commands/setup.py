@@ -10,7 +10,7 @@ from typing import Annotated
 import psycopg
 import typer
 
-from switch.domain.errors import InputRefused
+from switch.domain.errors import ConfigurationError, InputRefused
 from switch.keys.opening import create_vault, open_vault, unlock_secret
 from switch.keys.stores import DatabaseKeyStore
 from switch.ledger.days import adopt_cluster, ensure_days
@@ -36,14 +36,19 @@ def _make_passphrase(file: Path) -> bool:
     return True
 
 
-def _make_vault(url: str, settings: Settings, *, rehearsal: bool) -> bool:
+def _make_vault(url: str, settings: Settings, *, rehearsal: bool) -> list[str]:
+    """A vault and, where no secret is set, a passphrase for it; what was done, in words. A lost passphrase is not replaced by another."""
+    done = []
     with psycopg.connect(url) as connection:
         store = DatabaseKeyStore(connection)
         if store.load_meta():
             open_vault(connection, settings.unlock)  # that it opens is part of what init promises
-            return False
+            return []
+        file = settings.default_passphrase_file
+        if settings.unlock.passphrase_file == file and _make_passphrase(file):
+            done.append(f"passphrase written to {file}; keep a copy in a safe place")
         create_vault(store, unlock_secret(settings.unlock), rehearsal=rehearsal)
-        return True
+    return [*done, "vault made" + (", marked for rehearsal" if rehearsal else "")]
 
 
 async def _adopt_cluster(url: str) -> bool:
@@ -59,12 +64,7 @@ async def _make_days(url: str, settings: Settings) -> None:
 def initialise(settings: Settings, url: str, *, rehearsal: bool) -> list[str]:
     """Schema, vault, days. Idempotent; returns what was done, in words."""
     done = [f"migration {name} applied" for name in run_migrations(url)]
-    if settings.unlock.passphrase_file == settings.default_passphrase_file and _make_passphrase(
-        settings.default_passphrase_file
-    ):
-        done.append(f"passphrase written to {settings.default_passphrase_file}; keep a copy in a safe place")
-    if _make_vault(url, settings, rehearsal=rehearsal):
-        done.append("vault made" + (", marked for rehearsal" if rehearsal else ""))
+    done += _make_vault(url, settings, rehearsal=rehearsal)
     asyncio.run(_make_days(url, settings))
     return done
 
@@ -94,7 +94,11 @@ def init(
         raise InputRefused(
             "vault: a production vault needs vault.passphrase_file or vault.key_file, kept apart from its data"
         )
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name of a folder"
+        raise ConfigurationError(f"data_dir {settings.data_dir}: {reason}") from error
     with open_database(settings) as url:
         done = initialise(settings, url, rehearsal=not production)
     done += _make_settings_file()

@@ -81,6 +81,16 @@ def test_a_new_database_gets_all_of_them_and_a_second_run_finds_nothing_to_do(em
         require_current(connection)
 
 
+def test_a_database_that_is_not_in_utf_8_is_refused(server_url: str) -> None:
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE latin_one ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        try:
+            with pytest.raises(ConfigurationError, match=r"LATIN1.*UTF8"):
+                migrate(database_url(server_url, "latin_one"))
+        finally:
+            connection.execute("DROP DATABASE latin_one WITH (FORCE)")
+
+
 def test_functions_with_semicolons_go_in_as_they_stand(
     empty_url: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,6 +80,15 @@ CHANGES = [
         )
     ],
     (first("payout", "again_on", "NULL", "again_on IS NOT NULL"), "settlement_line"),
+    (
+        first(
+            "payout",
+            "account_no",
+            "(SELECT max(a.account_no) FROM payout_account a WHERE a.party <> payout.party)",
+            "account_no IS NOT NULL",
+        ),
+        "payout",
+    ),
     (first("payout_move", "to_state", "'PAID'", "to_state = 'APPROVED'"), "payout"),
     (first("payout_move", "actor", "'wang fang'", "step = 0"), "payout"),
     ("DELETE FROM payout_move WHERE to_state = 'RETURNED'", "payout"),

@@ -46,7 +46,7 @@ def read_rehearsal_file(path: Path) -> list[RehearsalKey]:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise InputRefused("rehearsal file is larger than 1 MiB")
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # Without the cause: a parser's error would quote the file.
         raise InputRefused("rehearsal file is not readable as JSON") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -73,8 +73,8 @@ def _read_fields(entry: object) -> RehearsalKey:
         raise InputRefused("must be an object")
     if missing := _REQUIRED - entry.keys():
         raise InputRefused(f"{', '.join(sorted(missing))} missing")
-    if unknown := entry.keys() - _REQUIRED - _OPTIONAL:
-        raise InputRefused(f"unknown: {', '.join(sorted(unknown))}")
+    if entry.keys() - _REQUIRED - _OPTIONAL:  # which is not said: a key may have been put in the wrong place
+        raise InputRefused(f"has a field that is none of {', '.join(sorted(_REQUIRED | _OPTIONAL))}")
     spec = _spec(entry)
     if spec.algorithm not in ("3DES", "SM4"):
         raise InputRefused(f"{spec.key_type} keys are drawn by the vault, not entered")

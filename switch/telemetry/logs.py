@@ -35,6 +35,17 @@ def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutable
     return event
 
 
+class _OfLibraries(logging.Handler):
+    """What libraries say through Python's own logging goes the same way: one line, masked."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            log = structlog.get_logger(record.name)
+            log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - as every handler does
+            self.handleError(record)
+
+
 def configure(level: str = "info") -> None:
     """Set up logging for this process: to stderr, so that what a command prints stays clean."""
     plain = sys.stderr.isatty()
@@ -53,3 +64,6 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _OfLibraries) for handler in root.handlers):
+        root.addHandler(_OfLibraries(logging.WARNING))

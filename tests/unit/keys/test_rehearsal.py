@@ -124,6 +124,13 @@ def test_the_example_of_the_reference_is_right(tmp_path, custodian):
     assert custodian._vault.terminal_kcv("33500003", Algorithm.SM4).hex().upper() == "CAF364C1"
 
 
+def test_a_key_in_the_place_of_a_name_is_not_shown(write):
+    wrong = {"type": "DPK", "algorithm": "SM4", "components": ["00" * 16], "AAAABBBBCCCCDDDD" * 2: 1}
+    with pytest.raises(InputRefused, match="key 1: has a field that is none of") as caught:
+        read_rehearsal_file(write(wrong))
+    assert "AAAABBBB" not in str(caught.value)
+
+
 def test_missing_fields_are_named(write):
     with pytest.raises(InputRefused, match="key 1: algorithm, components missing"):
         read_rehearsal_file(write({"type": "DTK"}))

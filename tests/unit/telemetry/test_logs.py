@@ -1,5 +1,9 @@
 """What must not be read in a log."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from switch.telemetry.logs import mask
@@ -31,3 +35,27 @@ def test_what_a_name_calls_secret_prints_as_its_length() -> None:
         "field_52": "<1 characters>",
         "kcv": "AABBCCDD",
     }
+
+
+def test_what_a_library_says_is_one_masked_line_too() -> None:
+    program = """
+import logging
+from switch.telemetry.logs import configure
+configure()
+configure()
+logging.getLogger("psycopg.pool").warning("error connecting:\\n%s", "3133500100000001239")
+try:
+    {}["gone"]
+except KeyError:
+    logging.getLogger("aiomqtt").exception("unexpected")
+logging.getLogger("asyncio").info("nobody needs this")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = map(json.loads, ran.stderr.splitlines())
+    assert (first["logger"], first["level"], first["event"]) == (
+        "psycopg.pool",
+        "warning",
+        "error connecting:\n313350*********1239",
+    )
+    assert (second["level"], second["event"]) == ("error", "unexpected")
+    assert "KeyError" in second["exception"]

@@ -67,9 +67,13 @@ def main() -> None:
         try:
             cli()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it was closed before we began
+                sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at its end
+        sys.exit(1)
     except Exception as error:
         said = _in_one_line(error)
         if not said:
@@ -77,7 +81,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"cardswitch: {said}\n")
         if isinstance(error, OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
 
 

@@ -475,7 +475,8 @@ async def run(
     async with Service(settings, url, worker=worker) as service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last when a terminal window goes
-            loop.add_signal_handler(number, service.stopping.set)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup means that it stays
+                loop.add_signal_handler(number, service.stopping.set)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
         gc.set_threshold(10_000, 50, 100)  # there is nothing to find; should that change, pauses stay short

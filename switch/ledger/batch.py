@@ -241,7 +241,7 @@ async def lock_and_read(
         },
     )
     if named:
-        named_days = [key[3] for key in named]
+        days = [key[3] for key in named]
         queue(
             "find_originals",
             {
@@ -249,9 +249,9 @@ async def lock_and_read(
                 "terminals": int4s([key[0] for key in named]),
                 "batches": int4s([key[1] for key in named]),
                 "stans": int4s([key[2] for key in named]),
-                "dates": dates(named_days),
-                "oldest": min(named_days),
-                "newest": max(named_days) + ORIGINAL_AFTER,
+                "dates": dates(days),
+                "oldest": min(days),
+                "newest": max(days) + ORIGINAL_AFTER,
                 "merchants": int4s(list(named.values())),
             },
         )

@@ -2,7 +2,8 @@
 
 Messages of many transactions go out side by side, those of one transaction one after the other: only the oldest open one can be claimed.
 How many are on their way is a window that opens with each answer and closes when the host falters, and how many leave in a second has a
-bound: a host that comes back is not met by everything at once, and neither are the processors by which terminals are served. Nothing is kept here: a process that dies leaves its claims to the next one when their lease is over.
+bound: a host that comes back is not met by everything at once, and neither are the processors by which terminals are served. Nothing is
+kept here: a process that dies leaves its claims to the next one when their lease is over.
 """
 
 import asyncio

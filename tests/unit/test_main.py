@@ -1,6 +1,7 @@
 """What goes wrong is said in one line, without anything secret and without a traceback."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,6 @@ def test_a_database_without_its_schema_says_what_to_run(tmp_path: Path, server_u
         assert "cardswitch migrate" in said(*command, folder=tmp_path, url=server_url)
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 def test_an_output_that_is_full_is_said_in_one_line(tmp_path: Path) -> None:
     words = said("config", "show", folder=tmp_path, stdout=FULL)
     assert words == "cardswitch: a file or the output: No space left on device\n"
@@ -87,6 +87,57 @@ def test_a_lost_passphrase_is_not_replaced_by_another(tmp_path: Path, postgres_u
     passphrase.rename(tmp_path / "elsewhere")
     assert "vault.passphrase" in said("init", folder=tmp_path, url=postgres_url)
     assert not passphrase.exists()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("ignored", [False, True], ids=["hangs up", "nohup"])
+def test_a_terminal_window_that_goes_lets_the_service_drain(
+    tmp_path: Path, postgres_url: str, ignored: bool
+) -> None:
+    environment = os.environ | {
+        "CARDSWITCH_DATA_DIR": str(tmp_path),
+        "CARDSWITCH_DATABASE__URL": postgres_url,
+        "CARDSWITCH_TERMINALS__PORT": "0",
+        "CARDSWITCH_HTTP__PORT": "0",
+    }
+    command = [sys.executable, "-m", "switch"]
+    subprocess.run([*command, "init"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    words = ["nohup", *command] if ignored else command
+    with (tmp_path / "serve.log").open("w") as log:
+        serving = subprocess.Popen(
+            [*words, "serve"],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert serving.stdout is not None
+        assert serving.stdout.readline().startswith("ready: ")
+        serving.send_signal(signal.SIGHUP)
+        if ignored:
+            with pytest.raises(subprocess.TimeoutExpired):
+                serving.wait(1.0)
+            serving.send_signal(signal.SIGTERM)
+        assert serving.wait(60) == 0
+    finally:
+        serving.kill()
+        serving.communicate()
+    assert "draining" in (tmp_path / "serve.log").read_text(encoding="utf-8")
+
+
+def test_an_output_that_nobody_reads_or_that_was_closed_is_no_traceback(tmp_path: Path) -> None:
+    environment = os.environ | {"CARDSWITCH_CONFIG": "/dev/null", "CARDSWITCH_DATA_DIR": str(tmp_path)}
+    show = f"{sys.executable} -m switch config show"
+    for line, status in ((f"{show} | true; exit ${{PIPESTATUS[0]}}", (0, 1)), (f"{show} >&-", (0, 1))):
+        ran = subprocess.run(
+            ["bash", "-c", line], env=environment, stderr=subprocess.PIPE, text=True, check=False
+        )
+        assert ran.returncode in status
+        assert "Traceback" not in ran.stderr
+        assert "Exception ignored" not in ran.stderr
 
 
 def test_what_the_database_says_is_not_repeated() -> None:
